@@ -1,0 +1,1 @@
+"""From predictions to the tables and the page that people read."""

@@ -1,0 +1,1 @@
+"""Raw logs: made, taken in, and checked."""

@@ -1,0 +1,1 @@
+"""The ranking models: embedding, extractors, aggregation, head."""

@@ -1,0 +1,238 @@
+"""Every table's columns, types and comments, in one place.
+
+A table is a Delta table under the root, at its name; a split is a folder of plain Parquet files,
+which Petastorm reads. Column comments say what a number means.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pyspark.sql.types import (
+    ArrayType,
+    DataType,
+    DateType,
+    DoubleType,
+    FloatType,
+    IntegerType,
+    LongType,
+    MapType,
+    StringType,
+    StructField,
+    StructType,
+    TimestampType,
+)
+
+STRING, LONG, INTEGER, FLOAT, DOUBLE = (
+    StringType(),
+    LongType(),
+    IntegerType(),
+    FloatType(),
+    DoubleType(),
+)
+DATE, TIMESTAMP = DateType(), TimestampType()
+STRING_MAP = MapType(STRING, STRING)
+
+PADDING, MISSING, UNKNOWN = 0, 1, 2
+"""Reserved indices of every vocabulary: no value here, none given, and one never indexed."""
+FIRST_INDEX = 3
+
+ITEM_FIELDS = ("item_id", "category", "shop", "brand", "price")
+"""Item fields of one index each, in the order of the columns of the item table."""
+
+
+def column(name: str, kind: DataType, comment: str, nullable: bool = False) -> StructField:
+    """One column with its comment."""
+    return StructField(name, kind, nullable, {"comment": comment})
+
+
+@dataclass(frozen=True)
+class Table:
+    """A Delta table: its path under the root, its columns, and what it is partitioned by."""
+
+    name: str
+    columns: StructType
+    partitions: tuple[str, ...]
+
+
+# Raw logs, as they are read before anything is believed: all columns may be missing.
+
+RAW_EVENT = StructType(
+    [
+        column("event_id", STRING, "unique id of the event", True),
+        column("event_time", STRING, "ISO 8601, or milliseconds since 1970 in UTC", True),
+        column("user_id", STRING, "who", True),
+        column("event_type", STRING, "impression, click, cart or purchase", True),
+        column("item_id", STRING, "on which item", True),
+        column("request_id", STRING, "the page of results it belongs to, if known", True),
+        column("position", STRING, "place on that page, from 0", True),
+        column("context", STRING_MAP, "what the log says of the moment: device, page, …", True),
+    ]
+)
+
+RAW_ITEM = StructType(
+    [
+        column("item_id", STRING, "unique id of the item", True),
+        column("category", STRING, "category", True),
+        column("shop", STRING, "who sells it", True),
+        column("brand", STRING, "brand", True),
+        column("price", DOUBLE, "price in the log's own currency", True),
+        column("title", STRING, "title", True),
+        column("entities", ArrayType(STRING), "fine-grained features, such as colour", True),
+    ]
+)
+
+RAW_USER = StructType(
+    [
+        column("user_id", STRING, "unique id of the user", True),
+        column("profile", STRING_MAP, "what is known of the user", True),
+    ]
+)
+
+TRUTH = StructType(
+    [
+        column("request_id", STRING, "the simulated request"),
+        column("item_id", STRING, "the candidate"),
+        column("probability", DOUBLE, "the probability with which the click was drawn"),
+    ]
+)
+
+# Delta tables.
+
+EVENTS = Table(
+    "events",
+    StructType(
+        [
+            column("dt", DATE, "day of the folder that the event came in"),
+            column("event_id", STRING, "unique id of the event"),
+            column("event_time", TIMESTAMP, "when it happened, UTC"),
+            column("user_id", STRING, "who"),
+            column("event_type", STRING, "impression, click, cart or purchase"),
+            column("item_id", STRING, "on which item"),
+            column("request_id", STRING, "the page of results it belongs to", True),
+            column("position", INTEGER, "place on that page, from 0", True),
+            column("context", STRING_MAP, "what the log says of the moment", True),
+        ]
+    ),
+    ("dt",),
+)
+
+QUARANTINE = Table(
+    "quarantine",
+    StructType(
+        [
+            column("dt", DATE, "day of the folder that the row came in"),
+            column("reason", STRING, "the first check that the row failed"),
+            column("source_file", STRING, "file that it came from"),
+            column("raw", STRING, "the row as it was read"),
+        ]
+    ),
+    ("dt",),
+)
+
+VALIDATION = Table(
+    "validation",
+    StructType(
+        [
+            column("run_date", DATE, "day of the folder that was validated"),
+            column("source", STRING, "events"),
+            column("reason", STRING, "clean, repeat, blank, or why rows went to quarantine"),
+            column("rows", LONG, "rows of the raw log with this outcome"),
+        ]
+    ),
+    ("run_date",),
+)
+
+VOCABULARIES = Table(
+    "vocabularies",
+    StructType(
+        [
+            column("field", STRING, "what is indexed: item, item_id, category, user.age, …"),
+            column("key", STRING, "the value"),
+            column("index", INTEGER, "its index, for ever; 0 padding, 1 missing, 2 unknown"),
+            column("indexed_on", DATE, "the day whose data brought it in"),
+        ]
+    ),
+    ("field",),
+)
+
+PREDICTIONS = Table(
+    "predictions",
+    StructType(
+        [
+            column("run_date", DATE, "the run date"),
+            column("model", STRING, "name of the configured model"),
+            column("request_id", STRING, "the request"),
+            column("user_id", STRING, "who made it"),
+            column("item_id", STRING, "the candidate"),
+            column("label", INTEGER, "1 if it was clicked within the attribution window"),
+            column("score", DOUBLE, "the model's probability of a click"),
+            column("history_length", INTEGER, "behaviours the model saw of the user, at most N"),
+        ]
+    ),
+    ("run_date", "model"),
+)
+
+METRICS = Table(
+    "evaluation/metrics",
+    StructType(
+        [
+            column("run_date", DATE, "the run date"),
+            column("model", STRING, "configured model; oracle is the true probability"),
+            column("slice", STRING, "how the candidates were chosen; all is the whole test window"),
+            column("slice_value", STRING, "which of the slice's parts"),
+            column("requests", LONG, "requests in it"),
+            column("candidates", LONG, "candidates in it"),
+            column("clicks", LONG, "clicked candidates in it"),
+            column("auc", DOUBLE, "exact AUC, ties as half; null without both labels", True),
+            column("logloss", DOUBLE, "mean binary cross entropy in nats", True),
+        ]
+    ),
+    ("run_date",),
+)
+
+COMPARISONS = Table(
+    "evaluation/comparisons",
+    StructType(
+        [
+            column("run_date", DATE, "the run date"),
+            column("model", STRING, "configured model; oracle is the true probability"),
+            column("base_model", STRING, "the model it is compared with"),
+            column("slice", STRING, "as in evaluation/metrics"),
+            column("slice_value", STRING, "as in evaluation/metrics"),
+            column("auc", DOUBLE, "the model's AUC", True),
+            column("base_auc", DOUBLE, "the base model's AUC", True),
+            column("relaimpr", DOUBLE, "RelaImpr in per cent (eq. 13); null if undefined", True),
+        ]
+    ),
+    ("run_date",),
+)
+
+TABLES = (EVENTS, QUARANTINE, VALIDATION, VOCABULARIES, PREDICTIONS, METRICS, COMPARISONS)
+
+# Splits, plain Parquet.
+
+REQUEST_ROWS = StructType(
+    [
+        column("request_id", STRING, "the request; a long slate is several rows of it"),
+        column("user_id", STRING, "who made it; no feature"),
+        column("request_time", TIMESTAMP, "its earliest impression, UTC"),
+        column("user_fields", ArrayType(INTEGER, False), "an index for each field of the profile"),
+        column("context_fields", ArrayType(INTEGER, False), "an index for each context field"),
+        column("history", ArrayType(INTEGER, False), "N item rows, newest last, then 0"),
+        column("history_length", INTEGER, "how many of them are real"),
+        column("candidates", ArrayType(INTEGER, False), "M item rows, then 0"),
+        column("labels", ArrayType(INTEGER, False), "1 where the candidate was clicked"),
+        column("candidate_count", INTEGER, "how many candidates are real"),
+        column("candidate_ids", ArrayType(STRING, False), "the log's own item ids, not padded"),
+    ]
+)
+
+ITEM_ROWS = StructType(
+    [
+        column("item", INTEGER, "the item's row, for ever; 0 padding, 1 missing, 2 unknown"),
+        column("key", STRING, "the log's own item id", True),
+        *(column(name, INTEGER, f"index of {name} in its vocabulary") for name in ITEM_FIELDS),
+        column("entities", ArrayType(INTEGER, False), "indices of its entities, then 0"),
+    ]
+)

@@ -1,0 +1,1 @@
+"""From clean events to indexed request rows."""

@@ -1,0 +1,1 @@
+"""Horovod workers that train on request rows read through Petastorm."""

@@ -1,0 +1,1 @@
+"""The day as one graph of steps, and what runs it."""

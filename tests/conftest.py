@@ -1,0 +1,40 @@
+"""One Spark session for all tests, and settings small enough for them."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from mfn import spark as sessions
+from mfn.settings import Settings, SparkSettings
+
+RUN_DATE = datetime.date(2026, 3, 8)
+SPARK = SparkSettings(
+    master="local[2]",
+    driver_memory="2g",
+    shuffle_partitions=2,
+    options={"spark.sql.adaptive.enabled": "false"},
+)
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    root = str(tmp_path_factory.mktemp("spark"))
+    session = sessions.start(Settings(root=root, date=RUN_DATE, spark=SPARK), "tests")
+    yield session
+    session.stop()
+
+
+@pytest.fixture
+def make_settings(tmp_path: Path) -> Callable[..., Settings]:
+    """Settings with a root of the test's own; sections are given as keyword arguments."""
+
+    def make(**sections: Any) -> Settings:
+        return Settings(**{"root": str(tmp_path), "date": RUN_DATE, "spark": SPARK, **sections})
+
+    return make
