@@ -119,8 +119,20 @@ class WindowSettings(Strict):
         0, description="days before the pretraining window that only feed histories"
     )
     pretraining_days: PositiveInt = 4
+    pretraining_validation_days: PositiveInt = Field(
+        1, description="the last of the pretraining days, on which pretraining is stopped"
+    )
     training_days: PositiveInt = 3
     test_days: PositiveInt = 1
+
+    @model_validator(mode="after")
+    def _pretraining_has_days_to_learn_from(self) -> WindowSettings:
+        if self.pretraining_validation_days >= self.pretraining_days:
+            raise ValueError(
+                "expected pretraining_days to be more than pretraining_validation_days "
+                f"({self.pretraining_validation_days}), got {self.pretraining_days}"
+            )
+        return self
 
 
 class SplitSettings(Strict):
@@ -259,8 +271,10 @@ def _complete(name: str, given: Any) -> Any:
     if not isinstance(given, Mapping):
         return given
     start = NAMED_MODELS.get(name) or NAMED_MODELS.get(str(given.get("extractor")))
-    if start is None or given.get("extractor", start.model_dump()["extractor"]) != (
-        start.model_dump()["extractor"]
+    if (
+        start is None
+        or given.get("extractor", start.model_dump()["extractor"])
+        != (start.model_dump()["extractor"])
     ):
         return {"extractor": name, **given}
     return {**start.model_dump(), **given}
@@ -314,7 +328,8 @@ def load_settings(
             cls, settings_cls: type[BaseSettings], **sources: PydanticBaseSettingsSource
         ) -> tuple[PydanticBaseSettingsSource, ...]:
             command_line: Any = CliSettingsSource(
-                settings_cls, cli_parse_args=_one_argument_for_models(arguments),
+                settings_cls,
+                cli_parse_args=_one_argument_for_models(arguments),
                 cli_exit_on_error=False,
             )
             layers = [command_line, sources["env_settings"]]

@@ -63,7 +63,8 @@ def list_files(folder: str, suffix: str) -> list[str]:
     if not files.exists(path):
         return []
     return sorted(
-        files.unstrip_protocol(name) for name in files.ls(path, detail=False)
+        files.unstrip_protocol(name)
+        for name in files.ls(path, detail=False)
         if name.endswith(suffix)
     )
 

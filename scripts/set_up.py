@@ -1,0 +1,243 @@
+"""Make this checkout ready to run: a .venv with pinned versions, Horovod's wheel, Delta's jars.
+
+Needs nothing but Python 3.11's standard library. Whatever takes long is built once into the
+user's cache (XDG_CACHE_HOME, else ~/.cache) and found there by every later checkout; a set-up
+that has nothing to do ends in well under a second.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent.parent
+LOCK = HERE / "requirements.lock"
+VENV = HERE / ".venv"
+PYTHON = VENV / "bin" / "python"
+STAMP = VENV / "set_up"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mfn"
+
+HOROVOD = "0.28.1"
+HOROVOD_SHA256 = "92a43f5a94c43907a56805bad15f19700c62ffc83b7ca483f9e104e229f67ef0"
+CMAKE = "3.31.10"  # Horovod's bundled gloo is refused by cmake 4
+HOROVOD_BUILD = {
+    "HOROVOD_WITH_PYTORCH": "1",
+    "HOROVOD_WITHOUT_TENSORFLOW": "1",
+    "HOROVOD_WITHOUT_MXNET": "1",
+    "HOROVOD_WITH_GLOO": "1",
+    "HOROVOD_WITHOUT_MPI": "1",
+    "HOROVOD_CPU_OPERATIONS": "GLOO",
+}
+
+
+def missing() -> list[str]:
+    """What this machine lacks, in plain words, with where to get it."""
+    lacks = []
+    if sys.version_info[:2] != (3, 11):
+        lacks.append(
+            f"Python 3.11 is needed, and {sys.executable} is {sys.version.split()[0]}: Petastorm "
+            "and Horovod have no newer one. Install it (Debian: apt-get install python3.11 "
+            "python3.11-venv; elsewhere: pyenv install 3.11) and run make again, or name it: "
+            "make PYTHON=/path/to/python3.11"
+        )
+    java = _output("java", "-version")
+    found = re.search(r'version "(\d+)', java)
+    if found is None:
+        lacks.append(
+            "Java 17 is needed by Spark, and there is no `java` on the PATH. Install it (Debian: "
+            "apt-get install openjdk-17-jre-headless; elsewhere: https://adoptium.net)"
+        )
+    elif int(found[1]) not in (17, 21):
+        lacks.append(
+            f"Java 17 (or 21) is needed by Spark 4, and `java` is version {found[1]}. Install it "
+            "(Debian: apt-get install openjdk-17-jre-headless; elsewhere: https://adoptium.net) "
+            "and put its bin first on the PATH"
+        )
+    if _horovod_wheel() is None and not (shutil.which("c++") or shutil.which("g++")):
+        lacks.append(
+            "A C++ compiler is needed to build Horovod, and there is neither `c++` nor `g++`. "
+            "Install one (Debian: apt-get install g++; Fedora: dnf install gcc-c++)"
+        )
+    return lacks
+
+
+def _output(*command: str) -> str:
+    if shutil.which(command[0]) is None:
+        return ""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr
+
+
+def _pinned(package: str) -> str:
+    found = re.search(rf"^{package}==(\S+)$", LOCK.read_text(), re.MULTILINE)
+    if found is None:
+        raise SystemExit(f"set-up: {LOCK.name} does not pin {package}; run `make lock`")
+    return found[1]
+
+
+def _wheels() -> Path:
+    """Horovod links against torch, so a wheel fits one version of it and of Python."""
+    return CACHE / "wheels" / f"horovod-{HOROVOD}-torch-{_pinned('torch')}-cp311"
+
+
+def _horovod_wheel() -> Path | None:
+    return next(iter(sorted(_wheels().glob("horovod-*.whl"))), None)
+
+
+def _run(what: str, *command: str | Path, **environment: str) -> None:
+    """Run one step; its output is shown only where it fails."""
+    print(f"set-up: {what} ...", end="", flush=True)
+    start = time.perf_counter()
+    done = subprocess.run(
+        [str(word) for word in command],
+        cwd=HERE,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    print(f" {time.perf_counter() - start:.0f} s", flush=True)
+    if done.returncode != 0:
+        print(done.stdout[-6000:], file=sys.stderr)
+        words = " ".join(str(word) for word in command)
+        raise SystemExit(f"set-up: {what} failed with exit code {done.returncode}: {words}")
+
+
+def install_packages() -> None:
+    """The pinned packages and this project, editable."""
+    if not PYTHON.exists():
+        _run("make .venv", sys.executable, "-m", "venv", VENV)
+    uv = VENV / "bin" / "uv"
+    _run("install uv", PYTHON, "-m", "pip", "install", "--quiet", f"uv=={_pinned('uv')}")
+    install = (uv, "pip", "install", "--python", PYTHON)
+    _run(
+        "install the packages of requirements.lock (3 GB when they are not cached)",
+        *install,
+        "--requirement",
+        LOCK,
+    )
+    _run("install this project", *install, "--no-deps", "--editable", HERE)
+
+
+def build_horovod(folder: Path) -> None:
+    """Horovod's sdist, patched to the C++ standard that today's torch asks for, as a wheel."""
+    requirement = folder / "horovod.txt"
+    requirement.write_text(f"horovod=={HOROVOD} --hash=sha256:{HOROVOD_SHA256}\n")
+    _run(
+        "download Horovod's source",
+        PYTHON,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--no-binary=:all:",
+        "--require-hashes",
+        "--dest",
+        folder,
+        "--requirement",
+        requirement,
+    )
+    shutil.unpack_archive(folder / f"horovod-{HOROVOD}.tar.gz", folder)
+    source = folder / f"horovod-{HOROVOD}"
+    for name in ("CMakeLists.txt", "horovod/torch/CMakeLists.txt"):
+        path = source / name
+        text = path.read_text()
+        before, after = "set(CMAKE_CXX_STANDARD 14)", "set(CMAKE_CXX_STANDARD 17)"
+        if before not in text:
+            raise SystemExit(f"set-up: {name} of Horovod {HOROVOD} does not hold {before!r}")
+        path.write_text(text.replace(before, after))
+    tools = folder / "tools"
+    _run(
+        "fetch cmake",
+        VENV / "bin" / "uv",
+        "pip",
+        "install",
+        "--python",
+        PYTHON,
+        "--target",
+        tools,
+        f"cmake=={CMAKE}",
+    )
+    _run(
+        "build Horovod's wheel (minutes, once a machine)",
+        PYTHON,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "--wheel-dir",
+        folder / "wheel",
+        source,
+        PATH=f"{tools / 'bin'}{os.pathsep}{VENV / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        PYTHONPATH=str(tools),
+        **HOROVOD_BUILD,
+    )
+    _keep(folder / "wheel", _wheels())
+
+
+def fetch_jars(folder: Path) -> None:
+    """Delta's jars, resolved by Spark itself, kept where no later run has to resolve them."""
+    program = folder / "fetch.py"
+    program.write_text(
+        "import delta\n"
+        "from pyspark.sql import SparkSession\n"
+        "builder = SparkSession.builder.master('local[1]').config('spark.ui.enabled', 'false')\n"
+        f"builder = builder.config('spark.jars.ivy', {str(folder / 'ivy')!r})\n"
+        "delta.configure_spark_with_delta_pip(builder).getOrCreate().stop()\n"
+    )
+    _run("fetch Delta's jars", PYTHON, program)
+    _keep(folder / "ivy" / "jars", _jars())
+
+
+def _jars() -> Path:
+    return CACHE / "jars" / f"delta-{_pinned('delta-spark')}"
+
+
+def _keep(made: Path, kept: Path) -> None:
+    """Move what was made to its place in the cache, whole."""
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    staged = Path(tempfile.mkdtemp(dir=kept.parent)) / kept.name
+    shutil.copytree(made, staged)
+    shutil.rmtree(kept, ignore_errors=True)
+    staged.rename(kept)
+    staged.parent.rmdir()
+
+
+def main() -> None:
+    lacks = missing()
+    if lacks:
+        raise SystemExit("\n".join(f"set-up: {line}" for line in lacks))
+    inputs = [LOCK, HERE / "setup.py", Path(__file__)]
+    state = hashlib.sha256(b"".join(path.read_bytes() for path in inputs)).hexdigest()
+    whole = _horovod_wheel() is not None and any(_jars().glob("*.jar"))
+    if whole and STAMP.exists() and STAMP.read_text() == state:
+        return
+    install_packages()
+    with tempfile.TemporaryDirectory() as name:
+        if _horovod_wheel() is None:
+            build_horovod(Path(name))
+        if not any(_jars().glob("*.jar")):
+            fetch_jars(Path(name))
+    _run(
+        "install Horovod's wheel",
+        VENV / "bin" / "uv",
+        "pip",
+        "install",
+        "--python",
+        PYTHON,
+        "--no-deps",
+        _horovod_wheel(),
+    )
+    STAMP.write_text(state)
+    print("set-up: done", flush=True)
+
+
+if __name__ == "__main__":
+    main()

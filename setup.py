@@ -1,0 +1,56 @@
+"""The package `mfn`; what it depends on, and why in these versions."""
+
+from setuptools import find_packages, setup
+
+RUN = [
+    # Petastorm 0.13's thread pool loses rows; every release breaks on pyarrow 15 and numpy 2.
+    "petastorm==0.12.1",
+    "pyarrow==14.0.2",
+    "numpy==1.26.4",
+    "pandas>=2.2,<3",
+    # petastorm imports pkg_resources, which later releases of setuptools do not have.
+    "setuptools<81",
+    # Spark 4.0 is the newest whose floor on pyarrow fits; Delta 4.0 is the one made for it.
+    "pyspark==4.0.5",
+    "delta-spark==4.0.1",
+    "torch==2.13.0",
+    "safetensors",
+    "pydantic>=2.11,<3",
+    "pydantic-settings[yaml]>=2.8,<3",
+    "fsspec",
+    "tqdm",
+    "rich",
+    "altair>=5,<6",
+    "vl-convert-python",
+    "jinja2",
+]
+
+DEVELOP = [
+    "pytest",
+    "hypothesis",
+    "chispa",
+    "scikit-learn",
+    "ruff",
+    "mypy",
+    "pandas-stubs>=2.3,<3",
+    "types-PyYAML",
+    "types-tqdm",
+    "pre-commit",
+    "uv",
+]
+
+setup(
+    name="mfn",
+    version="0.1.0",
+    description="Daily-retrained, multi-interest ranking models: a Spark pipeline around MFN",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.12",
+    packages=find_packages(include=["mfn", "mfn.*", "pipelines"]),
+    package_data={"mfn.evaluation": ["*.html"]},
+    install_requires=RUN,
+    extras_require={
+        # Only training on more than one worker needs it; `make` builds its wheel once.
+        "horovod": ["horovod==0.28.1", "psutil", "cloudpickle"],
+        "dev": DEVELOP,
+    },
+)
