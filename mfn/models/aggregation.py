@@ -1,0 +1,60 @@
+"""How a candidate attends over the interests of its request (eq. 8 to 11 of the paper).
+
+Legend: B requests, M candidates, K interests of a group, d width of a vector, h attention width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class InterestAttention(nn.Module):
+    """a(r_j, i_c) of eq. 10 for one group: a feed-forward network, normalised within the group.
+
+    Its first layer is linear in r, in i_c and in their product, so the first two are computed once
+    an interest and once a candidate, and only the product crosses the two.
+    """
+
+    def __init__(self, width: int, units: int) -> None:
+        super().__init__()
+        self.interest = nn.Linear(width, units)
+        self.candidate = nn.Linear(width, units, bias=False)
+        self.product = nn.Linear(width, units, bias=False)
+        self.score = nn.Linear(units, 1, bias=False)
+
+    def forward(self, interests_BKd: Tensor, candidates_BMd: Tensor) -> Tensor:
+        """Weights [B, M, K], which add up to 1 over K."""
+        # (r ⊙ i) Wᵀ = (r ⊙ W) iᵀ summed over d: no tensor [B, M, K, d] is ever made.
+        scaled_BKhd = interests_BKd[:, :, None, :] * self.product.weight
+        cross_BMKh = torch.einsum("bmd,bkhd->bmkh", candidates_BMd, scaled_BKhd)
+        hidden_BMKh = functional.relu(
+            cross_BMKh
+            + self.interest(interests_BKd)[:, None]
+            + self.candidate(candidates_BMd)[:, :, None]
+        )
+        return torch.softmax(self.score(hidden_BMKh).squeeze(-1), dim=-1)
+
+
+class Aggregation(nn.Module):
+    """R(i_c): the weighted sum of each group's interests, added up over the groups (eq. 11)."""
+
+    def __init__(self, width: int, groups: Sequence[int], units: int) -> None:
+        super().__init__()
+        # A group of one has weight 1, whatever its network would say.
+        self.attention = nn.ModuleList(
+            InterestAttention(width, units) if size > 1 else nn.Identity() for size in groups
+        )
+
+    def forward(self, groups: Sequence[Tensor], candidates_BMd: Tensor) -> Tensor:
+        """[B, M, d]."""
+        total_BMd = torch.zeros_like(candidates_BMd)
+        for interests_BKd, attention in zip(groups, self.attention, strict=True):
+            if isinstance(attention, InterestAttention):
+                total_BMd = total_BMd + attention(interests_BKd, candidates_BMd) @ interests_BKd
+            else:
+                total_BMd = total_BMd + interests_BKd
+        return total_BMd

@@ -1,0 +1,117 @@
+"""Models and embeddings as safetensors and JSON: nothing that is loaded can run code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import fsspec
+import safetensors.torch
+from pydantic import TypeAdapter
+from torch import Tensor
+
+from mfn import storage
+from mfn.job import DataRefused
+from mfn.models.batch import Features
+from mfn.models.embedding import FrozenEmbedding
+from mfn.models.ranker import Ranker
+from mfn.models.settings import ModelSettings
+from mfn.settings import Settings
+
+TENSORS = "tensors.safetensors"
+MODEL = "model.json"
+
+
+class WrongArtifact(DataRefused):
+    """An artifact does not fit what it is used with; the message names both and the difference."""
+
+
+def write_tensors(folder: str, tensors: Mapping[str, Tensor]) -> None:
+    """Write named tensors into a folder."""
+    with fsspec.open(f"{folder}/{TENSORS}", "wb") as file:
+        file.write(safetensors.torch.save({k: v.contiguous() for k, v in tensors.items()}))
+
+
+def read_tensors(folder: str) -> dict[str, Tensor]:
+    """Read named tensors from a folder."""
+    with fsspec.open(f"{folder}/{TENSORS}", "rb") as file:
+        return dict(safetensors.torch.load(file.read()))
+
+
+def check_vocabularies(
+    made_with: Mapping[str, Any], used_with: Mapping[str, Any], what: str
+) -> None:
+    """Refuse an artifact whose indices mean something else than the splits' do.
+
+    Raises:
+        WrongArtifact: a field's vocabulary differs.
+    """
+    for field, made in made_with.items():
+        used = used_with.get(field)
+        if used != made:
+            raise WrongArtifact(
+                f"{what}: made with the vocabulary {field} of {made}, and the splits have {used}; "
+                "run its job again on these splits"
+            )
+
+
+def embeddings_folder(settings: Settings) -> str:
+    """Where the frozen embedding of a run date is published."""
+    return f"{settings.root}/embeddings/{settings.date}"
+
+
+def centers_folder(settings: Settings) -> str:
+    """Where the interest centers of a run date are published."""
+    return f"{settings.root}/centers/{settings.date}"
+
+
+def model_folder(settings: Settings, name: str) -> str:
+    """Where a model of a run date is published."""
+    return f"{settings.root}/models/{settings.date}/{name}"
+
+
+def write_frozen(folder: str, frozen: FrozenEmbedding) -> None:
+    """Write E."""
+    tensors = {}
+    for part in ("vectors", "learnt", "mean", "std"):
+        tensors.update({f"{part}.{name}": t for name, t in getattr(frozen, part).items()})
+    write_tensors(folder, tensors)
+
+
+def read_frozen(folder: str) -> FrozenEmbedding:
+    """Read E."""
+    parts: dict[str, dict[str, Tensor]] = {"vectors": {}, "learnt": {}, "mean": {}, "std": {}}
+    for key, tensor in read_tensors(folder).items():
+        part, _, name = key.partition(".")
+        parts[part][name] = tensor
+    return FrozenEmbedding(**parts)
+
+
+def write_model(folder: str, model: Ranker, description: Mapping[str, Any]) -> None:
+    """Write a model: its tensors, and its description with what is needed to make it again."""
+    write_tensors(folder, model.state_dict())
+    storage.write_json(f"{folder}/{MODEL}", description)
+
+
+def read_model(
+    folder: str, item_indices: Mapping[str, Tensor], vocabularies: Mapping[str, Any]
+) -> Ranker:
+    """A model that was written, on the item table that it is to score.
+
+    Raises:
+        WrongArtifact: its vocabularies are not those that the item table was made with.
+    """
+    description = storage.read_json(f"{folder}/{MODEL}")
+    check_vocabularies(description["schema"]["vocabularies"], vocabularies, folder)
+    settings = TypeAdapter(ModelSettings).validate_python(description["settings"])
+    model = Ranker(
+        settings,
+        Features.from_manifest(description["schema"]),
+        item_indices,
+        dimension=description["dimension"],
+        initial_std=1.0,
+        seed=0,
+    )
+    model.load_state_dict(read_tensors(folder))
+    model.eval()
+    return model

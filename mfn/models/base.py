@@ -1,0 +1,22 @@
+"""Base of the paper's Table 1: the mean of the history (Embedding&MLP)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from mfn.models.embedding import masked_mean
+from mfn.models.extractor import Extractor, History
+from mfn.models.settings import BaseSettings
+
+
+class MeanPooling(Extractor):
+    """One interest: the mean of the behaviours' vectors."""
+
+    groups = (1,)
+
+    def __init__(self, settings: BaseSettings, width: int) -> None:
+        super().__init__()
+
+    def forward(self, history: History) -> tuple[Tensor, ...]:
+        """The mean, [B, 1, d]."""
+        return (masked_mean(history.trainable_BNd, history.mask_BN)[:, None],)

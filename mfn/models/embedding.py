@@ -1,0 +1,231 @@
+"""Embeddings of every field, and the vectors of items made from them.
+
+All fields share one table, each in a range of rows of its own, so that a batch looks every row up
+once, its gradient is one sparse tensor of distinct rows, and an optimizer step costs the same
+however long the table is.
+
+Legend: V rows of the table, D width of one field's embedding, U distinct items of a batch,
+F item fields of one index, X entities of an item, d width of an item's vector at one level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mfn.models.batch import ENTITY, Features, Level
+from mfn.schema import ITEM_FIELDS, PADDING, UNKNOWN
+
+
+def offsets_of(sizes: Mapping[str, int]) -> dict[str, int]:
+    """First row of each field in a table that holds them one after the other."""
+    offsets, total = {}, 0
+    for name, size in sizes.items():
+        offsets[name] = total
+        total += size
+    return offsets
+
+
+class EmbeddingTable(nn.Module):
+    """One trainable embedding for all fields.
+
+    The rows of `PADDING` and `UNKNOWN` start at zero. Padding stays there, as nothing reads it;
+    unknown does unless training meets it, and then an unknown value is an average one.
+    """
+
+    def __init__(
+        self,
+        sizes: Mapping[str, int],
+        dimension: int,
+        initial_std: float,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.sizes = dict(sizes)
+        self.offsets = offsets_of(sizes)
+        weight_VD = torch.empty(sum(sizes.values()), dimension)
+        weight_VD.normal_(0.0, initial_std, generator=generator)
+        for first in self.offsets.values():
+            weight_VD[first + PADDING] = 0
+            weight_VD[first + UNKNOWN] = 0
+        self.weight = nn.Parameter(weight_VD)
+
+    def lookup(self, rows: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Vectors of the rows in each tensor (shape [..., D]); each distinct row is read once."""
+        flat = torch.cat([one.reshape(-1) for one in rows])
+        distinct, inverse = torch.unique(flat, return_inverse=True)
+        vectors = functional.embedding(distinct, self.weight, sparse=True)
+        parts = torch.split(inverse, [one.numel() for one in rows])
+        return tuple(
+            functional.embedding(part, vectors).reshape(*one.shape, vectors.shape[1])
+            for part, one in zip(parts, rows, strict=True)
+        )
+
+
+def fields_of(table: Tensor, sizes: Mapping[str, int]) -> dict[str, Tensor]:
+    """The rows of each field of a table [V, D]."""
+    offsets = offsets_of(sizes)
+    return {name: table[offsets[name] : offsets[name] + size] for name, size in sizes.items()}
+
+
+class ItemTable(nn.Module):
+    """The catalogue as indices: for each item row, its row in the embedding table by field."""
+
+    ids_IF: Tensor
+    entities_IX: Tensor
+
+    def __init__(
+        self, features: Features, indices: Mapping[str, Tensor], offsets: Mapping[str, int]
+    ) -> None:
+        """`indices` holds a column [I] for each field of one index, and `entity` [I, X]."""
+        super().__init__()
+        self.id_fields = tuple(name for name in ITEM_FIELDS if name in features.item_fields)
+        items = len(next(iter(indices.values())))
+        ids = [indices[name].long() + offsets[name] for name in self.id_fields]
+        empty = torch.zeros(items, 0, dtype=torch.long)
+        self.register_buffer("ids_IF", torch.stack(ids, dim=1) if ids else empty, persistent=False)
+        if ENTITY in features.item_fields:
+            entities_IX = indices[ENTITY].long()
+            # -1 is no entity; every other number is a row of the embedding table.
+            entities_IX = torch.where(entities_IX == PADDING, -1, entities_IX + offsets[ENTITY])
+        else:
+            entities_IX = empty
+        self.register_buffer("entities_IX", entities_IX, persistent=False)
+
+    def __len__(self) -> int:
+        return int(self.ids_IF.shape[0])
+
+    def vectors(
+        self, levels: Sequence[Level], ids_UFD: Tensor, entities_UXD: Tensor, real_UX: Tensor
+    ) -> dict[str, Tensor]:
+        """Each field's part of the items' vectors, [U, D]; `entity` is the mean of its entities."""
+        parts = {name: ids_UFD[:, place] for place, name in enumerate(self.id_fields)}
+        if entities_UXD.shape[1] > 0:
+            parts[ENTITY] = masked_mean(entities_UXD, real_UX)
+        return {name: parts[name] for level in levels for name in level.fields}
+
+
+def masked_mean(values_UXD: Tensor, real_UX: Tensor) -> Tensor:
+    """Mean over the real steps, [U, D]; zero where there are none."""
+    total_UD = (values_UXD * real_UX[..., None]).sum(dim=1)
+    return total_UD / real_UX.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+@dataclass(frozen=True)
+class FrozenEmbedding:
+    """E: what pretraining learnt, by field, and how its parts are standardised.
+
+    Attributes:
+        vectors: by field, [size, D], as pretraining left them.
+        learnt: by field, [size], whether pretraining has met that index.
+        mean: by field, [D], of that part of the catalogue's items.
+        std: by field, of that part of the catalogue's items, all its dimensions together.
+    """
+
+    vectors: dict[str, Tensor]
+    learnt: dict[str, Tensor]
+    mean: dict[str, Tensor]
+    std: dict[str, Tensor]
+
+    @property
+    def dimension(self) -> int:
+        """D, the width of one field's embedding."""
+        return int(next(iter(self.vectors.values())).shape[1])
+
+
+class FrozenItems(nn.Module):
+    """E of items: each field's part standardised, so that no origin outweighs another.
+
+    A value that pretraining has not met is the average one: zero after standardising. A level's
+    vector of width d is scaled by d^(-1/4), and so are the centers that are learnt on it: then
+    E Cᵀ is scaled as a dot product of attention is, by 1/√d, and P of eq. 4 starts soft.
+    """
+
+    weight_VD: Tensor
+    mean_FD: Tensor
+    std_F: Tensor
+
+    def __init__(self, features: Features, dimension: int) -> None:
+        super().__init__()
+        # Item fields come first in the table of all fields, so their rows are the same here.
+        self.sizes = {name: features.sizes[name] for name in features.item_fields}
+        item_fields = self.item_fields = features.item_fields
+        self.register_buffer("weight_VD", torch.zeros(sum(self.sizes.values()), dimension))
+        self.register_buffer("mean_FD", torch.zeros(len(item_fields), dimension))
+        self.register_buffer("std_F", torch.ones(len(item_fields)))
+
+    def load(self, frozen: FrozenEmbedding) -> None:
+        """Take E; indices that came after it was learnt, or were not met, are average."""
+        parts = fields_of(self.weight_VD, self.sizes)
+        for place, name in enumerate(self.item_fields):
+            known = min(len(parts[name]), len(frozen.vectors[name]))
+            learnt = frozen.learnt[name][:known, None]
+            mean_D = frozen.mean[name]
+            parts[name][:] = mean_D
+            parts[name][:known] = torch.where(learnt, frozen.vectors[name][:known], mean_D)
+            parts[name][PADDING] = 0
+            self.mean_FD[place] = mean_D
+            self.std_F[place] = frozen.std[name]
+
+    def standardise(self, name: str, part_UD: Tensor, present_U: Tensor) -> Tensor:
+        """One field's part of items' vectors; zero where the item has nothing there."""
+        place = self.item_fields.index(name)
+        standard_UD = (part_UD - self.mean_FD[place]) / self.std_F[place]
+        return torch.where(present_U[:, None], standard_UD, 0)
+
+
+class ItemEncoder(nn.Module):
+    """Items to their vectors at each level, in the trainable and the frozen embedding."""
+
+    def __init__(
+        self, levels: Sequence[Level], items: ItemTable, frozen: FrozenItems | None
+    ) -> None:
+        super().__init__()
+        self.levels = tuple(levels)
+        self.items = items
+        self.frozen = frozen
+
+    def rows(self, items_U: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows of the embedding table: ids [U, F], entities [U, X], and which of these are real."""
+        entities_UX = self.items.entities_IX[items_U]
+        return self.items.ids_IF[items_U], entities_UX.clamp(min=0), entities_UX >= 0
+
+    def trainable(
+        self, ids_UFD: Tensor, entities_UXD: Tensor, real_UX: Tensor
+    ) -> dict[str, Tensor]:
+        """Vectors [U, d] by level, from embeddings that have been looked up."""
+        parts = self.items.vectors(self.levels, ids_UFD, entities_UXD, real_UX)
+        return {
+            level.name: torch.cat([parts[name] for name in level.fields], dim=1)
+            for level in self.levels
+        }
+
+    @torch.no_grad()
+    def frozen_vectors(self, items_U: Tensor) -> dict[str, Tensor]:
+        """E of items, [U, d] by level; zero for padding."""
+        if self.frozen is None:
+            raise ValueError("this model has no frozen embedding")
+        ids_UF, entities_UX, real_UX = self.rows(items_U)
+        parts = self.items.vectors(
+            self.levels,
+            functional.embedding(ids_UF, self.frozen.weight_VD),
+            functional.embedding(entities_UX, self.frozen.weight_VD),
+            real_UX,
+        )
+        present_U = items_U != PADDING
+        has_entity_U = present_U & real_UX.any(dim=1)
+        vectors = {}
+        for level in self.levels:
+            standard = [
+                self.frozen.standardise(
+                    name, parts[name], has_entity_U if name == ENTITY else present_U
+                )
+                for name in level.fields
+            ]
+            vector_Ud = torch.cat(standard, dim=1)
+            vectors[level.name] = vector_Ud * vector_Ud.shape[1] ** -0.25
+        return vectors

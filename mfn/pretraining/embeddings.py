@@ -1,0 +1,136 @@
+"""The frozen embedding E, from a vanilla CTR model on rows before the training window.
+
+The vanilla model is Base. It is trained on the pretraining rows and stopped on the last of their
+days: the epoch with the lowest log loss there is kept. The main task's rows are never read.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+from functools import partial
+
+import torch
+from pyspark.sql import SparkSession
+from torch import Tensor
+
+from mfn import storage
+from mfn.job import Counts, DataRefused
+from mfn.models.batch import ENTITY, Features
+from mfn.models.embedding import FrozenEmbedding, ItemTable, fields_of, masked_mean
+from mfn.models.ranker import Ranker
+from mfn.models.settings import BaseSettings
+from mfn.schema import FIRST_INDEX
+from mfn.settings import Settings
+from mfn.models import artifact
+from mfn.training.loop import Schedule, Trainer, total
+from mfn.splits.published import Splits
+from mfn.training.workers import Workers, launch
+
+log = logging.getLogger("mfn")
+
+
+def pretrain_embeddings(spark: SparkSession, settings: Settings) -> Counts:
+    """Learn the frozen embedding E on the pretraining rows; publish it with its account."""
+    splits = Splits.published(settings)
+    for split in ("pretraining", "pretraining_validation"):
+        if not splits.files(split):
+            first, last = splits.manifest["windows"][split]
+            raise DataRefused(
+                f"{split}: expected rows from {first} to {last}, got none; give logs of these "
+                "days, or other windows.pretraining_days"
+            )
+    return launch(partial(_pretrain, settings=settings, splits=splits), 1)
+
+
+def _pretrain(workers: Workers, settings: Settings, splits: Splits) -> Counts:
+    torch.set_num_threads(settings.embeddings.threads)
+    own = settings.embeddings
+    features, item_indices = splits.features, splits.item_indices()
+    model = Ranker(
+        BaseSettings(start_at_frozen=False),
+        features,
+        item_indices,
+        own.dimension,
+        own.initial_std,
+        own.seed,
+    )
+    start_VD = model.embedding.weight.detach().clone()
+    schedule = Schedule(
+        own.learning_rate, own.epochs, own.batch_requests, own.seed, str(settings.date)
+    )
+    trainer = Trainer(model, schedule, workers)
+    accounts, losses = [], []
+    best_VD = start_VD
+    for epoch in range(own.epochs):
+        accounts.append(trainer.epoch(splits.files("pretraining"), epoch, "vanilla CTR model"))
+        losses.append(trainer.log_loss(splits.files("pretraining_validation")))
+        log.info("vanilla CTR model: epoch %d, validation log loss %.4f", epoch + 1, losses[-1])
+        if losses[-1] > min(losses):
+            break
+        best_VD = model.embedding.weight.detach().clone()
+    frozen = freeze(features, model.encoder.items, best_VD, (best_VD != start_VD).any(dim=1))
+    account = {
+        **asdict(total(accounts)),
+        "validation_log_losses": losses,
+        "learnt": {name: int(met.sum()) for name, met in frozen.learnt.items()},
+        "vocabularies": splits.manifest["vocabularies"],
+        "splits": splits.folder,
+        "settings": own.model_dump(mode="json"),
+    }
+    if workers.rank == 0:
+        with storage.publish(artifact.embeddings_folder(settings)) as folder:
+            artifact.write_frozen(folder, frozen)
+            storage.write_json(f"{folder}/{storage.MANIFEST}", account)
+    return {
+        "rows": sum(one.requests for one in accounts),
+        "epochs": len(accounts),
+        "validation_log_loss": min(losses),
+        "candidates_per_second": round(account["candidates_per_second"]),
+        **{f"learnt_{name}": count for name, count in account["learnt"].items()},
+    }
+
+
+def freeze(
+    features: Features, items: ItemTable, table_VD: Tensor, learnt_V: Tensor
+) -> FrozenEmbedding:
+    """E from the table of all fields, with what standardises each field's part of an item.
+
+    Mean and spread are taken over the catalogue's items whose value in that field was learnt.
+    """
+    vectors = fields_of(table_VD, features.sizes)
+    learnt = fields_of(learnt_V, features.sizes)
+    mean: dict[str, Tensor] = {}
+    std: dict[str, Tensor] = {}
+    for name in features.item_fields:
+        part = _part(items, name, table_VD, learnt_V)
+        if len(part) < 2:
+            part = torch.zeros(1, table_VD.shape[1])
+        mean[name] = part.mean(dim=0)
+        spread = (part - mean[name]).square().mean().sqrt()
+        std[name] = spread if float(spread) > 0 else torch.ones(())
+    return FrozenEmbedding(vectors, learnt, mean, std)
+
+
+def _part(items: ItemTable, name: str, table_VD: Tensor, learnt_V: Tensor) -> Tensor:
+    """That field's part of the vectors of all items that have a learnt value there, [., D]."""
+    if name == ENTITY:
+        entities_IX = items.entities_IX[FIRST_INDEX:]
+        rows_IX = entities_IX.clamp(min=0)
+        real_IX = (entities_IX >= 0) & learnt_V[rows_IX]
+        return masked_mean(table_VD[rows_IX], real_IX)[real_IX.any(dim=1)]
+    rows_I = items.ids_IF[FIRST_INDEX:, items.id_fields.index(name)]
+    return table_VD[rows_I[learnt_V[rows_I]]]
+
+
+def current_frozen(settings: Settings, splits: Splits) -> str:
+    """The folder of the run date's E.
+
+    Raises:
+        NotPublished: `pretrain_embeddings` has not run for this date.
+        WrongArtifact: E was learnt on splits with other vocabularies.
+    """
+    folder = storage.current(artifact.embeddings_folder(settings), "pretrain_embeddings")
+    account = storage.read_json(f"{folder}/{storage.MANIFEST}")
+    artifact.check_vocabularies(account["vocabularies"], splits.manifest["vocabularies"], folder)
+    return folder

@@ -1,0 +1,154 @@
+"""The job `predict`: every model's scores of the test rows, on Spark.
+
+The rows are read once; each task scores them with all models, a whole Arrow batch at a time. No
+shuffle: a task's predictions are written where they were made.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import pyarrow as pa
+import torch
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import to_arrow_schema
+
+from mfn import storage, tables
+from mfn.job import Counts, DataRefused
+from mfn.models.batch import Batch
+from mfn.models.ranker import Ranker
+from mfn.schema import PREDICTIONS, REQUEST_ROWS
+from mfn.settings import Settings
+from mfn.models import artifact
+from mfn.splits.published import Splits
+
+
+def predict(spark: SparkSession, settings: Settings) -> Counts:
+    """Score the test rows with every configured model; replace their predictions."""
+    splits = Splits.published(settings)
+    counts = splits.manifest["splits"]["test"]
+    if not counts["rows"]:
+        first, last = splits.manifest["windows"]["test"]
+        raise DataRefused(
+            f"test: expected rows from {first} to {last}, got none; give logs of these days"
+        )
+    models = {
+        name: storage.current(artifact.model_folder(settings, name), "train")
+        for name in settings.models
+    }
+    for folder in models.values():
+        described = storage.read_json(f"{folder}/{artifact.MODEL}")
+        artifact.check_vocabularies(
+            described["schema"]["vocabularies"], splits.manifest["vocabularies"], folder
+        )
+    work = ScoreRows(settings.date, splits.folder, models, settings.predict.batch_requests)
+    scores = (
+        spark.read.schema(REQUEST_ROWS)
+        .parquet(f"{splits.folder}/test")
+        .mapInArrow(work, PREDICTIONS.columns)
+        .select(*PREDICTIONS.columns.names)
+    )
+    tables.replace(
+        scores,
+        settings.root,
+        PREDICTIONS,
+        {"run_date": [settings.date], "model": sorted(models)},
+    )
+    written = (
+        tables.read(spark, settings.root, PREDICTIONS, "predict")
+        .where((F.col("run_date") == settings.date) & F.col("model").isin(sorted(models)))
+        .count()
+    )
+    expected = counts["candidates"] * len(models)
+    if written != expected:
+        raise RuntimeError(
+            f"predictions: expected {expected} rows, {counts['candidates']} test candidates for "
+            f"each of {len(models)} models, got {written}; build the splits again"
+        )
+    return {"rows": written, "models": len(models)}
+
+
+@dataclass(frozen=True)
+class ScoreRows:
+    """Request rows to predictions, a whole Arrow batch at a time."""
+
+    date: datetime.date
+    splits_folder: str
+    models: Mapping[str, str]
+    batch_requests: int
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
+        """Predictions of every model for each batch of rows."""
+        schema = to_arrow_schema(PREDICTIONS.columns)
+        for rows in batches:
+            if not rows.num_rows:
+                continue
+            batch = batch_of(rows)
+            for name, folder in self.models.items():
+                scores = score(_model(folder, self.splits_folder), batch, self.batch_requests)
+                columns = self._columns(rows, batch, name, scores)
+                yield pa.RecordBatch.from_arrays(
+                    [columns[field.name].cast(field.type) for field in schema], schema=schema
+                )
+
+    def _columns(
+        self, rows: pa.RecordBatch, batch: Batch, name: str, scores: np.ndarray
+    ) -> dict[str, pa.Array]:
+        mask_BM = batch.candidate_mask_BM.numpy()
+        row_of_candidate = np.repeat(np.arange(len(batch)), batch.candidate_count_B.numpy())
+        count = len(row_of_candidate)
+        return {
+            "run_date": pa.array([self.date]).take(pa.array(np.zeros(count, dtype=np.int64))),
+            "model": pa.array([name]).take(pa.array(np.zeros(count, dtype=np.int64))),
+            "request_id": rows.column("request_id").take(pa.array(row_of_candidate)),
+            "user_id": rows.column("user_id").take(pa.array(row_of_candidate)),
+            "item_id": rows.column("candidate_ids").flatten(),
+            "label": pa.array(batch.labels_BM.numpy()[mask_BM]),
+            "score": pa.array(scores[mask_BM].astype(np.float64)),
+            "history_length": rows.column("history_length").take(pa.array(row_of_candidate)),
+        }
+
+
+def batch_of(rows: pa.RecordBatch) -> Batch:
+    """Request rows of an Arrow batch as tensors."""
+
+    def tensor(name: str) -> torch.Tensor:
+        column = rows.column(name)
+        if isinstance(column, pa.ListArray):
+            flat = column.flatten().to_numpy(zero_copy_only=False)
+            return torch.from_numpy(flat.reshape(rows.num_rows, -1).astype(np.int64))
+        return torch.from_numpy(column.to_numpy(zero_copy_only=False).astype(np.int64))
+
+    return Batch(
+        history_BN=tensor("history"),
+        history_length_B=tensor("history_length"),
+        candidates_BM=tensor("candidates"),
+        candidate_count_B=tensor("candidate_count"),
+        labels_BM=tensor("labels"),
+        user_fields_BP=tensor("user_fields"),
+        context_fields_BS=tensor("context_fields"),
+    )
+
+
+@torch.no_grad()
+def score(model: Ranker, batch: Batch, batch_requests: int) -> np.ndarray:
+    """Probabilities of a click, [B, M] in float64; padded candidates have no meaning."""
+    parts = [
+        torch.sigmoid(model(batch.select(slice(first, first + batch_requests))).double())
+        for first in range(0, len(batch), batch_requests)
+    ]
+    scores: np.ndarray = torch.cat(parts).numpy()
+    return scores
+
+
+@lru_cache(maxsize=32)
+def _model(folder: str, splits_folder: str) -> Ranker:
+    """A model, loaded once by each of Spark's Python workers."""
+    torch.set_num_threads(1)  # each of Spark's slots has one core
+    splits = Splits.at(splits_folder)
+    return artifact.read_model(folder, splits.item_indices(), splits.manifest["vocabularies"])

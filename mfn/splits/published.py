@@ -1,0 +1,79 @@
+"""What training and scoring read of a published day of splits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import fsspec
+import numpy as np
+import pyarrow.dataset as ds
+import torch
+from torch import Tensor
+
+from mfn import storage
+from mfn.models.batch import ENTITY, Features
+from mfn.schema import ITEM_FIELDS
+from mfn.settings import Settings
+from mfn.training.plan import SplitFile
+
+VECTOR_OF_ENTITIES = "entities"
+
+
+@dataclass(frozen=True)
+class Splits:
+    """One version of a day's splits: the folder and its manifest."""
+
+    folder: str
+    manifest: Mapping[str, Any]
+
+    @classmethod
+    def published(cls, settings: Settings) -> Splits:
+        """The current splits of the run date.
+
+        Raises:
+            NotPublished: `build_splits` has not run for this date.
+        """
+        return cls.at(storage.current(f"{settings.root}/splits/{settings.date}", "build_splits"))
+
+    @classmethod
+    def at(cls, folder: str) -> Splits:
+        """The splits in the folder of one version."""
+        return cls(folder, storage.read_json(f"{folder}/{storage.MANIFEST}"))
+
+    @property
+    def features(self) -> Features:
+        """The fields of this day's rows."""
+        return Features.from_manifest(self.manifest)
+
+    def files(self, split: str) -> list[SplitFile]:
+        """Files of a split, as Petastorm names them."""
+        files, path = fsspec.url_to_fs(f"{self.folder}/{split}")
+        return [
+            SplitFile(_url(files, f"{path}/{one['name']}"), int(one["rows"]))
+            for one in self.manifest["splits"][split]["files"]
+            if one["rows"]
+        ]
+
+    def item_indices(self) -> dict[str, Tensor]:
+        """The item table, a column a field: [I] each, and `entity` [I, X]."""
+        files, path = fsspec.url_to_fs(f"{self.folder}/items")
+        columns = [*(name for name in ITEM_FIELDS if name in self.features.item_fields)]
+        table = (
+            ds.dataset(path, filesystem=files, format="parquet")
+            .to_table(columns=["item", *columns, VECTOR_OF_ENTITIES])
+            .sort_by("item")
+            .combine_chunks()
+        )
+        rows = table.column("item").to_numpy()
+        if not np.array_equal(rows, np.arange(len(rows))):
+            raise ValueError(f"{self.folder}/items: expected the rows 0, 1, 2, … each once")
+        indices = {name: torch.tensor(table.column(name).to_numpy()) for name in columns}
+        flat = table.column(VECTOR_OF_ENTITIES).combine_chunks().flatten().to_numpy()
+        indices[ENTITY] = torch.tensor(flat.reshape(len(rows), -1))
+        return {name: column.long() for name, column in indices.items()}
+
+
+def _url(files: fsspec.AbstractFileSystem, path: str) -> str:
+    return str(files.unstrip_protocol(path))

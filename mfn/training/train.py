@@ -1,0 +1,140 @@
+"""The job `train`: all models of a day, one after the other, in one launch of the workers."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import torch
+from pyspark.sql import SparkSession
+
+from mfn import __version__, storage
+from mfn.job import Counts, DataRefused
+from mfn.models.batch import Features
+from mfn.models.embedding import FrozenEmbedding
+from mfn.models.ranker import Ranker
+from mfn.models.settings import MfnSettings, RankerSettings
+from mfn.pretraining.centers import read_centers
+from mfn.pretraining.embeddings import current_frozen
+from mfn.settings import Settings
+from mfn.models import artifact
+from mfn.training.loop import Account, Schedule, Trainer, parameter_count, total
+from mfn.splits.published import Splits
+from mfn.training.workers import Workers, launch
+
+log = logging.getLogger("mfn")
+
+
+def train(spark: SparkSession, settings: Settings) -> Counts:
+    """Train every configured model on the training rows; publish each as it is done."""
+    splits = Splits.published(settings)
+    if not splits.files("train"):
+        first, last = splits.manifest["windows"]["train"]
+        raise DataRefused(
+            f"train: expected rows from {first} to {last}, got none; give logs of these days"
+        )
+    frozen_folder = current_frozen(settings, splits)
+    for model in settings.models.values():
+        if isinstance(model, MfnSettings):
+            read_centers(settings, splits, model.interests)
+    work = partial(_train, settings=settings, splits=splits, frozen_folder=frozen_folder)
+    accounts = launch(work, settings.train.num_workers)
+    told: dict[str, int | float | str] = {
+        "rows": sum(one.requests for one in accounts.values()),
+        "workers": settings.train.num_workers,
+    }
+    for name, account in accounts.items():
+        told[f"{name}.loss"] = account.loss
+        told[f"{name}.candidates_per_second"] = round(account.candidates_per_second)
+        told[f"{name}.wait_share"] = account.wait_share
+        told[f"{name}.communication_share"] = account.communication_share
+    return told
+
+
+def _train(
+    workers: Workers, settings: Settings, splits: Splits, frozen_folder: str
+) -> dict[str, Account]:
+    torch.set_num_threads(settings.train.threads)
+    frozen = artifact.read_frozen(frozen_folder)
+    item_indices = splits.item_indices()
+    accounts: dict[str, Account] = {}
+    for name, model_settings in settings.models.items():
+        model = make_model(model_settings, splits.features, item_indices, frozen, settings)
+        load_pretrained(model, frozen, settings, splits)
+        accounts[name] = fit(model, name, settings, splits, workers)
+        if workers.rank == 0:
+            with storage.publish(artifact.model_folder(settings, name)) as folder:
+                description = describe(name, model, settings, splits, accounts[name])
+                artifact.write_model(folder, model, {**description, "embeddings": frozen_folder})
+    return accounts
+
+
+def make_model(
+    model_settings: RankerSettings,
+    features: Features,
+    item_indices: Mapping[str, torch.Tensor],
+    frozen: FrozenEmbedding,
+    settings: Settings,
+) -> Ranker:
+    """A model with its initial values, all drawn from train.seed."""
+    return Ranker(
+        model_settings,
+        features,
+        item_indices,
+        frozen.dimension,
+        settings.embeddings.initial_std,
+        settings.train.seed,
+    )
+
+
+def load_pretrained(
+    model: Ranker, frozen: FrozenEmbedding, settings: Settings, splits: Splits
+) -> None:
+    """Give a model what was pretrained for it: E, and its centers if it has any."""
+    centers = (
+        read_centers(settings, splits, model.settings.interests)
+        if isinstance(model.settings, MfnSettings)
+        else {}
+    )
+    model.load_frozen(frozen, centers)
+
+
+def fit(model: Ranker, name: str, settings: Settings, splits: Splits, workers: Workers) -> Account:
+    """Train a model for the epochs of the settings."""
+    own = settings.train
+    schedule = Schedule(
+        own.learning_rate, own.epochs, own.batch_requests, own.seed, str(settings.date)
+    )
+    trainer = Trainer(model, schedule, workers)
+    files = splits.files("train")
+    return total([trainer.epoch(files, epoch, name) for epoch in range(own.epochs)])
+
+
+def describe(
+    name: str, model: Ranker, settings: Settings, splits: Splits, account: Account
+) -> dict[str, Any]:
+    """What a model folder says of itself: settings, schema, vocabularies and how it was made."""
+    manifest = splits.manifest
+    return {
+        "name": name,
+        "date": settings.date.isoformat(),
+        "made_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "code_version": __version__,
+        "settings": model.settings.model_dump(mode="json"),
+        "train_settings": settings.train.model_dump(mode="json"),
+        "dimension": model.embedding.weight.shape[1],
+        "parameters": parameter_count(model),
+        "train": asdict(account),
+        "splits": splits.folder,
+        "schema": {
+            key: manifest[key]
+            for key in (
+                "item_fields", "constant_fields", "user_fields", "context_fields",
+                "history_length", "candidates", "entities", "vocabularies",
+            )
+        },
+    }  # fmt: skip

@@ -1,0 +1,170 @@
+"""The workers that train together (Horovod is imported here alone).
+
+One worker in this process is simply the case of one: it needs no Horovod, and all that follows is
+written once, against `Workers`.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, TextIO, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+Result = TypeVar("Result")
+
+
+class Workers(ABC):
+    """This worker among all of them.
+
+    Attributes:
+        rank: its number, from 0; worker 0 shows progress and writes artifacts.
+        size: how many there are.
+        communication_seconds: time that this worker has spent in collectives.
+    """
+
+    rank: int
+    size: int
+    communication_seconds: float = 0.0
+
+    @abstractmethod
+    def same_start(self, model: nn.Module) -> None:
+        """Give every worker the parameters of worker 0."""
+
+    @abstractmethod
+    def average_gradients(self, parameters: Sequence[nn.Parameter], weight: float) -> float:
+        """Make each gradient the sum over all workers divided by the sum of their weights.
+
+        Gradients are of a summed loss, `weight` is how many candidates it summed over. Sparse
+        gradients stay sparse. Returns the sum of the weights, which may not be 0.
+        """
+
+    @abstractmethod
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Each value added up over all workers."""
+
+
+class Alone(Workers):
+    """One worker, in this process."""
+
+    rank, size = 0, 1
+
+    def same_start(self, model: nn.Module) -> None:
+        """Nothing to do."""
+
+    def average_gradients(self, parameters: Sequence[nn.Parameter], weight: float) -> float:
+        """Divide by the weight."""
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad = parameter.grad / weight
+        return float(weight)
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """The values themselves."""
+        return list(values)
+
+
+class HorovodWorkers(Workers):
+    """One of several processes that Horovod connects."""
+
+    def __init__(self) -> None:
+        import horovod.torch as hvd
+
+        hvd.init()
+        self.hvd = hvd
+        self.rank, self.size = hvd.rank(), hvd.size()
+
+    def same_start(self, model: nn.Module) -> None:
+        """Broadcast from worker 0."""
+        self.hvd.broadcast_parameters(model.state_dict(), root_rank=0)
+
+    def average_gradients(self, parameters: Sequence[nn.Parameter], weight: float) -> float:
+        """Dense gradients and the weight travel as one vector, sparse ones as distinct rows."""
+        start = time.perf_counter()
+        for parameter in parameters:
+            if parameter.grad is None:  # unused in this batch, but perhaps not in another worker's
+                parameter.grad = torch.zeros_like(parameter)
+        dense = [p for p in parameters if not _gradient(p).is_sparse]
+        sparse = [p for p in parameters if _gradient(p).is_sparse]
+        gathers = [self._gather(_gradient(p).coalesce(), place) for place, p in enumerate(sparse)]
+        vector = torch.cat([*(_gradient(p).reshape(-1) for p in dense), torch.tensor([weight])])
+        vector = self.hvd.allreduce(vector, op=self.hvd.Sum, name="dense")
+        total = float(vector[-1])
+        parts = torch.split(vector[:-1] / total, [p.numel() for p in dense])
+        for parameter, part in zip(dense, parts, strict=True):
+            parameter.grad = part.view_as(parameter)
+        for parameter, (indices, values) in zip(sparse, gathers, strict=True):
+            parameter.grad = torch.sparse_coo_tensor(
+                self.hvd.synchronize(indices)[None],
+                self.hvd.synchronize(values) / total,
+                parameter.shape,
+                check_invariants=False,
+            ).coalesce()
+        self.communication_seconds += time.perf_counter() - start
+        return total
+
+    def _gather(self, gradient: Tensor, place: int) -> tuple[Any, Any]:
+        return (
+            self.hvd.allgather_async(gradient.indices()[0], name=f"rows.{place}"),
+            self.hvd.allgather_async(gradient.values(), name=f"values.{place}"),
+        )
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """One collective."""
+        vector = torch.tensor(list(values), dtype=torch.float64)
+        total = self.hvd.allreduce(vector, op=self.hvd.Sum, name="sum")
+        return [float(value) for value in total]
+
+
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    if parameter.grad is None:
+        raise ValueError("a parameter without gradient has nothing to send")
+    return parameter.grad
+
+
+def launch(work: Callable[[Workers], Result], num_workers: int) -> Result:
+    """Run `work` on so many workers and give worker 0's result.
+
+    One worker runs here; several run in Spark's executors, one a slot, started by Horovod.
+    """
+    if num_workers == 1:
+        return work(Alone())
+    import horovod.spark
+
+    results: list[Result] = horovod.spark.run(
+        _work_of_one,
+        args=(work,),
+        num_proc=num_workers,
+        use_gloo=True,
+        stdout=_WorkerOutput(sys.stdout),
+        stderr=_WorkerOutput(sys.stderr),
+        verbose=0,
+        prefix_output_with_timestamp=False,
+    )
+    return results[0]
+
+
+class _WorkerOutput:
+    """What workers print, on the driver: worker 0's as it is, the others' with their number."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> None:
+        """Write a line that Horovod has marked with the worker that it came from."""
+        self.stream.write(re.sub(r"\[0\]<std(out|err)>:", "", text))
+
+    def flush(self) -> None:
+        """Flush the driver's own stream."""
+        self.stream.flush()
+
+
+def _work_of_one(work: Callable[[Workers], Result]) -> Result | None:
+    workers = HorovodWorkers()
+    result = work(workers)
+    return result if workers.rank == 0 else None

@@ -1,0 +1,162 @@
+"""Alg. 1: its entropies against plain loops, and what the descent and the sample do.
+
+Legend: B users, N history steps, K centers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyspark.sql import SparkSession
+from torch import Tensor
+
+from mfn.job import DataRefused
+from mfn.models.artifact import WrongArtifact
+from mfn.pretraining import centers
+from mfn.pretraining.centers import entropies, histories_of_users, read_centers, start
+from mfn.pretraining.embeddings import pretrain_embeddings
+from mfn.settings import CenterSettings, Settings
+from mfn.splits.published import Splits
+from tests.synthetic import publish_splits
+
+
+def oracle(P: list[list[list[float]]], marginal: str) -> tuple[float, float]:
+    """L_ME and L_SE by eq. 1 and 2, one number at a time; users without behaviours count as 0."""
+
+    def plogp(p: float) -> float:
+        return p * math.log(p) if p > 0 else 0.0
+
+    K = len(next(step for user in P for step in user))
+    singles, marginals = [], []
+    everything = [step for user in P for step in user]
+    for user in P:
+        n = max(len(user), 1)
+        singles.append(-sum(plogp(p) for step in user for p in step) / (K * n))
+        q = [sum(step[j] for step in user) / n for j in range(K)]
+        marginals.append(-sum(plogp(one) for one in q) / K)
+    if marginal == "batch":
+        q = [sum(step[j] for step in everything) / len(everything) for j in range(K)]
+        return -sum(plogp(one) for one in q) / K, sum(singles) / len(P)
+    return sum(marginals) / len(P), sum(singles) / len(P)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lengths=st.lists(st.integers(0, 4), min_size=1, max_size=4).filter(any),
+    K=st.integers(1, 4),
+    scale=st.sampled_from([0.5, 30.0]),
+    marginal=st.sampled_from(["user", "batch"]),
+    seed=st.integers(0, 500),
+)
+def test_entropies_are_equations_1_and_2(
+    lengths: list[int], K: int, scale: float, marginal: centers.Marginal, seed: int
+) -> None:
+    random = torch.Generator().manual_seed(seed)
+    N = max(lengths) + 1
+    logits_BNK = scale * torch.randn(len(lengths), N, K, generator=random, dtype=torch.double)
+    P_BNK = torch.softmax(logits_BNK, -1)
+    mask_BN = torch.arange(N) < torch.tensor(lengths)[:, None]
+    found = entropies(P_BNK, mask_BN, marginal)
+    real = [[P_BNK[b, t].tolist() for t in range(n)] for b, n in enumerate(lengths)]
+    expected = oracle(real, marginal)
+    assert float(found.marginal) == pytest.approx(expected[0], abs=1e-12)
+    assert float(found.single) == pytest.approx(expected[1], abs=1e-12)
+    assert float(found.loss) == pytest.approx(expected[1] - expected[0], abs=1e-12)
+
+
+def test_hard_even_assignment_has_the_lowest_loss() -> None:
+    hard = torch.eye(2, dtype=torch.double)[None]
+    mask = torch.ones(1, 2, dtype=torch.bool)
+    found = entropies(hard, mask, "user")
+    assert float(found.loss) == pytest.approx(-math.log(2) / 2)
+    soft = torch.full((1, 2, 2), 0.5, dtype=torch.double)
+    assert float(entropies(soft, mask, "user").loss) == pytest.approx(0.0)
+
+
+def test_gradient_is_finite_where_an_assignment_is_exactly_hard() -> None:
+    centers_Kd = torch.tensor([[500.0, 0], [0, 500.0]], requires_grad=True)
+    frozen_BNd = torch.tensor([[[3.0, 0], [0, 3.0]]])
+    P_BNK = torch.softmax(frozen_BNd @ centers_Kd.T, -1)
+    entropies(P_BNK, torch.ones(1, 2, dtype=torch.bool), "user").loss.backward()
+    assert centers_Kd.grad is not None
+    assert torch.isfinite(centers_Kd.grad).all()
+
+
+def test_centers_start_at_behaviours_that_lie_apart() -> None:
+    clusters = torch.tensor([[10.0, 0], [0, 10], [-10, 0]])
+    behaviours = torch.cat([clusters + 0.01 * k for k in range(20)])
+    chosen = start(behaviours, 3, seed=1)
+    assert sorted(int(torch.cdist(c[None], clusters).argmin()) for c in chosen) == [0, 1, 2]
+    assert all((behaviours == c).all(dim=1).any() for c in chosen)
+
+
+def test_fewer_behaviours_than_centers_still_start_every_center() -> None:
+    assert start(torch.tensor([[1.0, 2.0]]), 3, seed=1).tolist() == [[1.0, 2.0]] * 3
+
+
+@pytest.fixture
+def day(spark: SparkSession, make_settings: Callable[..., Settings]) -> Settings:
+    made = make_settings(embeddings={"epochs": 1, "dimension": 8})
+    publish_splits(made, {"pretraining": [60, 50], "pretraining_validation": [30], "train": [40]})
+    pretrain_embeddings(spark, made)
+    return made
+
+
+def test_each_user_is_in_the_sample_once_with_the_latest_history(
+    spark: SparkSession, day: Settings
+) -> None:
+    splits = Splits.published(day)
+    found = histories_of_users(spark, splits, day.centers)
+    rows = spark.read.parquet(f"{splits.folder}/pretraining").where("history_length > 0").collect()
+    latest: dict[str, tuple[str, list[int]]] = {}
+    for row in rows:
+        here = (row.request_id, row.history)
+        latest[row.user_id] = max(latest.get(row.user_id, here), here)
+    assert sorted(found.tolist()) == sorted(history for _, history in latest.values())
+    few = day.centers.model_copy(update={"steps": 1, "batch_users": 3})
+    bounded = histories_of_users(spark, splits, few)
+    assert bounded.shape == (3, 6)
+    assert {tuple(row) for row in bounded} <= {tuple(row) for row in found}
+
+
+def test_descent_lowers_the_loss_and_publishes_what_it_found(
+    spark: SparkSession, day: Settings
+) -> None:
+    def loss(steps: int) -> float:
+        own = CenterSettings(steps=steps, learning_rate=1.0)
+        told = centers.train_centers(spark, day.model_copy(update={"centers": own}))
+        return float(told["L_E_fine.8"])
+
+    assert loss(60) < loss(1)
+    found = read_centers(day, Splits.published(day), 8)
+    assert {name: tuple(t.shape) for name, t in found.items()} == {
+        "category": (8, 32),
+        "fine": (8, 16),
+    }
+    with pytest.raises(WrongArtifact, match=r"expected 5 centers of the level category"):
+        read_centers(day, Splits.published(day), 5)
+
+
+def test_no_history_at_all_is_refused(
+    spark: SparkSession, make_settings: Callable[..., Settings]
+) -> None:
+    made = make_settings(embeddings={"epochs": 1, "dimension": 8})
+    rows = {"pretraining": [20], "pretraining_validation": [10]}
+    publish_splits(made, rows, longest_history=0)
+    pretrain_embeddings(spark, made)
+    with pytest.raises(DataRefused, match="expected users with a history"):
+        centers.train_centers(spark, made)
+
+
+def test_same_seed_gives_the_same_centers(spark: SparkSession, day: Settings) -> None:
+    def trained() -> dict[str, Tensor]:
+        centers.train_centers(spark, day)
+        return read_centers(day, Splits.published(day), 8)
+
+    one, other = trained(), trained()
+    assert all(torch.equal(one[level], other[level]) for level in one)

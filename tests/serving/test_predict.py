@@ -1,0 +1,108 @@
+"""Predictions on Spark: what the model says of every test candidate, and nothing else."""
+
+from __future__ import annotations
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from pyspark.sql import Row, SparkSession
+
+from mfn import storage, tables
+from mfn.models import artifact
+from mfn.models.artifact import WrongArtifact
+from mfn.pretraining.centers import train_centers
+from mfn.pretraining.embeddings import pretrain_embeddings
+from mfn.schema import PREDICTIONS
+from mfn.serving.predict import batch_of, predict
+from mfn.settings import Settings
+from mfn.splits.published import Splits
+from mfn.storage import NotPublished
+from mfn.training.train import train
+from tests.synthetic import publish_splits
+
+ROWS = {"pretraining": [40], "pretraining_validation": [20], "train": [40], "test": [30, 0, 11]}
+
+
+@pytest.fixture(scope="module")
+def day(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    from tests.conftest import RUN_DATE, SPARK
+
+    made = Settings(
+        root=str(tmp_path_factory.mktemp("day")),
+        date=RUN_DATE,
+        spark=SPARK,
+        embeddings={"epochs": 1, "dimension": 8},
+        predict={"batch_requests": 16},
+    )
+    publish_splits(made, ROWS)
+    for job in (pretrain_embeddings, train_centers, train):
+        job(spark, made)
+    return made
+
+
+def rows(spark: SparkSession, day: Settings) -> list[Row]:
+    found = tables.read(spark, day.root, PREDICTIONS, "predict")
+    return sorted(found.collect(), key=lambda r: (r.model, r.request_id, r.item_id, r.label))
+
+
+def test_every_candidate_has_its_models_score_as_often_as_the_job_runs(
+    spark: SparkSession, day: Settings
+) -> None:
+    told = predict(spark, day)
+    found = rows(spark, day)
+    splits = Splits.published(day)
+    expected = []
+    for name in ("base", "mfn"):
+        folder = storage.current(artifact.model_folder(day, name), "train")
+        model = artifact.read_model(folder, splits.item_indices(), splits.manifest["vocabularies"])
+        for file in splits.files("test"):
+            table = pq.read_table(file.url.removeprefix("file://")).combine_chunks()
+            batch = batch_of(table.to_batches()[0])
+            with torch.no_grad():
+                scores = torch.sigmoid(model(batch)).tolist()
+            for place, row in enumerate(table.to_pylist()):
+                for m, item in enumerate(row["candidate_ids"]):
+                    expected.append(
+                        (name, row["request_id"], item, row["labels"][m], scores[place][m],
+                         row["user_id"], row["history_length"])
+                    )  # fmt: skip
+    expected.sort(key=lambda r: r[:4])
+    assert told["rows"] == len(found) == len(expected)
+    for row, wanted in zip(found, expected, strict=True):
+        assert (row.model, row.request_id, row.item_id, row.label) == wanted[:4]
+        assert row.score == pytest.approx(wanted[4], abs=1e-6)
+        assert (row.user_id, row.history_length) == wanted[5:]
+        assert row.run_date == day.date
+    predict(spark, day)
+    assert rows(spark, day) == found
+
+
+def test_a_model_folder_says_what_it_was_made_with(day: Settings) -> None:
+    folder = storage.current(artifact.model_folder(day, "mfn"), "train")
+    described = storage.read_json(f"{folder}/{artifact.MODEL}")
+    assert described["settings"]["extractor"] == "mfn"
+    assert described["settings"]["interests"] == 8
+    assert described["schema"]["vocabularies"] == Splits.published(day).manifest["vocabularies"]
+    assert described["train"]["requests"] == 40
+    assert described["parameters"] > 0
+    files, path = storage.fsspec.url_to_fs(folder)
+    assert sorted(name.rpartition("/")[2] for name in files.ls(path, detail=False)) == [
+        artifact.MODEL,
+        artifact.TENSORS,
+    ]
+
+
+def test_a_model_of_other_vocabularies_is_refused(day: Settings) -> None:
+    splits = Splits.published(day)
+    folder = storage.current(artifact.model_folder(day, "mfn"), "train")
+    vocabularies = splits.manifest["vocabularies"]
+    assert artifact.read_model(folder, splits.item_indices(), vocabularies)
+    other = {**vocabularies, "category": {"size": 12, "fingerprint": "another"}}
+    with pytest.raises(WrongArtifact, match="made with the vocabulary category of"):
+        artifact.read_model(folder, splits.item_indices(), other)
+
+
+def test_a_model_that_was_not_trained_is_named(spark: SparkSession, day: Settings) -> None:
+    more = {**day.models, "mfn_k16": day.models["mfn"]}
+    with pytest.raises(NotPublished, match=r"mfn_k16: nothing is published.*jobs/train.py"):
+        predict(spark, day.model_copy(update={"models": more}))

@@ -1,0 +1,131 @@
+"""A small published day of splits, made without Spark, for tests of what reads splits."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mfn import storage
+from mfn.schema import FIRST_INDEX, ITEM_FIELDS
+from mfn.settings import Settings
+
+SIZES = {"item_id": 40, "category": 12, "shop": 8, "brand": 9, "price": 7, "entity": 20}
+USER_FIELDS, CONTEXT_FIELDS = {"age": 6}, {"device": 5}
+ITEMS, N, M, X = 43, 6, 4, 3
+
+
+def publish_splits(
+    settings: Settings,
+    rows_of_files: dict[str, list[int]],
+    seeds: Mapping[str, int] | None = None,
+    longest_history: int = N,
+) -> str:
+    """Publish splits with these numbers of rows in the files of each split; return the folder.
+
+    A split's rows are drawn from its own seed, 1 where `seeds` gives none.
+
+    Clicks follow from the candidate's category, so that there is something to learn.
+    """
+    items = _items(np.random.default_rng(1))
+    with storage.publish(f"{settings.root}/splits/{settings.date}") as folder:
+        Path(folder, "items").mkdir()
+        pq.write_table(pa.table(items), f"{folder}/items/part-00000.parquet")
+        splits = {}
+        for split in ("pretraining", "pretraining_validation", "train", "test"):
+            Path(folder, split).mkdir()
+            files = []
+            random = np.random.default_rng((seeds or {}).get(split, 1))
+            for place, rows in enumerate(rows_of_files.get(split, [])):
+                name = f"part-{place:05d}.parquet"
+                table = _rows(random, rows, items["category"], f"{split}-{place}", longest_history)
+                pq.write_table(table, f"{folder}/{split}/{name}", row_group_size=max(rows, 1))
+                files.append({"name": name, "rows": rows, "counts": table["candidate_count"]})
+            splits[split] = {
+                "rows": sum(file["rows"] for file in files),
+                "candidates": sum(sum(file.pop("counts").to_pylist()) for file in files),
+                "files": files,
+            }
+        storage.write_json(f"{folder}/{storage.MANIFEST}", _manifest(settings, splits))
+    return folder
+
+
+def _items(random: np.random.Generator) -> dict[str, Any]:
+    columns: dict[str, Any] = {"item": np.arange(ITEMS, dtype=np.int32)}
+    columns["key"] = [None] * FIRST_INDEX + [f"item {i}" for i in range(FIRST_INDEX, ITEMS)]
+    for name in ITEM_FIELDS:
+        values = random.integers(FIRST_INDEX, SIZES[name], ITEMS).astype(np.int32)
+        values[:FIRST_INDEX] = range(FIRST_INDEX)
+        columns[name] = values
+    entities = random.integers(FIRST_INDEX, SIZES["entity"], (ITEMS, X)).astype(np.int32)
+    entities[:, -1] = 0
+    entities[:FIRST_INDEX] = 0
+    columns["entities"] = list(entities)
+    return columns
+
+
+def _rows(
+    random: np.random.Generator,
+    rows: int,
+    category_of: np.ndarray,
+    name: str,
+    longest_history: int,
+) -> pa.Table:
+    history_length = random.integers(0, longest_history + 1, rows).astype(np.int32)
+    count = random.integers(1, M + 1, rows).astype(np.int32)
+    history = random.integers(FIRST_INDEX, ITEMS, (rows, N)).astype(np.int32)
+    history[np.arange(N) >= history_length[:, None]] = 0
+    candidates = random.integers(FIRST_INDEX, ITEMS, (rows, M)).astype(np.int32)
+    candidates[np.arange(M) >= count[:, None]] = 0
+    chance = np.where(category_of[candidates] % 2 == 0, 0.8, 0.1)
+    labels = ((random.random((rows, M)) < chance) & (candidates > 0)).astype(np.int32)
+    midnight = datetime.datetime(2026, 3, 5, tzinfo=datetime.UTC)
+    return pa.table(
+        {
+            "request_id": [f"{name}-{row}" for row in range(rows)],
+            "user_id": [f"user {row % 7}" for row in range(rows)],
+            "request_time": pa.array([midnight] * rows, pa.timestamp("us", tz="UTC")),
+            "user_fields": _lists(random.integers(1, USER_FIELDS["age"], (rows, 1))),
+            "context_fields": _lists(random.integers(1, CONTEXT_FIELDS["device"], (rows, 1))),
+            "history": _lists(history),
+            "history_length": pa.array(history_length),
+            "candidates": _lists(candidates),
+            "labels": _lists(labels),
+            "candidate_count": pa.array(count),
+            "candidate_ids": [
+                [f"item {item}" for item in row[:real]]
+                for row, real in zip(candidates, count, strict=True)
+            ],
+        }
+    )
+
+
+def _lists(values: np.ndarray) -> pa.Array:
+    return pa.array(list(values.astype(np.int32)), pa.list_(pa.int32()))
+
+
+def _manifest(settings: Settings, splits: dict[str, Any]) -> dict[str, Any]:
+    vocabularies = {"item": ITEMS, **SIZES}
+    vocabularies.update({f"user.{name}": size for name, size in USER_FIELDS.items()})
+    vocabularies.update({f"context.{name}": size for name, size in CONTEXT_FIELDS.items()})
+    window = [settings.date.isoformat()] * 2
+    return {
+        "date": settings.date.isoformat(),
+        "windows": dict.fromkeys(splits, window),
+        "splits": splits,
+        "vocabularies": {
+            name: {"size": size, "fingerprint": f"of {name}"} for name, size in vocabularies.items()
+        },
+        "item_fields": [*ITEM_FIELDS, "entity"],
+        "constant_fields": [],
+        "user_fields": list(USER_FIELDS),
+        "context_fields": list(CONTEXT_FIELDS),
+        "history_length": N,
+        "candidates": M,
+        "entities": X,
+    }
