@@ -1,36 +1,43 @@
-# Two commands for a newcomer: `make demo` and `make test`. CONTRIBUTING.md has the rest.
+# Two commands for a newcomer: `make demo` and `make test`; `make help` lists all.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 DATA ?= shop
 BIN = .venv/bin
 
-.PHONY: demo test check format soak lock set-up
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format soak lock set-up
 
-# One day of the pipeline, from raw logs to a report: DATA=shop (simulated) or DATA=movielens.
-demo: set-up
-	@$(BIN)/python scripts/demo.py $(DATA)
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
-# Lint, types and all tests.
-test: set-up check
+demo: set-up  ## one day, from raw logs to a report: DATA=shop (simulated) or DATA=movielens
+ifeq ($(DATA),shop)
+	@$(BIN)/python pipelines/daily.py --config conf/demo.yaml
+else ifeq ($(DATA),movielens)
+	@folder=$$($(BIN)/python scripts/fetch_movielens.py) && \
+		$(BIN)/python pipelines/daily.py --config conf/movielens.yaml --ingest.path "$$folder"
+else
+	@echo "make demo: expected DATA=shop or DATA=movielens, got DATA=$(DATA)"; exit 2
+endif
+
+test: set-up check  ## lint, types and all tests
 	@$(BIN)/pytest
 
-check: set-up
+check: set-up  ## lint and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 
-format: set-up
+format: set-up  ## format, and mend what lint can mend
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-# Loops that draw many more cases than `make test` has time for.
-soak: set-up
+soak: set-up  ## loops that draw many more cases than `make test` has time for
 	@HYPOTHESIS_PROFILE=soak $(BIN)/pytest -m soak
 
-set-up:
+set-up:  ## .venv with pinned versions, Horovod's wheel and Delta's jars; all others begin with it
 	@test -n "$(PYTHON)" || { echo "set-up: Python 3.11 is needed, and there is no python3 on the PATH (Debian: apt-get install python3.11 python3.11-venv; elsewhere: pyenv install 3.11)"; exit 1; }
 	@$(PYTHON) scripts/set_up.py
 
-# Pin what setup.py asks for, again.
-lock: set-up
+lock: set-up  ## pin what setup.py asks for, again, in requirements.lock
 	@$(BIN)/uv pip compile --quiet --upgrade --no-annotate --no-header --python-version 3.11 \
 		--extra dev --extra horovod --no-emit-package horovod setup.py --output-file requirements.lock

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from pyspark.sql import SparkSession
 
 from mfn import spark as sessions
-from mfn.settings import BadSettings, Settings, check_workers, load_settings
+from mfn.configuration import describe_settings, load_settings
+from mfn.settings import BadSettings, Settings
 from mfn.storage import NotPublished
 
 DONE, BAD_SETTINGS, DATA_REFUSED = 0, 2, 3
@@ -22,35 +24,41 @@ Job = Callable[[SparkSession, Settings], Counts]
 
 log = logging.getLogger("mfn")
 
+USAGE = """\
+usage: {script} --date YYYY-MM-DD [--config conf/demo.yaml] [--SETTING VALUE ...]
+
+{description}
+
+Each setting below can stand in the YAML file that --config names (train: {{epochs: 2}}), in the
+environment (MFN_TRAIN__EPOCHS=2) or among the arguments (--train.epochs 2): arguments win over
+the environment, and that over the file. A list is written as a,b or [a, b].
+Exit codes: 0 done, 2 a bad argument or setting, 3 the data are refused or not there yet.
+
+  --config                              a YAML file of settings"""
+
 
 class DataRefused(Exception):
     """The data are not fit to go on with; the message says what, where, and what to do."""
 
 
 def set_up_logging() -> None:
-    """Log one line an event, with time and level, to standard error."""
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
-    )
-    for name in ("py4j", "petastorm", "root", "horovod"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    """Log one line an event, with time and level, to standard error; of others only warnings."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    log.setLevel(logging.INFO)
 
 
 def parse(arguments: Sequence[str], description: str) -> Settings:
-    """Settings from --config and dotted arguments.
+    """Settings from the arguments of a command line; for --help, print it and exit.
 
     Raises:
         BadSettings: as `load_settings`, and for more workers than Spark has slots.
     """
-    parser = argparse.ArgumentParser(
-        description=description,
-        epilog="Any setting can follow by its dotted name: --train.learning_rate 1e-3",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", help="a YAML file of settings, such as conf/demo.yaml")
-    known, rest = parser.parse_known_args(arguments)
-    settings = load_settings(known.config, rest)
-    check_workers(settings, sessions.master(settings))
+    if {"-h", "--help"} & set(arguments):
+        print(USAGE.format(script=Path(sys.argv[0]).name, description=description))
+        print(describe_settings(min(120, shutil.get_terminal_size((100, 40)).columns)))
+        sys.exit(DONE)
+    settings = load_settings(None, arguments)
+    sessions.check_workers(settings)
     return settings
 
 

@@ -1,31 +1,18 @@
-"""The one tree of settings: a YAML file, then the environment, then dotted arguments.
+"""The one tree of settings: their types, defaults, meaning, and what is impossible.
 
-`load_settings` is the only way in. Whatever is wrong with a setting is found here, before Spark
-starts, and is reported by the setting's dotted name.
+`mfn.configuration.load_settings` reads them from a file, the environment and arguments.
 """
 
 from __future__ import annotations
 
 import datetime
-import difflib
-import json
 import os
 import re
 import zoneinfo
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import Field, PositiveInt, ValidationError, field_validator, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    CliSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
-    YamlConfigSettingsSource,
-)
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from mfn.models.settings import (
     NAMED_MODELS,
@@ -35,7 +22,6 @@ from mfn.models.settings import (
     Strict,
 )
 
-ENVIRONMENT_PREFIX = "MFN_"
 NonNegativeInt = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -47,7 +33,7 @@ class BadSettings(ValueError):
 def _known_zone(name: str) -> str:
     try:
         zoneinfo.ZoneInfo(name)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError) as error:
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise ValueError("expected the name of a time zone, such as UTC or Europe/Paris") from error
     return name
 
@@ -56,11 +42,29 @@ class SparkSettings(Strict):
     """The Spark session; what spark-submit was given wins over all of this."""
 
     master: str = Field("local[*]", description="used when not started by spark-submit")
-    driver_memory: str = Field("3g", pattern=r"^\d+[kmgt]$")
+    driver_memory: str = Field("3g", description="heap of the driver, when not by spark-submit")
     shuffle_partitions: PositiveInt = Field(
         200, description="partitions of a shuffle; a small multiple of the slots"
     )
     options: dict[str, str] = Field({}, description="any other Spark option by its own name")
+
+    @field_validator("driver_memory")
+    @classmethod
+    def _size(cls, memory: str) -> str:
+        if not re.fullmatch(r"\d+[kmgt]", memory):
+            raise ValueError("expected a size such as 3g or 512m")
+        return memory
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _as_spark_writes_them(cls, options: Any) -> Any:
+        """YAML's true and 4 are Spark's "true" and "4"."""
+        if not isinstance(options, Mapping):
+            return options
+        return {
+            key: str(value).lower() if isinstance(value, bool | int | float) else value
+            for key, value in options.items()
+        }
 
 
 class LogsSettings(Strict):
@@ -72,6 +76,9 @@ class LogsSettings(Strict):
     truth: str | None = Field(
         None, description="true click probabilities, read by evaluate alone; default: raw/truth"
     )
+    made_by: Literal["simulate_logs", "ingest"] | None = Field(
+        None, description="the job that makes the raw logs, where they are not delivered"
+    )
     time_zone: str = Field("UTC", description="of event times that name no zone themselves")
     day_time_zone: str = Field("UTC", description="whose midnight cuts the days")
 
@@ -81,23 +88,33 @@ class LogsSettings(Strict):
 class SimulateSettings(Strict):
     """Size and seed of the simulated shop."""
 
-    users: PositiveInt = 4000
-    items: PositiveInt = 6000
-    requests_per_day: PositiveInt = 12000
+    users: PositiveInt = Field(4000, description="customers; a few bots come on top")
+    items: PositiveInt = Field(
+        12000, description="items on sale at a time, rounded up to whole families of 6 colours"
+    )
+    requests_per_day: PositiveInt = Field(12000, description="pages of results a day")
     candidates: PositiveInt = Field(10, description="items on a page of results")
+    browsing_per_day: PositiveInt = Field(
+        40000, description="behaviours a day that belong to no logged request"
+    )
     days: PositiveInt = Field(8, description="days of logs, the run date being the last")
-    seed: int = 7
+    interest_match: Literal["joint", "additive"] = Field(
+        "joint",
+        description="whether a click needs both attributes of one interest, or any attributes "
+        "of any interests, a control in which nothing needs several interests",
+    )
+    seed: int = Field(7, description="of everything drawn at random")
 
 
 class IngestSettings(Strict):
     """A public data set's own files, turned into raw logs."""
 
-    source: Literal["movielens"] = "movielens"
+    source: Literal["movielens"] = Field("movielens", description="whose files they are")
     path: str | None = Field(None, description="the folder that holds the data set's files")
     negatives: NonNegativeInt = Field(
         4, description="unseen items drawn as further candidates beside each rated one"
     )
-    seed: int = 7
+    seed: int = Field(7, description="of the candidates drawn at random")
 
 
 class ValidateSettings(Strict):
@@ -118,12 +135,14 @@ class WindowSettings(Strict):
     history_days: NonNegativeInt = Field(
         0, description="days before the pretraining window that only feed histories"
     )
-    pretraining_days: PositiveInt = 4
+    pretraining_days: PositiveInt = Field(
+        4, description="days before the training window, for E and the centers"
+    )
     pretraining_validation_days: PositiveInt = Field(
         1, description="the last of the pretraining days, on which pretraining is stopped"
     )
-    training_days: PositiveInt = 3
-    test_days: PositiveInt = 1
+    training_days: PositiveInt = Field(3, description="days before the test window")
+    test_days: PositiveInt = Field(1, description="the last days, the run date included")
 
     @model_validator(mode="after")
     def _pretraining_has_days_to_learn_from(self) -> WindowSettings:
@@ -153,6 +172,7 @@ class SplitSettings(Strict):
     files: PositiveInt = Field(
         16, description="files of one row group each that a split is written as, at most"
     )
+    seed: int = Field(5, description="of the one shuffle of the rows, when they are written")
 
 
 class EmbeddingSettings(Strict):
@@ -160,58 +180,72 @@ class EmbeddingSettings(Strict):
 
     dimension: PositiveInt = Field(16, description="width of one field's embedding")
     initial_std: PositiveFloat = Field(0.2, description="spread of embeddings before any training")
-    learning_rate: PositiveFloat = 5e-3
+    learning_rate: PositiveFloat = Field(5e-3, description="Adam's")
     epochs: PositiveInt = Field(3, description="most passes; fewer if the last day gets worse")
-    batch_requests: PositiveInt = 128
-    seed: int = 11
+    batch_requests: PositiveInt = Field(128, description="requests of one step")
+    threads: PositiveInt = Field(2, description="threads of the process that pretrains")
+    seed: int = Field(11, description="of initial embeddings and the order of rows")
 
 
 class CenterSettings(Strict):
     """Alg. 1: interest centers by back-propagation of L_E."""
 
-    learning_rate: PositiveFloat = 1e-2
+    learning_rate: PositiveFloat = Field(1e-2, description="Adam's")
     steps: PositiveInt = Field(50, description="mini-batches of users")
-    batch_users: PositiveInt = 256
+    batch_users: PositiveInt = Field(256, description="users of one step")
     marginal: Literal["user", "batch"] = Field(
         "user", description="q of eq. 1 per user, as in Alg. 1, or over the whole batch"
     )
-    seed: int = 13
+    seed: int = Field(13, description="of the first centers and the order of users")
 
 
 class TrainSettings(Strict):
     """How every model of a day is trained."""
 
     learning_rate: PositiveFloat = Field(1e-4, description="Adam's; the paper's is 1e-4")
-    epochs: PositiveInt = 1
+    epochs: PositiveInt = Field(1, description="passes over the training rows")
     batch_requests: PositiveInt = Field(128, description="requests a worker takes in one step")
     num_workers: PositiveInt = Field(1, description="1 trains in this process, without Horovod")
-    seed: int = 17
+    threads: PositiveInt = Field(1, description="threads of each worker")
+    seed: int = Field(17, description="of initial parameters and the order of rows")
 
 
 class PredictSettings(Strict):
     """Scoring of the test rows on Spark."""
 
-    batch_requests: PositiveInt = 512
+    batch_requests: PositiveInt = Field(512, description="requests scored at once")
 
 
 class EvaluateSettings(Strict):
-    """What the models are compared with."""
+    """What the models are compared with, and by what their candidates are divided."""
 
     base_model: str = Field("base", description="the Base of RelaImpr (eq. 13)")
-
-
-class Settings(BaseSettings):
-    """All settings of a run."""
-
-    model_config = SettingsConfigDict(
-        extra="forbid",
-        frozen=True,
-        env_prefix=ENVIRONMENT_PREFIX,
-        env_nested_delimiter="__",
-        nested_model_default_partial_update=True,
+    history_edges: tuple[PositiveInt, ...] = Field(
+        (1, 10, 50),
+        min_length=1,
+        description="rising history lengths at which a new slice begins: 0, 1-9, 10-49, 50+",
+    )
+    report_days: PositiveInt = Field(
+        30, description="days up to the run date that the report looks back on"
     )
 
-    root: str = Field("warehouse/default", description="folder or URL under which all data lie")
+    @field_validator("history_edges")
+    @classmethod
+    def _rising(cls, edges: tuple[int, ...]) -> tuple[int, ...]:
+        if list(edges) != sorted(set(edges)):
+            raise ValueError("expected rising history lengths, such as 1,10,50")
+        return edges
+
+
+class Settings(Strict):
+    """All settings of a run."""
+
+    root: str = Field(
+        "warehouse/default",
+        min_length=1,
+        validate_default=True,
+        description="folder or URL under which all data lie",
+    )
     date: datetime.date = Field(description="the run date: the last day of the test window")
     spark: SparkSettings = SparkSettings()
     logs: LogsSettings = LogsSettings()
@@ -228,9 +262,28 @@ class Settings(BaseSettings):
     models: dict[str, ModelSettings] = Field(
         {"base": NAMED_MODELS["base"], "mfn": NAMED_MODELS["mfn"]},
         min_length=1,
-        validate_default=False,
+        validate_default=True,
         description="name of a configured model: its settings; the name is its key in every table",
     )
+
+    @field_validator("root")
+    @classmethod
+    def _same_folder_for_every_process(cls, root: str) -> str:
+        """A relative folder means one thing to Spark, fsspec and workers only once absolute."""
+        if re.match(r"[a-z][a-z0-9+.-]*:/", root):
+            return root.rstrip("/")
+        return os.path.abspath(os.path.expanduser(root))
+
+    @field_validator("date", mode="before")
+    @classmethod
+    def _a_day_of_the_calendar(cls, date: Any) -> Any:
+        """Pydantic alone would take a number for seconds since 1970."""
+        if isinstance(date, datetime.date):
+            return date
+        try:
+            return datetime.datetime.strptime(str(date), "%Y-%m-%d").date()
+        except ValueError as error:
+            raise ValueError("expected a day of the calendar as YYYY-MM-DD") from error
 
     @field_validator("models", mode="before")
     @classmethod
@@ -265,154 +318,17 @@ class Settings(BaseSettings):
 
 
 def _complete(name: str, given: Any) -> Any:
-    """Settings of model `name`: what was given, over the named model it starts from."""
-    if given is None:
-        given = {}
+    """Settings of model `name`: what was given, over those of the named model it starts from.
+
+    That is the model of its own name, or, for a name of one's own or another extractor, the one
+    named as the extractor.
+    """
+    given = {} if given is None else given
     if not isinstance(given, Mapping):
         return given
-    start = NAMED_MODELS.get(name) or NAMED_MODELS.get(str(given.get("extractor")))
-    if (
-        start is None
-        or given.get("extractor", start.model_dump()["extractor"])
-        != (start.model_dump()["extractor"])
-    ):
-        return {"extractor": name, **given}
-    return {**start.model_dump(), **given}
-
-
-def setting_names(model: type[Any] = Settings, prefix: str = "") -> Iterator[str]:
-    """Dotted name of every setting, as it is written as an argument."""
-    for name, field in model.model_fields.items():
-        yield f"{prefix}{name}"
-        if hasattr(field.annotation, "model_fields"):
-            yield from setting_names(field.annotation, f"{prefix}{name}.")
-
-
-def spark_slots(master: str) -> int | None:
-    """Tasks that a local master runs at once; None for a cluster, which this cannot know."""
-    local = re.fullmatch(r"local(?:\[(\d+|\*)(?:,\s*\d+)?\])?", master)
-    if local is None:
-        return None
-    if local[1] == "*":
-        return os.cpu_count() or 1
-    return int(local[1] or 1)
-
-
-def check_workers(settings: Settings, master: str) -> None:
-    """Refuse more workers than Spark has slots: they would wait for one another for ever."""
-    slots = spark_slots(master)
-    if slots is not None and settings.train.num_workers > slots:
-        raise BadSettings(
-            f"train.num_workers: expected at most {slots}, the slots of Spark's master "
-            f"{master!r}, got {settings.train.num_workers}"
-        )
-
-
-def load_settings(
-    config: str | None, arguments: Sequence[str], environment: Mapping[str, str] | None = None
-) -> Settings:
-    """Read `config`, then the environment (MFN_TRAIN__EPOCHS=2), then dotted `arguments`.
-
-    Raises:
-        BadSettings: a file, name, type or value is wrong; the message names each one.
-    """
-    environment = os.environ if environment is None else environment
-    if config is not None:
-        _check_yaml(config)
-    _check_names(_environment_names(environment), "environment variable")
-    _check_names(_argument_names(arguments), "argument")
-
-    class FromEverywhere(Settings):
-        @classmethod
-        def settings_customise_sources(
-            cls, settings_cls: type[BaseSettings], **sources: PydanticBaseSettingsSource
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            command_line: Any = CliSettingsSource(
-                settings_cls,
-                cli_parse_args=_one_argument_for_models(arguments),
-                cli_exit_on_error=False,
-            )
-            layers = [command_line, sources["env_settings"]]
-            if config is not None:
-                layers.append(YamlConfigSettingsSource(settings_cls, yaml_file=config))
-            return tuple(layers)
-
-    try:
-        return FromEverywhere()
-    except ValidationError as error:
-        raise BadSettings("\n".join(_explain(one) for one in error.errors())) from error
-    except SettingsError as error:
-        raise BadSettings(str(error)) from error
-
-
-def _check_yaml(path: str) -> None:
-    if not Path(path).is_file():
-        raise BadSettings(f"--config: expected a YAML file, got {path!r}, which does not exist")
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise BadSettings(f"--config: {path} is not YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise BadSettings(f"--config: expected {path} to hold settings by name")
-
-
-def _argument_names(arguments: Sequence[str]) -> list[str]:
-    return [word[2:].partition("=")[0] for word in arguments if word.startswith("--")]
-
-
-def _one_argument_for_models(arguments: Sequence[str]) -> list[str]:
-    """Arguments with every --models.NAME.SETTING VALUE gathered into one --models JSON.
-
-    The command-line source knows the settings' own names, but not those of configured models.
-    """
-    rest: list[str] = []
-    models: dict[str, dict[str, Any]] = {}
-    words = iter(arguments)
-    for word in words:
-        name, has_value, value = word.partition("=")
-        parts = name.split(".")
-        if parts[0] != "--models" or len(parts) == 1:
-            rest.append(word)
-            continue
-        if len(parts) != 3:
-            raise BadSettings(f"{name[2:]}: expected --models.NAME.SETTING VALUE")
-        text = value if has_value else next(words, None)
-        if text is None:
-            raise BadSettings(f"{name[2:]}: expected a value, got none")
-        models.setdefault(parts[1], {})[parts[2]] = yaml.safe_load(text)
-    return [*rest, "--models", json.dumps(models)] if models else rest
-
-
-def _environment_names(environment: Mapping[str, str]) -> list[str]:
-    return [
-        name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
-        for name in environment
-        if name.startswith(ENVIRONMENT_PREFIX)
-    ]
-
-
-def _check_names(names: Sequence[str], what: str) -> None:
-    known = set(setting_names())
-    for name in names:
-        if name not in known and not name.startswith("models."):
-            raise BadSettings(f"{name}: there is no such setting ({what}){_nearest(name)}")
-
-
-def _nearest(name: str) -> str:
-    close = difflib.get_close_matches(name, list(setting_names()), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
-
-
-def _explain(error: Any) -> str:
-    place = [str(part) for part in error["loc"]]
-    if place[:1] == ["models"] and len(place) > 3:
-        del place[2]  # the extractor, by which pydantic chose the settings' type
-    name = ".".join(place)
-    if error["type"] == "extra_forbidden":
-        return f"{name}: there is no such setting{_nearest(name)}"
-    if error["type"] == "missing":
-        return f"{name}: expected a value, got none"
-    if error["type"] == "value_error" and not name:
-        return str(error["ctx"]["error"])
-    expected = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    return f"{name}: expected {expected.removeprefix('expected ')}, got {error['input']!r}"
+    start = NAMED_MODELS[name].model_dump() if name in NAMED_MODELS else {}
+    extractor = given.get("extractor", start.get("extractor"))
+    if extractor != start.get("extractor"):
+        named = NAMED_MODELS.get(extractor) if isinstance(extractor, str) else None
+        start = named.model_dump() if named else {}
+    return {**start, **given}

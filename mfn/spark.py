@@ -3,61 +3,129 @@
 from __future__ import annotations
 
 import os
+import re
+import sys
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
 import delta
-
-from pyspark.conf import SparkConf
+from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
-from mfn.settings import Settings
+from mfn.settings import BadSettings, Settings
 
 SUBMITTED = "PYSPARK_GATEWAY_PORT"
 """Set by spark-submit for the driver's Python: a JVM with its own options is already there."""
 
 
-def master(settings: Settings) -> str:
-    """The master that a session will have: spark-submit's if it started us, else the setting."""
+def options(settings: Settings) -> dict[str, str]:
+    """Spark options that a session will have: spark-submit's if it started us, over the settings'.
+
+    Starts no JVM; under spark-submit one is there and is asked.
+    """
+    chosen = {
+        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+        "spark.sql.shuffle.partitions": str(settings.spark.shuffle_partitions),
+        # The log of a small table is replayed in so many tasks; the default of 50 costs seconds.
+        "spark.databricks.delta.snapshotPartitions": "2",
+        "spark.sql.execution.arrow.pyspark.enabled": "true",
+    }
+    submitted: dict[str, str] = {}
     if SUBMITTED in os.environ:
-        return str(SparkConf().get("spark.master", settings.spark.master))
-    return settings.spark.master
+        SparkContext._ensure_initialized()  # else SparkConf knows nothing of the JVM's options
+        submitted = dict(SparkConf().getAll())
+    else:
+        chosen |= {
+            "spark.master": settings.spark.master,
+            "spark.driver.memory": settings.spark.driver_memory,
+            "spark.driver.extraJavaOptions": "-Duser.timezone=UTC",
+            "spark.ui.enabled": "false",
+            "spark.ui.showConsoleProgress": "false",
+        }
+    return {**chosen, **settings.spark.options, **submitted, "spark.sql.session.timeZone": "UTC"}
 
 
 def start(settings: Settings, name: str) -> SparkSession:
     """A session for one job, or the one that is already there."""
-    builder = (
-        SparkSession.builder.appName(name)
-        .config("spark.sql.session.timeZone", "UTC")
-        .config("spark.sql.extensions", "io.delta.sql.DeltaSparkSessionExtension")
-        .config(
-            "spark.sql.catalog.spark_catalog", "org.apache.spark.sql.delta.catalog.DeltaCatalog"
-        )
-        .config("spark.sql.shuffle.partitions", settings.spark.shuffle_partitions)
-        # The log of a small table is replayed in so many tasks; the default of 50 costs seconds.
-        .config("spark.databricks.delta.snapshotPartitions", 2)
-        .config("spark.sql.execution.arrow.pyspark.enabled", "true")
-    )
+    builder = SparkSession.builder.appName(name).config(map=dict(options(settings)))
     if SUBMITTED not in os.environ:
-        builder = (
-            builder.master(settings.spark.master)
-            .config("spark.driver.memory", settings.spark.driver_memory)
-            .config("spark.ui.enabled", "false")
-            .config("spark.ui.showConsoleProgress", "false")
-            .config("spark.driver.extraJavaOptions", "-Duser.timezone=UTC")
-        )
+        # Spark would start its Python workers with the first python3 on the PATH.
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         builder = _with_delta(builder)
-    for key, value in settings.spark.options.items():
-        builder = builder.config(key, value)
     session = builder.getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
     return session
 
 
-def _with_delta(builder: SparkSession.Builder) -> SparkSession.Builder:
-    """Delta's jars from the user's cache, where the set-up put them, or else resolved by Spark."""
+def slots(options: Mapping[str, str]) -> int | None:
+    """Tasks that a session with these options runs at once; None where they do not tell.
+
+    Raises:
+        BadSettings: an option that counts something holds no number.
+    """
+    master = options.get("spark.master", "")
+
+    def number(name: str, default: int) -> int:
+        text = options.get(name, str(default))
+        if not text.isdigit() or int(text) < 1:
+            raise BadSettings(f"{name}: expected a whole number above 0, got {text!r}")
+        return int(text)
+
+    executors = 1
+    if local := re.fullmatch(r"local(?:\[(\d+|\*)(?:,\s*\d+)?\])?", master):
+        cores = _cores() if local[1] == "*" else int(local[1] or 1)
+    elif cluster := re.fullmatch(r"local-cluster\[\s*(\d+)\s*,\s*(\d+)\s*,.*\]", master):
+        executors, cores = int(cluster[1]), int(cluster[2])
+    elif master.startswith("spark://") and "spark.cores.max" in options:
+        all_cores = number("spark.cores.max", 1)
+        cores = number("spark.executor.cores", all_cores)
+        executors = all_cores // cores
+    elif master.startswith(("yarn", "k8s://")):
+        cores = number("spark.executor.cores", 1)
+        count, default = "spark.executor.instances", 2
+        if options.get("spark.dynamicAllocation.enabled") == "true":
+            count, default = "spark.dynamicAllocation.maxExecutors", sys.maxsize
+        executors = number(count, default)
+    else:
+        return None
+    return executors * (cores // number("spark.task.cpus", 1))
+
+
+def _cores() -> int:
+    """Cores that this process may use, as the JVM counts them: its own, within its container."""
+    cores = len(os.sched_getaffinity(0))
+    limit = Path("/sys/fs/cgroup/cpu.max")
+    quota, _, period = limit.read_text().partition(" ") if limit.is_file() else ("max", "", "")
+    return cores if quota == "max" else max(1, min(cores, -(-int(quota) // int(period))))
+
+
+def check_workers(settings: Settings) -> None:
+    """Refuse more workers than Spark has slots: they would wait for one another for ever.
+
+    Raises:
+        BadSettings: train.num_workers is larger than the slots that Spark's options promise.
+    """
+    chosen = options(settings)
+    most = slots(chosen)
+    if most is not None and settings.train.num_workers > most:
+        raise BadSettings(
+            f"train.num_workers: expected at most {most}, the tasks that Spark runs at once with "
+            f"master {chosen['spark.master']!r}, got {settings.train.num_workers}; give Spark "
+            "more slots or the training fewer workers"
+        )
+
+
+def delta_jars() -> list[Path]:
+    """Delta's jars in the user's cache, where the set-up puts them; none if it has not run."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    jars = sorted((cache / "mfn" / "jars" / f"delta-{version('delta-spark')}").glob("*.jar"))
+    return sorted((cache / "mfn" / "jars" / f"delta-{version('delta-spark')}").glob("*.jar"))
+
+
+def _with_delta(builder: SparkSession.Builder) -> SparkSession.Builder:
+    """Delta's jars from the user's cache, or else resolved by Spark."""
+    jars = delta_jars()
     if jars:
         return builder.config("spark.jars", ",".join(str(jar) for jar in jars))
     return delta.configure_spark_with_delta_pip(builder)

@@ -6,7 +6,9 @@ import datetime
 from collections.abc import Mapping, Sequence
 
 from delta.tables import DeltaTable
-from pyspark.sql import DataFrame, SparkSession
+from py4j.protocol import Py4JJavaError
+from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
+from pyspark.sql.types import StructField, StructType
 
 from mfn.schema import Table
 from mfn.storage import NotPublished
@@ -41,24 +43,58 @@ def replace(
     """Replace, in one commit, the partitions `where` of a table by `frame`.
 
     Every row of `frame` must lie in those partitions, so that a job that runs again leaves what
-    it left the first time.
+    it left the first time. Replacing other partitions at the same time is no conflict.
+
+    Raises:
+        AnalysisException: DELTA_REPLACE_WHERE_MISMATCH, a row lies elsewhere or holds a null where
+            the schema has none; the table is as it was.
     """
+    if not where or not all(where.values()):
+        raise ValueError(f"{table.name}: expected the partitions to replace, got {dict(where)}")
     predicate = " AND ".join(
         f"{name} IN ({', '.join(_literal(value) for value in values)})"
         for name, values in where.items()
     )
-    _writer(frame, table).mode("overwrite").option("replaceWhere", predicate).save(
+    _writer(frame, root, table).mode("overwrite").option("replaceWhere", predicate).save(
         path_of(root, table)
     )
 
 
 def append(frame: DataFrame, root: str, table: Table) -> None:
-    """Add rows to a table in one commit."""
-    _writer(frame, table).mode("append").save(path_of(root, table))
+    """Add rows to a table in one commit.
+
+    Raises:
+        Py4JJavaError: DELTA_NOT_NULL_CONSTRAINT_VIOLATED, a null where the schema has none.
+    """
+    _writer(frame, root, table).mode("append").save(path_of(root, table))
 
 
-def _writer(frame: DataFrame, table: Table):  # type: ignore[no-untyped-def]
-    return frame.to(table.columns).write.format("delta").partitionBy(*table.partitions)
+def _writer(frame: DataFrame, root: str, table: Table) -> DataFrameWriter:
+    """A writer of the schema's columns, in its order, to the table, made here if need be.
+
+    A nullable column may go where the table has none that are null: Spark cannot know that a
+    computed column holds no null, and Delta checks it row by row.
+    """
+    if not is_there(frame.sparkSession, root, table):
+        _create(frame.sparkSession, root, table)
+    columns = StructType([_nullable(column) for column in table.columns])
+    # A column that is new in the schema is added to tables of before.
+    return frame.to(columns).write.format("delta").option("mergeSchema", "true")
+
+
+def _create(spark: SparkSession, root: str, table: Table) -> None:
+    """Make the empty table: only so do its columns get to be NOT NULL."""
+    builder = DeltaTable.createIfNotExists(spark).location(path_of(root, table))
+    try:
+        builder.addColumns(table.columns).partitionedBy(*table.partitions).execute()
+    except Py4JJavaError as error:
+        # Another job has made it in the meantime.
+        if "DELTA_PROTOCOL_CHANGED" not in str(error) or not is_there(spark, root, table):
+            raise
+
+
+def _nullable(column: StructField) -> StructField:
+    return StructField(column.name, column.dataType, True, column.metadata)
 
 
 def _literal(value: Value) -> str:

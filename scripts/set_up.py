@@ -1,16 +1,21 @@
 """Make this checkout ready to run: a .venv with pinned versions, Horovod's wheel, Delta's jars.
 
-Needs nothing but Python 3.11's standard library. Whatever takes long is built once into the
-user's cache (XDG_CACHE_HOME, else ~/.cache) and found there by every later checkout; a set-up
-that has nothing to do ends in well under a second.
+Needs nothing but Python 3.11's standard library, and with an older Python gets as far as saying
+so. Whatever takes long is built once into the user's cache (XDG_CACHE_HOME, else ~/.cache) and
+found there by every later checkout; a set-up that has nothing to do ends in well under a second,
+and one that was interrupted goes on when it is run again.
+
+Some annotations are quoted for the sake of that older Python, which could not evaluate them.
 """
 
 import hashlib
+import importlib.util
 import os
 import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from pathlib import Path
@@ -35,42 +40,69 @@ HOROVOD_BUILD = {
 }
 
 
-def missing() -> list[str]:
+def missing() -> "list[str]":
     """What this machine lacks, in plain words, with where to get it."""
     lacks = []
     if sys.version_info[:2] != (3, 11):
         lacks.append(
-            f"Python 3.11 is needed, and {sys.executable} is {sys.version.split()[0]}: Petastorm "
-            "and Horovod have no newer one. Install it (Debian: apt-get install python3.11 "
-            "python3.11-venv; elsewhere: pyenv install 3.11) and run make again, or name it: "
-            "make PYTHON=/path/to/python3.11"
+            f"Python 3.11 is needed, the one on which all of Spark, Petastorm and Horovod run, and "
+            f"{sys.executable} is {sys.version.split()[0]}. Install it (Debian: apt-get install "
+            "python3.11 python3.11-dev python3.11-venv; elsewhere: pyenv install 3.11) and run "
+            "make again, or name it: make PYTHON=/path/to/python3.11"
         )
-    java = _output("java", "-version")
-    found = re.search(r'version "(\d+)', java)
-    if found is None:
+    elif not _venv_is_whole() and importlib.util.find_spec("ensurepip") is None:
         lacks.append(
-            "Java 17 is needed by Spark, and there is no `java` on the PATH. Install it (Debian: "
-            "apt-get install openjdk-17-jre-headless; elsewhere: https://adoptium.net)"
+            f"Python's venv module is needed, and {sys.executable} comes without it. Install it "
+            "(Debian: apt-get install python3.11-venv)"
         )
-    elif int(found[1]) not in (17, 21):
-        lacks.append(
-            f"Java 17 (or 21) is needed by Spark 4, and `java` is version {found[1]}. Install it "
-            "(Debian: apt-get install openjdk-17-jre-headless; elsewhere: https://adoptium.net) "
-            "and put its bin first on the PATH"
-        )
-    if _horovod_wheel() is None and not (shutil.which("c++") or shutil.which("g++")):
-        lacks.append(
-            "A C++ compiler is needed to build Horovod, and there is neither `c++` nor `g++`. "
-            "Install one (Debian: apt-get install g++; Fedora: dnf install gcc-c++)"
-        )
+    lacks += _missing_java()
+    if _horovod_wheel() is None:
+        if not (shutil.which("c++") or shutil.which("g++")):
+            lacks.append(
+                "A C++ compiler is needed to build Horovod, and there is neither `c++` nor `g++`. "
+                "Install one (Debian: apt-get install g++; Fedora: dnf install gcc-c++)"
+            )
+        if not Path(sysconfig.get_paths()["include"], "Python.h").exists():
+            lacks.append(
+                f"Python's headers are needed to build Horovod, and {sys.executable} has no "
+                "Python.h. Install them (Debian: apt-get install python3.11-dev; Fedora: dnf "
+                "install python3.11-devel)"
+            )
+    if _horovod_wheel() is None or not any(_jars().glob("*.jar")):
+        there = next(folder for folder in (CACHE, *CACHE.parents) if folder.exists())
+        if not (there.is_dir() and os.access(there, os.W_OK)):
+            lacks.append(
+                f"The cache {CACHE} is needed for what is built once, and {there} cannot be "
+                "written to. Name another folder: export XDG_CACHE_HOME=/path/to/folder"
+            )
     return lacks
+
+
+def _missing_java() -> "list[str]":
+    """Spark takes the java of JAVA_HOME if that is set, else the one on the PATH."""
+    home = os.environ.get("JAVA_HOME")
+    java = str(Path(home, "bin", "java")) if home else "java"
+    found = re.search(r'version "(?:1\.)?(\d+)', _output(java, "-version"))
+    get_it = (
+        "Install Java 17 (Debian: apt-get install openjdk-17-jre-headless; elsewhere: "
+        "https://adoptium.net) and "
+        + ("point JAVA_HOME at it" if home else "put its bin first on the PATH")
+    )
+    where = f"JAVA_HOME, {home}," if home else "the PATH"
+    if found is None:
+        return [
+            f"Java 17 (or 21) is needed by Spark, and {where} has no `java` that runs. {get_it}"
+        ]
+    if found[1] not in ("17", "21"):
+        return [f"Java 17 (or 21) is needed by Spark, and {where} has version {found[1]}. {get_it}"]
+    return []
 
 
 def _output(*command: str) -> str:
     if shutil.which(command[0]) is None:
         return ""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout + done.stderr
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return process.communicate()[0].decode(errors="replace")
 
 
 def _pinned(package: str) -> str:
@@ -85,34 +117,53 @@ def _wheels() -> Path:
     return CACHE / "wheels" / f"horovod-{HOROVOD}-torch-{_pinned('torch')}-cp311"
 
 
-def _horovod_wheel() -> Path | None:
+def _horovod_wheel() -> "Path | None":
     return next(iter(sorted(_wheels().glob("horovod-*.whl"))), None)
 
 
-def _run(what: str, *command: str | Path, **environment: str) -> None:
-    """Run one step; its output is shown only where it fails."""
-    print(f"set-up: {what} ...", end="", flush=True)
+def _run(what: str, *command: "str | Path", **environment: str) -> None:
+    """Run one step, with a dot every ten seconds; its output is shown only where it fails."""
+    print(f"set-up: {what} ..", end="", flush=True)
     start = time.perf_counter()
-    done = subprocess.run(
-        [str(word) for word in command],
-        cwd=HERE,
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
+    words = [str(word) for word in command]
+    with tempfile.TemporaryFile("w+", errors="replace") as output:
+        process = subprocess.Popen(
+            words,
+            cwd=HERE,
+            env={**os.environ, **environment},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        while process.poll() is None:
+            print(".", end="", flush=True)
+            try:
+                process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                continue
+        print(f" {time.perf_counter() - start:.0f} s", flush=True)
+        if process.returncode != 0:
+            output.seek(0)
+            print(output.read()[-6000:], file=sys.stderr)
+            raise SystemExit(
+                f"set-up: {what} failed with exit code {process.returncode}: {' '.join(words)}"
+            )
+
+
+def _venv_is_whole() -> bool:
+    """Whether .venv was made to its end, here (its scripts name this folder) and by Python 3.11."""
+    about = VENV / "pyvenv.cfg"
+    if not (PYTHON.exists() and (VENV / "bin" / "pip").exists() and about.exists()):
+        return False
+    lines = about.read_text().splitlines()
+    return any(line.endswith(f" {VENV}") for line in lines) and any(
+        line.startswith("version = 3.11.") for line in lines
     )
-    print(f" {time.perf_counter() - start:.0f} s", flush=True)
-    if done.returncode != 0:
-        print(done.stdout[-6000:], file=sys.stderr)
-        words = " ".join(str(word) for word in command)
-        raise SystemExit(f"set-up: {what} failed with exit code {done.returncode}: {words}")
 
 
 def install_packages() -> None:
     """The pinned packages and this project, editable."""
-    if not PYTHON.exists():
-        _run("make .venv", sys.executable, "-m", "venv", VENV)
+    if not _venv_is_whole():
+        _run("make .venv", sys.executable, "-m", "venv", "--clear", VENV)
     uv = VENV / "bin" / "uv"
     _run("install uv", PYTHON, "-m", "pip", "install", "--quiet", f"uv=={_pinned('uv')}")
     install = (uv, "pip", "install", "--python", PYTHON)
@@ -201,23 +252,33 @@ def _jars() -> Path:
 
 
 def _keep(made: Path, kept: Path) -> None:
-    """Move what was made to its place in the cache, whole."""
+    """Put what was made in its place in the cache, whole: by a rename, on the same disk."""
     kept.parent.mkdir(parents=True, exist_ok=True)
-    staged = Path(tempfile.mkdtemp(dir=kept.parent)) / kept.name
-    shutil.copytree(made, staged)
-    shutil.rmtree(kept, ignore_errors=True)
-    staged.rename(kept)
-    staged.parent.rmdir()
+    with tempfile.TemporaryDirectory(dir=kept.parent) as name:
+        staged = Path(name) / kept.name
+        shutil.copytree(made, staged)
+        try:
+            staged.rename(kept)
+        except OSError:
+            if not any(kept.glob("*")):  # else another set-up was faster, with the same thing
+                raise
+
+
+def state() -> str:
+    """What a finished set-up depends on; if that changes, it is done again."""
+    inputs = [LOCK, HERE / "setup.py", Path(__file__)]
+    return hashlib.sha256(
+        b"".join([str(HERE).encode(), *(path.read_bytes() for path in inputs)])
+    ).hexdigest()
 
 
 def main() -> None:
+    """Do what is not done yet."""
     lacks = missing()
     if lacks:
         raise SystemExit("\n".join(f"set-up: {line}" for line in lacks))
-    inputs = [LOCK, HERE / "setup.py", Path(__file__)]
-    state = hashlib.sha256(b"".join(path.read_bytes() for path in inputs)).hexdigest()
-    whole = _horovod_wheel() is not None and any(_jars().glob("*.jar"))
-    if whole and STAMP.exists() and STAMP.read_text() == state:
+    cached = _horovod_wheel() is not None and any(_jars().glob("*.jar"))
+    if cached and STAMP.exists() and STAMP.read_text() == state():
         return
     install_packages()
     with tempfile.TemporaryDirectory() as name:
@@ -225,6 +286,8 @@ def main() -> None:
             build_horovod(Path(name))
         if not any(_jars().glob("*.jar")):
             fetch_jars(Path(name))
+    wheel = _horovod_wheel()
+    assert wheel is not None
     _run(
         "install Horovod's wheel",
         VENV / "bin" / "uv",
@@ -233,11 +296,14 @@ def main() -> None:
         "--python",
         PYTHON,
         "--no-deps",
-        _horovod_wheel(),
+        wheel,
     )
-    STAMP.write_text(state)
+    STAMP.write_text(state())
     print("set-up: done", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        raise SystemExit("\nset-up: interrupted; run it again, it goes on from here") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from pyspark.sql import SparkSession
 
 from mfn import spark as sessions
 from mfn.settings import Settings, SparkSettings
+
+# Tests run beside Spark on few cores: threads of torch that wait for one another would crawl.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 RUN_DATE = datetime.date(2026, 3, 8)
 SPARK = SparkSettings(

@@ -1,0 +1,338 @@
+"""How the settings are read: a YAML file, then the environment, then dotted arguments.
+
+`load_settings` is the only way in. Whatever is wrong with a setting is found here, before Spark
+starts, and is reported by the setting's dotted name, all of it at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import textwrap
+import types
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from mfn.models.settings import NAMED_MODELS, ModelSettings
+from mfn.settings import BadSettings, Settings
+
+ENVIRONMENT_PREFIX = "MFN_"
+
+
+def load_settings(
+    config: str | None, arguments: Sequence[str], environment: Mapping[str, str] | None = None
+) -> Settings:
+    """Read a file, then the environment (MFN_TRAIN__EPOCHS=2), then dotted `arguments`.
+
+    Args:
+        config: the YAML file, unless `arguments` name one by --config; None for no file.
+        arguments: as on the command line, `--train.epochs 2` or `--train.epochs=2`.
+        environment: the process's own if not given.
+
+    Raises:
+        BadSettings: a file, name, type or value is wrong; the message has a line for each,
+            with the setting's dotted name, what was expected, and where it was given.
+    """
+    given = _Given()
+    texts = given.read_arguments(arguments)
+    config = texts.pop("config", config)
+    if config is not None:
+        given.read_file(config)
+    default_models = Settings.model_fields["models"].default
+    given.values.setdefault("models", {name: {} for name in default_models})
+    for variable, text in sorted((os.environ if environment is None else environment).items()):
+        if variable.startswith(ENVIRONMENT_PREFIX):
+            name = variable.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
+            given.put_text(name, text, f"environment variable {variable}")
+    for name, text in texts.items():
+        given.put_text(name, text, "argument")
+    try:
+        settings = Settings.model_validate(given.values)
+    except ValidationError as error:
+        errors = error.errors()
+        parents = {one["loc"][:-1] for one in errors if one["loc"]}
+        # Pydantic calls a list with a wrong item too short as well: the item is what to tell.
+        given.problems += [given.explain(one) for one in errors if one["loc"] not in parents]
+    if given.problems:
+        raise BadSettings("\n".join(given.problems))
+    return settings
+
+
+class _Given:
+    """Settings as they are given, later ones over earlier ones, and what is wrong with them."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+        self.origins: dict[tuple[str, ...], str] = {}
+        self.problems: list[str] = []
+
+    def read_arguments(self, words: Sequence[str]) -> dict[str, str]:
+        """Text by name; what is no argument is noted as a problem."""
+        texts: dict[str, str] = {}
+        rest = list(words)
+        while rest:
+            word = rest.pop(0)
+            name, has_value, text = word.removeprefix("--").partition("=")
+            if not word.startswith("--"):
+                self.problems.append(f"{word}: expected --NAME VALUE, with the name of a setting")
+                continue
+            if not has_value:
+                if not rest or rest[0].startswith("--"):
+                    self.problems.append(f"{name}: expected a value after --{name}, got none")
+                    continue
+                text = rest.pop(0)
+            if name in texts:
+                self.problems.append(f"{name}: given twice, as {texts[name]!r} and as {text!r}")
+            texts[name] = text
+        return texts
+
+    def read_file(self, path: str) -> None:
+        """Put what a YAML file holds."""
+        try:
+            content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Yaml)  # noqa: S506
+        except (OSError, UnicodeDecodeError) as error:
+            problem = f"expected a YAML file, got {path!r}, which cannot be read: {error}"
+        except yaml.YAMLError as error:
+            problem = f"{path} is not YAML as expected: {error}"
+        else:
+            if isinstance(content, Mapping):
+                for name, value in content.items():
+                    self.put((str(name),), value, path)
+                return
+            problem = f"expected {path} to hold settings by name, such as `root: warehouse/mine`"
+        self.problems.append(f"config: {problem}")
+
+    def put_text(self, name: str, text: str, origin: str) -> None:
+        """Put a value from an argument or the environment, where everything is text."""
+        options = "spark.options."  # whose keys have dots of their own
+        path = (*options.split(".")[:2], name.removeprefix(options))
+        if not name.startswith(options):
+            path = tuple(name.split("."))
+        kind = _kind(path)
+        value: Any = text
+        if text == "null":
+            value = None
+        elif text.startswith(("[", "{")):
+            try:
+                value = yaml.load(text, Loader=_Yaml)  # noqa: S506
+            except yaml.YAMLError:
+                self.problems.append(f"{name}: expected a YAML value, got {text!r} ({origin})")
+                return
+        elif get_origin(kind) is tuple:
+            value = [part.strip() for part in text.split(",")] if text else []
+        self.put(path, value, origin)
+
+    def put(self, path: tuple[str, ...], value: Any, origin: str) -> None:
+        """Put one value, or each of those that a section holds."""
+        kind = _kind(path)
+        if kind is None:
+            name = ".".join(path)
+            self.problems.append(
+                f"{name}: there is no such setting ({origin}){_nearest(name, _known_names())}"
+            )
+            return
+        node = self.values
+        for part in path[:-1]:
+            inner = node.get(part)
+            node[part] = node = inner if isinstance(inner, dict) else {}
+        holds_settings = _is_section(kind) or get_origin(kind) is dict or kind == ModelSettings
+        if holds_settings and (value is None or isinstance(value, Mapping)):
+            node.setdefault(path[-1], {})
+            for name, inner in (value or {}).items():
+                self.put((*path, str(name)), inner, origin)
+        else:
+            node[path[-1]] = value
+            self.origins[path] = origin
+
+    def explain(self, error: Any) -> str:
+        """One of pydantic's errors in the words of all our messages."""
+        path = tuple(str(part) for part in error["loc"])
+        known = _known_names()
+        if path[:1] == ("models",) and len(path) > 2:
+            # Pydantic puts in the extractor by which it chose the type of the model's settings.
+            model, extractor, path = path[1], path[2], (*path[:2], *path[3:])
+            kind = next(kind for kind in _model_kinds() if _extractor(kind) == extractor)
+            known = [f"models.{model}.{name}" for name in kind.model_fields]
+        name, kind_of_error, value = ".".join(path), error["type"], error["input"]
+        origin = self._origin(path)
+        if kind_of_error == "missing":
+            return f"{name}: expected a value, got none"
+        if kind_of_error == "extra_forbidden":
+            return f"{name}: there is no such setting{origin}{_nearest(name, known)}"
+        if kind_of_error.startswith("union_tag"):
+            extractors = [_extractor(kind) for kind in _model_kinds()]
+            near = _nearest(path[1], NAMED_MODELS) if "extractor" not in value else ""
+            expected = ", ".join(repr(extractor) for extractor in extractors)
+            got = repr(value["extractor"]) if "extractor" in value else "none"
+            return f"{name}.extractor: expected one of {expected}, got {got}{origin}{near}"
+        message = _in_our_words(error)
+        if not name:
+            return message
+        if not isinstance(value, Mapping | BaseModel):
+            message += f", got {value!r}"
+        return f"{name}: {message}{origin}"
+
+    def _origin(self, path: tuple[str, ...]) -> str:
+        """Where the setting was given: it itself, what holds it, or the first thing it holds."""
+        for end in range(len(path), 0, -1):
+            if path[:end] in self.origins:
+                return f" ({self.origins[path[:end]]})"
+        inside = [origin for place, origin in self.origins.items() if place[: len(path)] == path]
+        return f" ({inside[0]})" if inside and path else ""
+
+
+class _Yaml(yaml.SafeLoader):
+    """YAML in which a key given twice is an error and a date stays text, to be checked by us."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        keys = set()
+        for key, _ in node.value:
+            if key.value in keys:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key.value!r} is given twice", key.start_mark
+                )
+            keys.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_Yaml.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _in_our_words(error: Any) -> str:
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    what = re.sub(r"^\w+ should (be )?", "", error["msg"]).replace("have", "to have")
+    for of_no_use in (", unable to", ", got a number", " after validation, not"):
+        what = what.partition(of_no_use)[0]
+    return f"expected {what}"
+
+
+# What settings there are.
+
+
+def setting_names(model: type[Any] = Settings, prefix: str = "") -> Iterator[str]:
+    """Dotted name of every setting and section, as it is written as an argument."""
+    for name, field in model.model_fields.items():
+        yield f"{prefix}{name}"
+        if _is_section(field.annotation):
+            yield from setting_names(field.annotation, f"{prefix}{name}.")
+
+
+def describe_settings(width: int = 100) -> str:
+    """Every setting with what it means and its default, section by section, for --help."""
+    plain = dict(Settings.model_fields)
+    sections = [name for name, field in plain.items() if _is_section(field.annotation)]
+    kinds: dict[str, Any] = {name: plain.pop(name).annotation for name in sections}
+    models = plain.pop("models")
+    blocks = [_describe(plain, "", width)]
+    for name, kind in kinds.items():
+        blocks += [f"{name}: {_summary(kind)}\n{_describe(kind.model_fields, f'{name}.', width)}"]
+    about_models = (
+        f"models: {models.description}. Configured unless the file says otherwise: "
+        f"{', '.join(models.default)}. A model starts from the settings of its own name, if that "
+        f"is one of {', '.join(NAMED_MODELS)}, or else of its extractor's."
+    )
+    in_all = set.intersection(*(set(kind.model_fields) for kind in _model_kinds()))
+    common = {n: f for n, f in _model_kinds()[0].model_fields.items() if n in in_all}
+    del common["extractor"]
+    blocks += [f"{textwrap.fill(about_models, width)}\n{_describe(common, 'models.NAME.', width)}"]
+    for kind in _model_kinds():
+        own = {name: field for name, field in kind.model_fields.items() if name not in in_all}
+        title = f"--models.NAME.extractor {_extractor(kind)}: {_summary(kind)}"
+        blocks += ["\n".join([title, _describe(own, "models.NAME.", width)]).rstrip()]
+    return "\n\n".join(blocks)
+
+
+def _describe(fields: Mapping[str, Any], prefix: str, width: int) -> str:
+    lines = []
+    for name, field in fields.items():
+        about = [field.description, _choices(field.annotation)]
+        if field.is_required():
+            about.append("required")
+        elif field.default is not None or "default" not in (field.description or ""):
+            about.append(f"default {_as_text(field.default)}")
+        left = f"  --{prefix}{name}".ljust(40)
+        text = "; ".join(filter(None, about))
+        if len(left) > 40:
+            lines.append(left)
+            left = " " * 40
+        lines.append(textwrap.fill(text, width, initial_indent=left, subsequent_indent=" " * 40))
+    return "\n".join(lines)
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, tuple):
+        value = ",".join(str(one) for one in value)
+    if isinstance(value, bool):
+        value = str(value).lower()
+    return "none" if value in (None, "", {}) else str(value)
+
+
+def _choices(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(get_args(kind))
+    choices = next(filter(None, map(_choices, get_args(kind))), "")
+    return choices.replace("one of", "some of") if get_origin(kind) is tuple else choices
+
+
+def _summary(kind: Any) -> str:
+    return str(kind.__doc__).splitlines()[0]
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _model_kinds() -> tuple[type[BaseModel], ...]:
+    """The settings of each extractor."""
+    union = get_args(ModelSettings)[0]
+    return get_args(union) if get_origin(union) in (Union, types.UnionType) else (union,)
+
+
+def _extractor(kind: type[BaseModel]) -> str:
+    return str(kind.model_fields["extractor"].default)
+
+
+def _kind(path: tuple[str, ...]) -> Any:
+    """The type of the setting or section at `path`; None if there is none.
+
+    What a model's settings are is left to pydantic, since it depends on its extractor.
+    """
+    kind: Any = Settings
+    for part in path:
+        if get_origin(kind) is dict:
+            kind = get_args(kind)[1]
+        elif kind == ModelSettings:
+            fields = [k.model_fields[part] for k in _model_kinds() if part in k.model_fields]
+            kind = fields[0].annotation if fields else object
+        elif _is_section(kind) and part in kind.model_fields:
+            kind = kind.model_fields[part].annotation
+        else:
+            return object if kind is object else None
+    return kind
+
+
+def _known_names() -> list[str]:
+    inner = {f"models.NAME.{name}" for kind in _model_kinds() for name in kind.model_fields}
+    return ["config", *setting_names(), *sorted(inner)]
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    """A hint at the known name most like `name`, in whole and in its last part."""
+
+    def likeness(candidate: str) -> float:
+        pairs = [(name, candidate), (name.split(".")[-1], candidate.split(".")[-1])]
+        return sum(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs) / 2
+
+    best = max(known, key=likeness)
+    if best == name:
+        return "; in a file, write a section's settings under its name, not with dots"
+    return f"; did you mean {best}?" if likeness(best) >= 0.6 else "; --help lists all"

@@ -1,0 +1,304 @@
+"""Events of a user become requests with their slates and labels, and behaviours beside them.
+
+**Request.** The impressions of one user and one request id; an impression without request id is a
+request of its own, whose id is the event's. Two users who share a request id made two requests.
+The request's time is its earliest impression, and it belongs to the window of that moment's day.
+Impressions that come more than the attribution window after it are left out and counted: a slate
+must be known when its labels are.
+
+**Candidate.** An item of the request; of several impressions of it the earliest counts (of equal
+times the one with the lower position). Candidates are ordered by position, unplaced ones last,
+then by item id. A slate longer than M becomes several rows of one request id.
+
+**Label.** 1 if a click on the item with the same user and request id comes within the attribution
+window after the candidate's impression, both ends included. A click without request id takes that
+of the nearest earlier impression of its user and item, at most the attribution window before it.
+Several clicks are one; other behaviours label nothing.
+
+**Immature.** A request whose last candidate's attribution window is not over where the data end
+has unknown labels: it is left out and counted.
+
+Here a task's events come sorted by (user, request, item, time), so that a request is a run of
+rows; runs are worked on with numpy, tens of thousands of rows at a time. Only a run that goes on
+in the next batch is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql.types import ArrayType, BooleanType, ByteType, StructField, StructType
+
+from mfn.schema import INTEGER, LONG, PADDING, STRING, UNKNOWN
+from mfn.splits.columns import booleans, changes, lists, numbers, pieces, record_batch
+
+SPLITS = ("pretraining", "pretraining_validation", "train", "test")
+"""The windows that rows are made of, in the order of time."""
+
+IMPRESSION, CLICK, OTHER, PROFILE = 0, 1, 2, 3
+"""Kinds of rows in EVENTS_BY_USER. Impressions sort before clicks of the same moment."""
+
+EVENTS_BY_USER = StructType(
+    [
+        StructField("user_id", STRING, False),
+        StructField("time", LONG, False),
+        StructField("kind", ByteType(), False),
+        StructField("behaviour", BooleanType(), False),
+        StructField("named", BooleanType(), False),
+        StructField("request", STRING),
+        StructField("item_id", STRING),
+        StructField("item", INTEGER, False),
+        StructField("position", INTEGER),
+        StructField("event_id", STRING),
+        StructField("fields", ArrayType(INTEGER, False), False),
+    ]
+)
+"""What goes in: times in microseconds; `behaviour` says whether it may enter histories, `named`
+whether the log itself gave `request`; `fields` holds an impression's context or a profile.
+
+Here and in MOMENTS a list that a row has no use for is empty, not null: runs of null lists cost
+Spark's Arrow writer time that is quadratic in their length."""
+
+KNOWN_PROFILE, REQUEST, BEHAVIOUR, TALLY = 0, 1, 2, 3
+"""Kinds of rows in MOMENTS, in the order in which those of one moment are looked at: a request
+knows the profile of that moment and does not know its behaviours."""
+
+MOMENTS = StructType(
+    [
+        StructField("user_id", STRING, False),
+        StructField("time", LONG, False),
+        StructField("kind", ByteType(), False),
+        StructField("event_id", STRING),
+        StructField("own", LONG, False),
+        StructField("item", INTEGER),
+        StructField("request_id", STRING),
+        StructField("slate", INTEGER),
+        StructField("split", ByteType()),
+        StructField("fields", ArrayType(INTEGER, False), False),
+        StructField("candidates", ArrayType(INTEGER, False), False),
+        StructField("labels", ArrayType(INTEGER, False), False),
+        StructField("candidate_count", INTEGER),
+        StructField("candidate_ids", ArrayType(STRING, False), False),
+        StructField("clicks", INTEGER),
+        StructField("unknown", INTEGER),
+        StructField("tally", ArrayType(LONG, False), False),
+    ]
+)
+"""What comes out. `own` is -1, but the same number in a request and in those behaviours of its
+own request id that precede it; `slate` counts the rows of one request from 0; `tally` holds, in
+rows of kind TALLY, the counts named in TALLIES."""
+
+TALLIES = (
+    "immature_requests",
+    "repeated_impressions",
+    "impressions_after_attribution",
+    "clicks_without_impression",
+)
+NEVER = 1 << 62
+
+
+@dataclass(frozen=True)
+class RequestRules:
+    """What decides about a request; times in microseconds since 1970.
+
+    starts: first moment of each of SPLITS, and then the end of the last.
+    complete_until: the last moment whose events are all there.
+    """
+
+    attribution: int
+    candidates: int
+    starts: tuple[int, ...]
+    complete_until: int
+    context_fields: int = 0
+
+
+@dataclass(frozen=True)
+class ToMoments:
+    """The step from EVENTS_BY_USER to MOMENTS, for mapInArrow."""
+
+    rules: RequestRules
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Work on whole requests; carry the rows of one that may go on in the next batch."""
+        rest: pa.Table | None = None
+        groups = 0
+        for piece in pieces(batches):
+            table = piece if rest is None else pa.concat_tables([rest, piece]).combine_chunks()
+            ends = int(np.flatnonzero(_request_starts(table))[-1]) if table.num_rows else 0
+            rest = table.slice(ends)
+            if ends:
+                yield from moments(table.slice(0, ends), self.rules, groups)
+                groups += ends
+        if rest is not None and rest.num_rows:
+            yield from moments(rest, self.rules, groups)
+
+
+def moments(events: pa.Table, rules: RequestRules, first_group: int) -> Iterator[pa.RecordBatch]:
+    """MOMENTS of whole requests in EVENTS_BY_USER's columns, sorted as the module says.
+
+    first_group: a number that no earlier call has given or passed, for `own`.
+    """
+    time, kind = numbers(events["time"]), numbers(events["kind"])
+    starts_request = _request_starts(events)
+    request_of = np.cumsum(starts_request) - 1
+    shown = kind == IMPRESSION
+    request_time = np.minimum.reduceat(np.where(shown, time, NEVER), np.flatnonzero(starts_request))
+    after = shown & (time > request_time[request_of] + rules.attribution)
+    shown &= ~after
+
+    starts_item = starts_request | changes(events["item_id"])
+    item_of = np.cumsum(starts_item) - 1
+    row = np.arange(len(time))
+    none = len(time)
+    impression_of_item = np.minimum.reduceat(
+        np.where(shown, row, none), np.flatnonzero(starts_item)
+    )
+    clicks = np.flatnonzero(kind == CLICK)
+    impression = impression_of_item[item_of[clicks]]
+    met = impression < none
+    since = time[clicks] - time[np.where(met, impression, 0)]
+    met &= (since >= 0) & (since <= rules.attribution)
+    clicked = np.zeros(none, dtype=bool)
+    clicked[impression[met]] = True
+
+    candidates = impression_of_item[impression_of_item < none]
+    split = np.searchsorted(np.array(rules.starts), request_time, side="right") - 1
+    inside = (split >= 0) & (split < len(rules.starts) - 1)
+    last_shown = np.full(len(request_time), -NEVER)
+    np.maximum.at(last_shown, request_of[candidates], time[candidates])
+    mature = last_shown + rules.attribution <= rules.complete_until
+    kept = inside & mature
+    candidates = candidates[kept[request_of[candidates]]]
+
+    named = numbers(events["request"].is_valid().cast(pa.int8())) == 1
+    behaviour = booleans(events["behaviour"])
+    is_early = behaviour & named & kept[request_of] & (time < request_time[request_of])
+    has_early = np.zeros(len(request_time), dtype=bool)
+    has_early[request_of[is_early]] = True
+    number_of_request = first_group + np.arange(len(request_time))
+    own_of_request = np.where(has_early, number_of_request, -1)
+
+    in_windows = (time[clicks] >= rules.starts[0]) & (time[clicks] < rules.starts[-1])
+    tally = (
+        int((inside & ~mature).sum()),
+        int((shown & kept[request_of]).sum()) - len(candidates),
+        int((after & kept[request_of]).sum()),
+        int((in_windows & ~met).sum()),
+    )
+    if len(candidates):
+        rows = _slates(events, candidates, request_of, clicked, rules)
+        first = rows.pop("first")
+        request = request_of[first]
+        yield record_batch(
+            MOMENTS,
+            len(first),
+            {
+                **rows,
+                "time": request_time[request],
+                "kind": np.full(len(first), REQUEST),
+                "own": own_of_request[request],
+                "split": split[request],
+            },
+        )
+    if behaviour.any():
+        chosen = pa.array(np.flatnonzero(behaviour))
+        yield record_batch(
+            MOMENTS,
+            len(chosen),
+            {
+                **{name: events[name].take(chosen) for name in ("user_id", "event_id", "item")},
+                "time": time[behaviour],
+                "kind": np.full(len(chosen), BEHAVIOUR),
+                "own": np.where(is_early, number_of_request[request_of], -1)[behaviour],
+            },
+        )
+    if (kind == PROFILE).any():
+        chosen = pa.array(np.flatnonzero(kind == PROFILE))
+        yield record_batch(
+            MOMENTS,
+            len(chosen),
+            {
+                **{name: events[name].take(chosen) for name in ("user_id", "time", "fields")},
+                "kind": np.full(len(chosen), KNOWN_PROFILE),
+                "own": np.full(len(chosen), -1),
+            },
+        )
+    if any(tally):
+        yield record_batch(
+            MOMENTS,
+            1,
+            {
+                "user_id": pa.array([""]),
+                "time": np.zeros(1, dtype=np.int64),
+                "kind": np.full(1, TALLY),
+                "own": np.full(1, -1),
+                "tally": pa.array([list(tally)], pa.list_(pa.int64())),
+            },
+        )
+
+
+def _request_starts(events: pa.Table) -> np.ndarray:
+    """[rows] whether a request begins; rows that belong to none stand alone."""
+    return (
+        changes(events["user_id"])
+        | changes(events["request"])
+        | changes(events["named"])
+        | booleans(events["request"].is_null())
+    )
+
+
+def _slates(
+    events: pa.Table,
+    candidates: np.ndarray,
+    request_of: np.ndarray,
+    clicked: np.ndarray,
+    rules: RequestRules,
+) -> dict[str, pa.Array | np.ndarray]:
+    """Columns of the requests' rows; `first` is, for each, the row in `events` of a candidate."""
+    position = numbers(events["position"], null=np.iinfo(np.int32).max)
+    # Rows of one request come sorted by item id, so that the row itself orders equal positions.
+    candidates = candidates[np.lexsort((candidates, position[candidates], request_of[candidates]))]
+    request = request_of[candidates]
+    starts_request = np.concatenate([[True], request[1:] != request[:-1]])
+    firsts = np.flatnonzero(starts_request)
+    place = np.arange(len(candidates)) - np.repeat(firsts, np.diff([*firsts, len(candidates)]))
+    slate, column = place // rules.candidates, place % rules.candidates
+    first = np.flatnonzero(column == 0)
+    row = np.cumsum(column == 0) - 1
+    count = np.diff([*first, len(candidates)])
+
+    def padded(values: np.ndarray) -> np.ndarray:
+        filled = np.full((len(first), rules.candidates), PADDING, dtype=np.int32)
+        filled[row, column] = values
+        return filled
+
+    item = numbers(events["item"])[candidates]
+    label = clicked[candidates]
+    item_ids = events["item_id"].combine_chunks().take(pa.array(candidates))
+    chosen = pa.array(candidates[first])
+    columns = {
+        "first": candidates[first],
+        "user_id": events["user_id"].take(chosen),
+        "request_id": events["request"].take(chosen),
+        "slate": slate[first],
+        "candidates": lists(padded(item)),
+        "labels": lists(padded(label)),
+        "candidate_count": count,
+        "candidate_ids": pa.ListArray.from_arrays(
+            pa.array(np.append(first, len(candidates)).astype(np.int32)), item_ids
+        ),
+        "clicks": np.add.reduceat(label.astype(np.int32), first),
+        "unknown": np.add.reduceat((item == UNKNOWN).astype(np.int32), first),
+    }
+    if rules.context_fields:
+        # The context is that of the request's earliest impression, which is a candidate's.
+        time = numbers(events["time"])[candidates]
+        order = np.lexsort((candidates, position[candidates], time, request))
+        earliest = candidates[order][firsts]
+        of_row = np.repeat(earliest, np.diff([*firsts, len(candidates)]))[first]
+        columns["fields"] = pc.take(events["fields"], pa.array(of_row))
+    return columns

@@ -1,0 +1,287 @@
+"""Clean events, indexed and brought together by user: what requests and histories are made of.
+
+One shuffle, by user. Looking up item rows adds one by item id where the item vocabulary is too
+large to broadcast.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+from zoneinfo import ZoneInfo
+
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+
+from mfn.schema import MISSING, UNKNOWN
+from mfn.settings import Settings
+from mfn.splits.requests import (
+    CLICK,
+    EVENTS_BY_USER,
+    IMPRESSION,
+    OTHER,
+    PROFILE,
+    SPLITS,
+    RequestRules,
+)
+from mfn.splits.snapshots import DAY
+from mfn.splits.vocabulary import ITEM
+from mfn.splits.windows import Windows
+
+ONE_DAY = datetime.timedelta(days=1)
+_MINUTE = 60_000_000
+
+
+@dataclass(frozen=True)
+class Span:
+    """Moments that bound what is read, in microseconds since 1970.
+
+    first: when the first window begins, which may only feed histories.
+    starts: when each of SPLITS begins, and then the end of the run date.
+    attribution: the attribution window.
+    last_folder: the run date. Of later folders only clicks are read, for labels.
+    """
+
+    first: int
+    starts: tuple[int, ...]
+    attribution: int
+    last_folder: datetime.date
+
+    @classmethod
+    def of(cls, windows: Windows, settings: Settings) -> Span:
+        """The span of these windows, with days cut at midnight in logs.day_time_zone."""
+        zone = ZoneInfo(settings.logs.day_time_zone)
+        days = [getattr(windows, split)[0] for split in SPLITS]
+        return cls(
+            midnight(windows.days[0], zone),
+            tuple(midnight(day, zone) for day in [*days, settings.date + ONE_DAY]),
+            settings.splits.attribution_minutes * _MINUTE,
+            settings.date,
+        )
+
+    @property
+    def end(self) -> int:
+        """The end of the run date."""
+        return self.starts[-1]
+
+    @property
+    def folders_ahead(self) -> datetime.date:
+        """The last folder that may hold clicks within the attribution window of a request."""
+        days = -(-self.attribution // (24 * 60 * _MINUTE))
+        return self.last_folder + days * ONE_DAY
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What one look at the events tells before they are worked on.
+
+    last_moment: of the latest event in folders after the run date; None without such.
+    unnamed_clicks: clicks that carry no request id.
+    """
+
+    last_moment: int | None
+    unnamed_clicks: int
+
+
+def midnight(day: datetime.date, zone: ZoneInfo) -> int:
+    """Microseconds since 1970 at which a day begins in a time zone."""
+    start = datetime.datetime(day.year, day.month, day.day, tzinfo=zone)
+    return int(start.timestamp()) * 1_000_000
+
+
+def day_of(time_zone: str) -> Column:
+    """The day by which an event counts as known: its folder's, or its own if that is later."""
+    return F.greatest(F.col("dt"), F.to_date(F.from_utc_timestamp("event_time", time_zone)))
+
+
+def facts(events: DataFrame, span: Span) -> Facts:
+    """One aggregate over the events of the windows' folders and those ahead."""
+    later = F.col("dt") > span.last_folder
+    unnamed = (F.col("event_type") == "click") & _request_id().isNull()
+    found = events.agg(
+        F.max(F.when(later, F.unix_micros("event_time"))), F.count_if(unnamed)
+    ).first()
+    assert found is not None
+    return Facts(found[0], found[1])
+
+
+def rules(span: Span, seen: Facts, candidates: int, context_fields: int) -> RequestRules:
+    """The rules for requests: events are complete to the run date's end, or further if seen."""
+    complete = span.end - 1
+    return RequestRules(
+        span.attribution,
+        candidates,
+        span.starts,
+        complete if seen.last_moment is None else max(complete, seen.last_moment),
+        context_fields,
+    )
+
+
+def by_user(
+    events: DataFrame,
+    entries: DataFrame,
+    profiles: DataFrame | None,
+    span: Span,
+    seen: Facts,
+    behaviours: Sequence[str],
+    context_fields: Sequence[str],
+    partitions: int,
+) -> DataFrame:
+    """EVENTS_BY_USER, each user in one partition, sorted so that a request is a run of rows.
+
+    Args:
+        events: EVENTS' columns, of the windows' folders and those ahead.
+        entries: field, key, index of the vocabularies.
+        profiles: EVENTS_BY_USER's columns, or None.
+        span, seen: of these events.
+        behaviours: event types that enter histories.
+        context_fields: fields of the context to index.
+        partitions: of the shuffle by user.
+    """
+    rows = _indexed(_needed(events, span, behaviours), entries, context_fields)
+    if profiles is not None:
+        rows = rows.unionByName(profiles)
+    rows = rows.repartition(partitions, "user_id")
+    if seen.unnamed_clicks:
+        rows = _named_clicks(rows, span.attribution)
+    # The hash comes first because comparing it is cheap and seldom a tie.
+    return rows.sortWithinPartitions(
+        F.xxhash64("user_id", "request"),
+        "user_id",
+        "request",
+        "named",
+        "item_id",
+        "time",
+        "kind",
+        F.col("position").asc_nulls_last(),
+        "event_id",
+    ).select(*EVENTS_BY_USER.names)
+
+
+def profiles_by_user(
+    users: DataFrame, entries: DataFrame, fields: Sequence[str], time_zone: str
+) -> DataFrame:
+    """Profiles as EVENTS_BY_USER, each known from the beginning of its snapshot's day.
+
+    Args:
+        users: RAW_USER's columns and dt.
+    """
+    start = F.unix_micros(F.to_utc_timestamp(F.col(DAY).cast("timestamp"), time_zone))
+    rows = users.where(F.nullif(F.col("user_id"), F.lit("")).isNotNull())
+    rows, indices = _look_up(rows, entries, "profile", "user", fields)
+    return rows.select(
+        "user_id",
+        start.alias("time"),
+        F.lit(PROFILE).cast("tinyint").alias("kind"),
+        F.lit(False).alias("behaviour"),
+        F.lit(False).alias("named"),
+        F.lit(None).cast("string").alias("request"),
+        F.lit(None).cast("string").alias("item_id"),
+        F.lit(UNKNOWN).alias("item"),
+        F.lit(None).cast("int").alias("position"),
+        F.lit(None).cast("string").alias("event_id"),
+        indices.alias("fields"),
+    )
+
+
+def _request_id() -> Column:
+    return F.nullif(F.col("request_id"), F.lit(""))
+
+
+def _needed(events: DataFrame, span: Span, behaviours: Sequence[str]) -> DataFrame:
+    """The events that bear on a row: kind, behaviour, time and request beside their columns."""
+    time = F.col("time")
+    kind = (
+        F.when(F.col("event_type") == "impression", IMPRESSION)
+        .when(F.col("event_type") == "click", CLICK)
+        .otherwise(OTHER)
+    )
+    on_time = F.col("dt") <= span.last_folder
+    # Requests that begin just before the first window are needed to know that they do.
+    around = time >= span.starts[0] - span.attribution
+    impression = (F.col("kind") == IMPRESSION) & on_time & around & (time < span.end)
+    click = (F.col("kind") == CLICK) & around & (time < span.end + span.attribution + 1)
+    behaviour = (
+        F.col("event_type").isin(*behaviours) & on_time & (time >= span.first) & (time < span.end)
+    )
+    return (
+        events.withColumn("time", F.unix_micros("event_time"))
+        .withColumn("kind", kind.cast("tinyint"))
+        .withColumn("behaviour", behaviour)
+        .where(impression | click | F.col("behaviour"))
+        .withColumn("named", _request_id().isNotNull())
+        .withColumn(
+            "request",
+            F.coalesce(_request_id(), F.when(F.col("kind") == IMPRESSION, F.col("event_id"))),
+        )
+    )
+
+
+def _indexed(events: DataFrame, entries: DataFrame, context_fields: Sequence[str]) -> DataFrame:
+    """EVENTS_BY_USER's columns; what a kind of row does not need is null, to be cheap to move."""
+    items = entries.where(F.col("field") == ITEM).select(
+        F.col("key").alias("item_id"), F.col("index").alias("item")
+    )
+    rows = events.join(items, "item_id", how="left")
+    is_impression = F.col("kind") == IMPRESSION
+    rows, indices = _look_up(rows, entries, "context", "context", context_fields)
+    # Equal times are ordered by event id, in histories and where a request's context is chosen.
+    ordered = F.col("behaviour") | (is_impression & F.lit(bool(context_fields)))
+    return rows.select(
+        "user_id",
+        "time",
+        "kind",
+        "behaviour",
+        "named",
+        "request",
+        F.when(F.col("kind") != OTHER, F.col("item_id")).alias("item_id"),
+        F.coalesce("item", F.lit(UNKNOWN)).alias("item"),
+        F.when(is_impression, F.col("position")).alias("position"),
+        F.when(ordered, F.col("event_id")).alias("event_id"),
+        F.when(is_impression, indices).otherwise(F.array().cast("array<int>")).alias("fields"),
+    )
+
+
+def _look_up(
+    frame: DataFrame, entries: DataFrame, values: str, prefix: str, names: Sequence[str]
+) -> tuple[DataFrame, Column]:
+    """`frame` with the indices of some keys of its map `values` joined, and their array."""
+    columns = []
+    for place, name in enumerate(names):
+        key, index = f"key_{place}", f"index_{place}"
+        known = entries.where(F.col("field") == f"{prefix}.{name}").select(
+            F.col("key").alias(key), F.col("index").alias(index)
+        )
+        frame = frame.withColumn(key, F.nullif(F.col(values)[name], F.lit("")))
+        frame = frame.join(F.broadcast(known), key, how="left")
+        missing = F.when(F.col(key).isNull(), MISSING).otherwise(UNKNOWN)
+        columns.append(F.coalesce(F.col(index), missing))
+    return frame, F.array(*columns).cast("array<int>")
+
+
+def _named_clicks(rows: DataFrame, attribution: int) -> DataFrame:
+    """Clicks without request id take that of the nearest earlier impression of user and item."""
+    nearest = F.last(
+        F.when(F.col("kind") == IMPRESSION, F.struct("time", "named", "request")), ignorenulls=True
+    ).over(
+        Window.partitionBy("user_id", "item_id")
+        .orderBy("time", "kind", "named", "request", "event_id")
+        .rowsBetween(Window.unboundedPreceding, Window.currentRow)
+    )
+    takes = (
+        (F.col("kind") == CLICK)
+        & F.col("request").isNull()
+        & (F.col("time") - F.col("nearest.time") <= attribution)
+    )
+    return (
+        rows.withColumn("nearest", nearest)
+        .withColumn("takes", F.coalesce(takes, F.lit(False)))
+        .withColumn(
+            "named", F.when(F.col("takes"), F.col("nearest.named")).otherwise(F.col("named"))
+        )
+        .withColumn(
+            "request", F.when(F.col("takes"), F.col("nearest.request")).otherwise(F.col("request"))
+        )
+        .select(*EVENTS_BY_USER.names)
+    )

@@ -1,0 +1,154 @@
+"""A whole day on a tiny shop, through every real part, as `make demo` runs it.
+
+Each run is the command line in a process of its own: Spark, Delta, Petastorm, and two Horovod
+workers that train both models.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+from sklearn.metrics import log_loss, roc_auc_score
+
+from mfn import tables
+from mfn.schema import COMPARISONS, EVENTS, METRICS, PREDICTIONS, VALIDATION, VOCABULARIES, Table
+
+PROJECT = Path(__file__).resolve().parents[2]
+SMALL = """
+date: 2026-03-08
+spark: {master: "local[2]", driver_memory: 2g, shuffle_partitions: 2}
+logs: {made_by: simulate_logs}
+simulate: {users: 200, items: 300, requests_per_day: 250}
+splits: {user_fields: [age], context_fields: [device], history_length: 20, files: 4}
+embeddings: {dimension: 8, epochs: 1, threads: 1}
+centers: {steps: 5}
+train: {learning_rate: 5.0e-3, num_workers: 2}
+models: {base: {}, mfn: {interests: 4}}
+"""
+
+
+def run_day(root: Path, config: Path, zone: str, *more: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "pipelines/daily.py", "--config", str(config), "--root", str(root)]
+    return subprocess.run(
+        [*command, *more],
+        cwd=PROJECT,
+        env={**os.environ, "TZ": zone, "COLUMNS": "120"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "small.yaml"
+    path.write_text(SMALL)
+    return path
+
+
+@pytest.fixture(scope="module")
+def day(
+    config: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    root = tmp_path_factory.mktemp("warehouse")
+    done = run_day(root, config, "UTC")
+    assert done.returncode == 0, done.stderr[-4000:]
+    return root, done
+
+
+def table(spark: SparkSession, root: Path, which: Table) -> DataFrame:
+    return tables.read(spark, str(root), which, "evaluate")
+
+
+def content(spark: SparkSession, root: Path) -> dict[str, list[str]]:
+    """Every row of every table that a day leaves, in an order of its own."""
+    return {
+        which.name: sorted(str(row) for row in table(spark, root, which).collect())
+        for which in (EVENTS, VALIDATION, VOCABULARIES, PREDICTIONS, METRICS, COMPARISONS)
+    }
+
+
+def test_a_day_ends_with_a_table_of_models_and_a_report(
+    day: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    root, done = day
+    for word in ("base", "mfn", "oracle", "AUC", "RelaImpr", "step 9 of 9: report"):
+        assert word in done.stdout + done.stderr, word
+    report = root / "reports" / "2026-03-08.html"
+    assert report.exists()
+    assert str(report) in done.stdout.replace("\n", "")
+    assert "mfn" in report.read_text()
+
+
+def test_auc_and_log_loss_in_delta_are_those_of_scikit_learn(
+    spark: SparkSession, day: tuple[Path, subprocess.CompletedProcess[str]]
+) -> None:
+    root, _ = day
+    predictions = table(spark, root, PREDICTIONS).toPandas()
+    metrics = table(spark, root, METRICS).where("slice = 'all'").toPandas().set_index("model")
+    assert sorted(metrics.index) == ["base", "mfn", "oracle"]
+    for model, rows in predictions.groupby("model"):
+        found = metrics.loc[model]
+        assert found.auc == pytest.approx(roc_auc_score(rows.label, rows.score), abs=1e-12)
+        assert found.logloss == pytest.approx(log_loss(rows.label, rows.score), abs=1e-9)
+        assert (found.candidates, found.clicks) == (len(rows), rows.label.sum())
+        assert found.requests == rows.request_id.nunique()
+    gains = table(spark, root, COMPARISONS).where("slice = 'all' AND model = 'mfn'").collect()
+    expected = ((metrics.auc["mfn"] - 0.5) / (metrics.auc["base"] - 0.5) - 1) * 100
+    assert [row.relaimpr for row in gains] == [pytest.approx(expected)]
+
+
+def test_every_step_says_how_fast_it_was(
+    day: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    told = day[1].stderr
+    for job in ("simulate_logs", "validate_logs", "build_splits", "train", "predict", "evaluate"):
+        line = next(one for one in told.splitlines() if f" {job} 2026-03-08: done" in one)
+        assert "rows_per_second=" in line, line
+    train = next(one for one in told.splitlines() if " train 2026-03-08: done" in one)
+    for word in ("candidates_per_second", "wait_share", "communication_share", "workers=2"):
+        assert word in train
+
+
+def test_the_day_again_in_another_time_zone_leaves_the_same_tables(
+    spark: SparkSession, day: tuple[Path, subprocess.CompletedProcess[str]], config: Path
+) -> None:
+    root, _ = day
+    before = content(spark, root)
+    done = run_day(root, config, "Pacific/Auckland")
+    assert done.returncode == 0, done.stderr[-4000:]
+    spark.catalog.clearCache()
+    after = content(spark, root)
+    for name in before:
+        assert after[name] == before[name], name
+
+
+def test_a_refused_day_exits_3_and_names_what_is_missing(config: Path, tmp_path: Path) -> None:
+    # No logs at all, and none are made.
+    done = run_day(tmp_path, config, "UTC", "--logs.made_by", "null")
+    assert done.returncode == 3, done.stderr[-2000:]
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("validate_logs: ")
+    assert "dt=2026-03-01" in done.stderr
+    assert not (tmp_path / "events").exists()
+
+
+def test_a_wrong_setting_exits_2_before_spark_starts(config: Path, tmp_path: Path) -> None:
+    done = run_day(tmp_path, config, "UTC", "--train.learning_rat", "1")
+    assert done.returncode == 2
+    assert "train.learning_rate" in done.stderr
+    assert "spark" not in done.stderr.lower()
+
+
+def test_nothing_that_a_day_leaves_can_run_code_when_read(
+    day: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    root, _ = day
+    kinds = {path.suffix for path in root.rglob("*") if path.is_file()}
+    assert kinds <= {".parquet", ".json", ".safetensors", ".html", ".crc", ".gz", "", ".snappy"}

@@ -1,0 +1,205 @@
+"""AUC and log loss on Spark: equal to scikit-learn's, whatever the ties, models and slices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import functions as F
+from sklearn.metrics import log_loss, roc_auc_score
+
+from mfn.evaluation.auc import Slice, areas, count_requests, slices
+
+EVERYTHING = [Slice("all", "all", "true")]
+Candidates = Sequence[tuple[float, int]]
+"""Score and label of each."""
+
+
+def frame(spark: SparkSession, models: Mapping[str, Candidates]) -> DataFrame:
+    rows = [
+        (model, f"r{n // 2}", f"i{n}", label, score, n)
+        for model, candidates in models.items()
+        for n, (score, label) in enumerate(candidates)
+    ]
+    return spark.createDataFrame(
+        rows,
+        "model string, request_id string, item_id string, label int, score double, "
+        "history_length int",
+    )
+
+
+def measured(spark: SparkSession, models: Mapping[str, Candidates]) -> dict[str, Row]:
+    return {row.model: row for row in areas(frame(spark, models), EVERYTHING).collect()}
+
+
+def test_auc_counts_won_pairs_and_half_of_tied_ones(spark: SparkSession) -> None:
+    # Clicked .2 .5 .9 against others .1 .2 .5: won 1+½, 2+½, 3 of 9 pairs.
+    candidates = [(0.2, 1), (0.5, 1), (0.9, 1), (0.1, 0), (0.2, 0), (0.5, 0)]
+    row = measured(spark, {"m": candidates})["m"]
+    assert row.auc == pytest.approx(7 / 9, abs=1e-15)
+    assert (row.candidates, row.clicks) == (6, 3)
+    said = [0.2, 0.5, 0.9, 1 - 0.1, 1 - 0.2, 1 - 0.5]
+    assert row.logloss == pytest.approx(-sum(map(math.log, said)) / 6, abs=1e-14)
+
+
+def test_auc_is_null_without_both_labels_and_half_when_all_scores_tie(spark: SparkSession) -> None:
+    rows = measured(
+        spark,
+        {
+            "only_clicks": [(0.2, 1), (0.3, 1)],
+            "no_clicks": [(0.2, 0), (0.3, 0)],
+            "one": [(0.4, 1)],
+            "tied": [(0.3, 1), (0.3, 0), (0.3, 0)],
+            "worst": [(0.1, 1), (0.2, 0)],
+        },
+    )
+    got = {model: row.auc for model, row in rows.items()}
+    assert got == {"only_clicks": None, "no_clicks": None, "one": None, "tied": 0.5, "worst": 0.0}
+    assert rows["only_clicks"].logloss == pytest.approx(-(math.log(0.2) + math.log(0.3)) / 2)
+
+
+def test_scores_of_exactly_0_and_1_are_clipped_in_the_log_loss_and_ranked_in_auc(
+    spark: SparkSession,
+) -> None:
+    row = measured(spark, {"m": [(0.0, 1), (1.0, 0), (-0.0, 0), (1.0, 1)]})["m"]
+    # 0.0 and -0.0 tie, 1.0 and 1.0 tie: (0 + ½) + (½ + 1) of 4 pairs.
+    assert row.auc == 0.5
+    clipped = [1e-15, 1 - (1 - 1e-15), 1 - 1e-15, 1 - 1e-15]
+    assert row.logloss == pytest.approx(-sum(map(math.log, clipped)) / 4, rel=1e-12)
+
+
+@st.composite
+def many_models(draw: st.DrawFn) -> dict[str, Candidates]:
+    """Up to 60 models at once, so that a call of Spark tries many cases."""
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    models: dict[str, Candidates] = {}
+    for number in range(draw(st.integers(20, 60))):
+        size = int(random.integers(1, 80))
+        grid = int(random.choice([1, 2, 3, 10, 1000, 10**9]))
+        scores = random.integers(0, grid + 1, size) / grid
+        if random.random() < 0.5:
+            scores = scores ** random.integers(2, 30)  # crowded at the low end, as click rates are
+        labels = (random.random(size) < random.choice([0.02, 0.3, 0.9])).astype(int)
+        models[f"m{number}"] = list(zip(scores.tolist(), labels.tolist(), strict=True))
+    return models
+
+
+@given(models=many_models())
+@settings(
+    max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_auc_and_log_loss_are_those_of_scikit_learn(
+    spark: SparkSession, models: dict[str, Candidates]
+) -> None:
+    rows = measured(spark, models)
+    assert rows.keys() == models.keys()
+    for model, candidates in models.items():
+        scores, labels = map(np.array, zip(*candidates, strict=True))
+        row = rows[model]
+        assert (row.candidates, row.clicks) == (len(labels), labels.sum())
+        if 0 < labels.sum() < len(labels):
+            assert row.auc == pytest.approx(roc_auc_score(labels, scores), abs=1e-12), model
+        else:
+            assert row.auc is None
+        clipped = np.clip(scores, 1e-15, 1 - 1e-15)
+        expected = log_loss(labels, clipped, labels=[0, 1])
+        assert row.logloss == pytest.approx(expected, abs=1e-12), model
+
+
+def test_a_slice_is_measured_as_if_only_its_candidates_were_there(spark: SparkSession) -> None:
+    random = np.random.default_rng(3)
+    scores = random.integers(0, 20, 400) / 20
+    labels = (random.random(400) < scores).astype(int)
+    candidates = list(zip(scores.tolist(), labels.tolist(), strict=True))
+    scored = frame(spark, {"a": candidates, "b": [(1 - s, y) for s, y in candidates]})
+    rows = areas(scored, slices((1, 10, 50))).collect()
+    got = {(row.model, row.slice, row.slice_value): row for row in rows}
+    parts = {"0": (0, 1), "1-9": (1, 10), "10-49": (10, 50), "50+": (50, 400), "all": (0, 400)}
+    assert len(got) == 2 * len(parts)
+    for value, (first, end) in parts.items():
+        kind = "all" if value == "all" else "history_length"
+        s, y = scores[first:end], labels[first:end]
+        if len(set(y)) < 2:
+            assert got["a", kind, value].auc is None
+            continue
+        assert got["a", kind, value].auc == pytest.approx(roc_auc_score(y, s), abs=1e-12)
+        assert got["b", kind, value].auc == pytest.approx(1 - roc_auc_score(y, s), abs=1e-12)
+        assert got["a", kind, value].candidates == len(y)
+
+
+def test_order_and_partitions_of_rows_do_not_change_a_digit(spark: SparkSession) -> None:
+    random = np.random.default_rng(5)
+    candidates = [(float(s), int(s > random.random())) for s in random.random(3000)]
+    backwards = frame(spark, {"m": candidates}).orderBy(F.desc("item_id")).coalesce(1)
+    spread = frame(spark, {"m": candidates}).repartition(7)
+    assert areas(backwards, EVERYTHING).collect() == areas(spread, EVERYTHING).collect()
+
+
+def test_more_models_and_slices_take_no_more_shuffles(spark: SparkSession) -> None:
+    models = {name: [(0.2, 1), (0.1, 0)] for name in ("a", "b", "c")}
+    plan = areas(frame(spark, models), slices((1, 10, 50)))._jdf.queryExecution().executedPlan()
+    assert plan.toString().count("Exchange") == 2
+
+
+def test_requests_are_counted_once_and_bad_values_each_time(spark: SparkSession) -> None:
+    rows = [
+        ("m", "r0", "i0", 1, 0.5, 0),
+        ("m", "r0", "i1", 0, math.nan, 0),
+        ("m", "r1", "i0", 0, 1.5, 3),
+        ("m", "r1", "i1", 0, -0.1, 3),
+        ("m", "r2", "i1", 2, None, 3),
+        ("m", "r2", "i1", 0, 1.0, 12),
+    ]
+    scored = spark.createDataFrame(
+        rows,
+        "model string, request_id string, item_id string, label int, score double, "
+        "history_length int",
+    )
+    got = {row.slice_value: row for row in count_requests(scored, slices((1, 10))).collect()}
+    columns = ("requests", "candidates", "bad_scores", "bad_labels")
+    assert {value: tuple(row[name] for name in columns) for value, row in got.items()} == {
+        "all": (3, 6, 4, 1),
+        "0": (1, 2, 1, 0),
+        "1-9": (2, 3, 3, 1),
+        "10+": (1, 1, 0, 0),
+    }
+
+
+def test_the_fingerprint_tells_candidates_and_labels_apart_but_not_their_order(
+    spark: SparkSession,
+) -> None:
+    rows = [("r0", "i0", 0), ("r0", "i1", 1), ("r1", "i0", 0)]
+    variants = {
+        "rows": rows,
+        "backwards": rows[::-1],
+        "other_label": [("r0", "i0", 1), *rows[1:]],
+        "other_item": [("r0", "i2", 0), *rows[1:]],
+        "labels_swapped": [("r0", "i0", 1), ("r0", "i1", 0), rows[2]],
+        "one_twice": [rows[0], rows[0], rows[1]],
+    }
+    scored = spark.createDataFrame(
+        [(name, *row, 0.5) for name, variant in variants.items() for row in variant],
+        "model string, request_id string, item_id string, label int, score double",
+    )
+    got = {row.model: row.fingerprint for row in count_requests(scored, EVERYTHING).collect()}
+    assert got["rows"] == got.pop("backwards")
+    assert len(set(got.values())) == len(got) == 5
+
+
+@pytest.mark.parametrize(
+    ("edges", "names"),
+    [
+        ((1, 10, 50), ["all", "0", "1-9", "10-49", "50+"]),
+        ((1,), ["all", "0", "1+"]),
+        ((5, 6), ["all", "0-4", "5", "6+"]),
+    ],
+)
+def test_slices_of_history_length_are_named_by_what_they_hold(
+    edges: tuple[int, ...], names: list[str]
+) -> None:
+    assert [one.value for one in slices(edges)] == names

@@ -1,0 +1,93 @@
+"""RelaImpr (eq. 13) and the two numbers that say how much an AUC and a log loss mean."""
+
+from __future__ import annotations
+
+import datetime
+import math
+
+import numpy as np
+import pytest
+from sklearn.metrics import log_loss, roc_auc_score
+
+from mfn.evaluation.comparison import (
+    Comparison,
+    Metric,
+    compare,
+    constant_logloss,
+    relaimpr,
+    standard_error,
+)
+from mfn.schema import COMPARISONS, METRICS
+
+DAY = datetime.date(2026, 3, 8)
+
+
+def metric(model: str, auc: float | None, part: str = "all", day: datetime.date = DAY) -> Metric:
+    return Metric(day, model, "s", part, 10, 100, 20, auc, 0.4)
+
+
+@pytest.mark.parametrize(
+    ("auc", "base_auc", "expected"),
+    [
+        (0.66, 0.58, 100.0),
+        (0.58, 0.58, 0.0),
+        (0.54, 0.58, -50.0),
+        (0.45, 0.60, -150.0),
+        (None, 0.6, None),
+        (0.6, None, None),
+        (0.6, 0.5, None),
+    ],
+)
+def test_relaimpr_is_the_gain_over_chance_relative_to_that_of_base(
+    auc: float | None, base_auc: float | None, expected: float | None
+) -> None:
+    got = relaimpr(auc, base_auc)
+    assert got == (None if expected is None else pytest.approx(expected, abs=1e-9))
+
+
+def test_each_model_is_compared_with_base_in_its_own_slice_and_day() -> None:
+    day_before = DAY - datetime.timedelta(days=1)
+    metrics = [
+        metric("base", 0.6),
+        metric("mfn", 0.7),
+        metric("base", 0.55, "0"),
+        metric("mfn", 0.6, "0"),
+        metric("mfn", 0.6, "without_base"),
+        metric("base", 0.9, day=day_before),
+        metric("mfn", 0.7, day=day_before),
+    ]
+    got = {(c.run_date, c.model, c.slice_value): c for c in compare(metrics, "base")}
+    assert len(got) == len(metrics)
+    values = {key: c.relaimpr for key, c in got.items() if key[1] == "mfn"}
+    assert values == {
+        (DAY, "mfn", "all"): pytest.approx(100),
+        (DAY, "mfn", "0"): pytest.approx(100),
+        (DAY, "mfn", "without_base"): None,
+        (day_before, "mfn", "all"): pytest.approx(-50),
+    }
+    assert got[DAY, "base", "all"] == Comparison(DAY, "base", "base", "s", "all", 0.6, 0.6, 0.0)
+
+
+def test_rows_have_the_columns_of_their_tables() -> None:
+    assert list(Metric._fields) == METRICS.columns.names
+    assert list(Comparison._fields) == COMPARISONS.columns.names
+
+
+def test_the_standard_error_is_the_spread_of_auc_over_many_samples() -> None:
+    # Exponential scores, for which Hanley and McNeil's approximation is exact: AUC 3 / (3 + 1).
+    random = np.random.default_rng(0)
+    labels = np.repeat([1, 0], [40, 160])
+    aucs = [
+        roc_auc_score(labels, random.exponential(np.where(labels == 1, 3.0, 1.0)))
+        for _ in range(600)
+    ]
+    assert standard_error(0.75, 40, 160) == pytest.approx(np.std(aucs), rel=0.1)
+    assert standard_error(None, 0, 10) is None
+
+
+def test_the_log_loss_to_beat_is_that_of_saying_the_click_rate() -> None:
+    labels = [1] * 3 + [0] * 7
+    assert constant_logloss(3, 10) == pytest.approx(log_loss(labels, [0.3] * 10))
+    assert constant_logloss(0, 10) == 0
+    assert constant_logloss(5, 10) == pytest.approx(math.log(2))
+    assert constant_logloss(0, 0) is None

@@ -1,0 +1,231 @@
+"""The job `evaluate`: what it writes, what it refuses, and that it leaves other days alone."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+from sklearn.metrics import log_loss, roc_auc_score
+
+from mfn import tables
+from mfn.evaluation.evaluate import evaluate, read_truth
+from mfn.job import DataRefused
+from mfn.schema import COMPARISONS, METRICS, PREDICTIONS, TRUTH
+from mfn.settings import Settings
+from mfn.storage import NotPublished
+
+DAY = datetime.date(2026, 3, 8)
+DAY_BEFORE = datetime.date(2026, 3, 7)
+SIZE = 24
+LABELS = [1 if n % 3 == 0 or n == 7 else 0 for n in range(SIZE)]
+BASE = [((n * 7) % 11) / 11 for n in range(SIZE)]
+MFN = [0.1 + 0.5 * LABELS[n] + ((n * 5) % 7) / 20 for n in range(SIZE)]
+ORACLE = [0.2 + 0.6 * LABELS[n] for n in range(SIZE)]
+
+Make = Callable[..., Settings]
+Scores = Mapping[str, Sequence[float]]
+
+
+def request(n: int) -> str:
+    return f"r{n // 4}"
+
+
+def write_predictions(
+    spark: SparkSession,
+    settings: Settings,
+    scores: Scores,
+    labels: Sequence[int] = LABELS,
+    items: str = "i",
+    history: int = 4,
+) -> None:
+    """Request r has n candidates and `history` behaviours times its number."""
+    rows = [
+        (settings.date, model, request(n), "u", f"{items}{n}", labels[n], score, n // 4 * history)
+        for model, of_model in scores.items()
+        for n, score in enumerate(of_model)
+    ]
+    frame = spark.createDataFrame(rows, PREDICTIONS.columns)
+    where: dict[str, Sequence[Any]] = {"run_date": [settings.date], "model": sorted(scores)}
+    tables.replace(frame, settings.root, PREDICTIONS, where)
+
+
+def write_truth(
+    spark: SparkSession, settings: Settings, rows: Sequence[tuple[str, str, float]]
+) -> Path:
+    folder = Path(settings.logs_folder("truth")) / f"dt={settings.date}"
+    spark.createDataFrame(rows, TRUTH).write.mode("overwrite").parquet(str(folder))
+    return folder
+
+
+def truth_rows(scores: Sequence[float] = ORACLE) -> list[tuple[str, str, float]]:
+    return [(request(n), f"i{n}", score) for n, score in enumerate(scores)]
+
+
+def rows_of(spark: SparkSession, settings: Settings, table: Any) -> list[Any]:
+    return sorted(tables.read(spark, settings.root, table, "evaluate").collect())
+
+
+def test_metrics_and_comparisons_are_those_of_the_predictions(
+    spark: SparkSession, make_settings: Make
+) -> None:
+    settings = make_settings(evaluate={"history_edges": (1, 10)})
+    write_predictions(spark, settings, {"base": BASE, "mfn": MFN})
+    counts = evaluate(spark, settings)
+
+    metrics = {(r.model, r.slice_value): r for r in rows_of(spark, settings, METRICS)}
+    parts = {"all": range(24), "0": range(4), "1-9": range(4, 12), "10+": range(12, 24)}
+    assert metrics.keys() == {(model, part) for model in ("base", "mfn") for part in parts}
+    for (model, part), row in metrics.items():
+        inside = parts[part]
+        labels = [LABELS[n] for n in inside]
+        scores = [{"base": BASE, "mfn": MFN}[model][n] for n in inside]
+        assert row.run_date == DAY
+        assert row.slice == ("all" if part == "all" else "history_length")
+        assert (row.requests, row.candidates, row.clicks) == (
+            len(inside) // 4,
+            len(inside),
+            sum(labels),
+        )
+        assert row.auc == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+        clipped = [min(max(s, 1e-15), 1 - 1e-15) for s in scores]
+        assert row.logloss == pytest.approx(log_loss(labels, clipped), abs=1e-12)
+
+    comparisons = {(r.model, r.slice_value): r for r in rows_of(spark, settings, COMPARISONS)}
+    assert comparisons.keys() == metrics.keys()
+    for (model, part), row in comparisons.items():
+        auc, base = metrics[model, part].auc, metrics["base", part].auc
+        assert (row.base_model, row.auc, row.base_auc) == ("base", auc, base)
+        if base == 0.5:  # as it is for part 0: RelaImpr is undefined there
+            assert row.relaimpr is None
+        else:
+            assert row.relaimpr == pytest.approx(((auc - 0.5) / (base - 0.5) - 1) * 100)
+    assert comparisons["mfn", "0"].relaimpr is None
+
+    assert counts["rows"] == 48
+    assert (counts["requests"], counts["candidates"], counts["clicks"]) == (6, 24, sum(LABELS))
+    assert counts["auc_mfn"] == metrics["mfn", "all"].auc
+    assert "candidates_without_truth" not in counts
+
+
+def test_the_oracle_is_scored_on_the_candidates_whose_truth_is_known(
+    spark: SparkSession, make_settings: Make
+) -> None:
+    settings = make_settings()
+    write_predictions(spark, settings, {"base": BASE, "mfn": MFN})
+    # Two candidates unknown, one given twice alike, and one of a request that nobody scored.
+    known = truth_rows([1 - s for s in ORACLE])[2:]
+    write_truth(spark, settings, [*known, known[0], ("elsewhere", "i3", 0.9)])
+    counts = evaluate(spark, settings)
+    metrics = {(r.model, r.slice): r for r in rows_of(spark, settings, METRICS)}
+    oracle = metrics["oracle", "all"]
+    expected = roc_auc_score(LABELS[2:], [1 - s for s in ORACLE[2:]])
+    assert oracle.auc == pytest.approx(expected, abs=1e-12) == 0
+    assert (oracle.candidates, counts["candidates_without_truth"]) == (22, 2)
+    assert metrics["mfn", "all"].candidates == 24
+    assert "oracle" in {r.model for r in rows_of(spark, settings, COMPARISONS)}
+    assert counts["rows"] == 24 + 24 + 22
+
+
+def test_truth_of_an_unfinished_day_is_not_read(spark: SparkSession, make_settings: Make) -> None:
+    settings = make_settings()
+    folder = write_truth(spark, settings, truth_rows())
+    truth = read_truth(spark, settings)
+    assert truth is not None
+    assert truth.count() == SIZE
+    (folder / "_SUCCESS").unlink()
+    assert read_truth(spark, settings) is None
+
+
+def test_truth_is_read_of_the_whole_test_window_and_no_other_day(
+    spark: SparkSession, make_settings: Make
+) -> None:
+    for day in range(5, 9):
+        date = datetime.date(2026, 3, day)
+        write_truth(spark, make_settings(date=date), [(f"r{day}", "i", 0.5)])
+    truth = read_truth(spark, make_settings(windows={"test_days": 2}))
+    assert truth is not None
+    assert sorted(row.request_id for row in truth.collect()) == ["r7", "r8"]
+
+
+def test_a_rerun_leaves_the_same_tables_and_the_other_day_alone(
+    spark: SparkSession, make_settings: Make
+) -> None:
+    settings, before = make_settings(), make_settings(date=DAY_BEFORE)
+    for one, scores in (
+        (before, {"base": MFN, "mfn": BASE}),
+        (settings, {"base": BASE, "mfn": MFN}),
+    ):
+        write_predictions(spark, one, scores)
+    evaluate(spark, before)
+    of_before = [rows_of(spark, settings, table) for table in (METRICS, COMPARISONS)]
+    evaluate(spark, settings)
+    first = [rows_of(spark, settings, table) for table in (METRICS, COMPARISONS)]
+    evaluate(spark, settings)
+    evaluate(spark, before)
+    assert [rows_of(spark, settings, table) for table in (METRICS, COMPARISONS)] == first
+    for all_days, that_day in zip(first, of_before, strict=True):
+        assert [row for row in all_days if row.run_date == DAY_BEFORE] == that_day
+        assert {row.run_date for row in all_days} == {DAY, DAY_BEFORE}
+
+
+def test_a_model_without_predictions_is_refused_by_name(
+    spark: SparkSession, make_settings: Make
+) -> None:
+    settings = make_settings(models={"base": {}, "mfn": {}, "mfn_k16": {"extractor": "mfn"}})
+    with pytest.raises(NotPublished, match=r"predictions: no such table; run jobs/predict"):
+        evaluate(spark, settings)
+    write_predictions(spark, settings, {"base": BASE, "mfn": MFN})
+    with pytest.raises(DataRefused, match=r"2026-03-08, got none of mfn_k16; run jobs/predict"):
+        evaluate(spark, settings)
+    assert not tables.is_there(spark, settings.root, METRICS)
+    # The control: with its predictions, or without it among the models, the day is measured.
+    write_predictions(spark, settings, {"mfn_k16": BASE})
+    assert evaluate(spark, settings)["models"] == 3
+    counts = evaluate(spark, make_settings())
+    assert counts["models_not_configured"] == "mfn_k16"
+    assert {r.model for r in rows_of(spark, settings, METRICS)} == {"base", "mfn"}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"items": "other"},
+        {"labels": [1 - label for label in LABELS]},
+        {"history": 5},
+        {},
+    ],
+    ids=["items", "labels", "history", "control"],
+)
+def test_models_scored_on_other_candidates_are_refused(
+    spark: SparkSession, make_settings: Make, other: dict[str, Any]
+) -> None:
+    settings = make_settings()
+    write_predictions(spark, settings, {"base": BASE})
+    write_predictions(spark, settings, {"mfn": MFN}, **other)
+    if not other:
+        assert evaluate(spark, settings)["models"] == 2
+        return
+    with pytest.raises(DataRefused, match=r"predictions of mfn .* same candidates.* those of base"):
+        evaluate(spark, settings)
+    assert not tables.is_there(spark, settings.root, METRICS)
+
+
+def test_scores_that_are_no_probabilities_are_refused_with_their_number(
+    spark: SparkSession, make_settings: Make
+) -> None:
+    settings = make_settings()
+    bad = [math.nan, 1.5, -1e-9, *MFN[3:]]
+    write_predictions(spark, settings, {"base": BASE, "mfn": bad})
+    with pytest.raises(DataRefused, match=r"of mfn .* from 0 to 1.* but 3 of 24 are not"):
+        evaluate(spark, settings)
+    write_predictions(spark, settings, {"mfn": [0.0, 1.0, 5e-324, *MFN[3:]]})
+    assert evaluate(spark, settings)["models"] == 2
+    # A truth that contradicts itself is none.
+    write_truth(spark, settings, [*truth_rows(), ("r0", "i0", 0.123)])
+    with pytest.raises(DataRefused, match=r"truth .* but 1 of 24 are not; run jobs/simulate_logs"):
+        evaluate(spark, settings)

@@ -1,0 +1,215 @@
+"""A job's script: what it exits with, what it says, and that it refuses before Spark starts."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from mfn import spark as sessions
+from mfn.settings import BadSettings, Settings, TrainSettings
+
+RUN_DATE = datetime.date(2026, 3, 8)
+REPOSITORY = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+
+STUB = '''
+from mfn.job import DataRefused, main
+from mfn.storage import current
+
+
+def stub_job(spark, settings):
+    """Count to the number of training passes; refuse more than five."""
+    if settings.train.epochs > 5:
+        raise DataRefused(f"{settings.root}: expected at most 5 rows;\\nmend the source")
+    if settings.train.epochs == 5:
+        current(settings.root, "build_splits")
+    options = dict(spark.sparkContext.getConf().getAll())
+    return {
+        "rows": spark.range(settings.train.epochs).count(),
+        "share": 1 / 3,
+        "zone": spark.conf.get("spark.sql.session.timeZone"),
+        "master": spark.sparkContext.master,
+        "partitions": spark.conf.get("spark.sql.shuffle.partitions"),
+    }
+
+
+if __name__ == "__main__":
+    main(stub_job)
+'''
+
+
+@pytest.fixture
+def stub(tmp_path: Path) -> Path:
+    path = tmp_path / "stub_job.py"
+    path.write_text(STUB)
+    return path
+
+
+def run(
+    script: Path,
+    *arguments: str,
+    submit: tuple[str, ...] = (),
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    start = [str(BIN / "spark-submit"), *submit] if submit else [sys.executable]
+    return subprocess.run(
+        [*start, str(script), "--date", "2026-03-08", "--root", str(script.parent), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(REPOSITORY),
+            "PYSPARK_PYTHON": sys.executable,
+            "MFN_SPARK__MASTER": "local[2]",
+            **(environment or {}),
+        },
+        cwd=script.parent,
+    )
+
+
+WITHOUT_JAVA = {"JAVA_HOME": "/there/is/no/java"}
+"""So that a job which ends as it should cannot have started Spark."""
+
+
+def test_a_job_that_is_done_exits_0_and_logs_its_counts(stub: Path) -> None:
+    done = run(stub, "--train.epochs", "4")
+    assert done.returncode == 0, done.stderr
+    assert "INFO stub_job 2026-03-08: starts" in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if "stub_job 2026-03-08: done in" in line]
+    assert "rows=4, share=0.3333, zone=UTC, master=local[2], partitions=200" in line
+    assert "rows_per_second=" in line
+
+
+@pytest.mark.parametrize(
+    ("epochs", "lines"),
+    [
+        ("6", ["{root}: expected at most 5 rows;", "mend the source"]),
+        ("5", ["{root}: nothing is published there; run jobs/build_splits.py first"]),
+    ],
+    ids=["data refused", "nothing there"],
+)
+def test_refused_data_exit_3_with_the_reason(stub: Path, epochs: str, lines: list[str]) -> None:
+    done = run(stub, "--train.epochs", epochs)
+    assert done.returncode == 3, done.stderr
+    told = [line for line in done.stderr.splitlines() if line.startswith("stub_job: ")]
+    assert told == [f"stub_job: {line.format(root=stub.parent)}" for line in lines]
+    assert "Traceback" not in done.stderr
+
+
+def test_bad_settings_exit_2_before_spark_starts(stub: Path) -> None:
+    done = run(stub, "--train.epoch", "2", "--train.learning_rate=-1", environment=WITHOUT_JAVA)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines() == [
+        "stub_job: train.epoch: there is no such setting (argument); did you mean train.epochs?",
+        "stub_job: train.learning_rate: expected greater than 0, got '-1' (argument)",
+    ]
+    control = run(stub, environment=WITHOUT_JAVA)
+    assert control.returncode == 1
+    assert "JAVA" in control.stderr.upper()
+
+
+def test_more_workers_than_slots_exit_2_before_spark_starts(stub: Path) -> None:
+    done = run(stub, "--train.num_workers", "3", environment=WITHOUT_JAVA)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr == (
+        "stub_job: train.num_workers: expected at most 2, the tasks that Spark runs at once with "
+        "master 'local[2]', got 3; give Spark more slots or the training fewer workers\n"
+    )
+
+
+def test_a_real_job_refuses_alike() -> None:
+    done = run(REPOSITORY / "jobs" / "train.py", "--train.epochs", "none", environment=WITHOUT_JAVA)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr == "train: train.epochs: expected a valid integer, got 'none' (argument)\n"
+
+
+def test_help_is_for_a_newcomer(stub: Path) -> None:
+    done = run(stub, "--help", environment={**WITHOUT_JAVA, "COLUMNS": "90"})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage: stub_job.py --date YYYY-MM-DD [--config conf/demo.yaml]")
+    assert "Count to the number of training passes; refuse more than five." in done.stdout
+    words = " ".join(done.stdout.split())
+    assert "--train.num_workers 1 trains in this process, without Horovod; default 1" in words
+    assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+def test_under_spark_submit_its_options_win_and_its_slots_count(stub: Path) -> None:
+    jars = ",".join(str(jar) for jar in sessions.delta_jars())
+    submit = ("--master=local[3]", "--conf=spark.sql.shuffle.partitions=5", f"--jars={jars}")
+    refused = run(stub, "--train.num_workers", "4", submit=submit)
+    assert refused.returncode == 2, refused.stderr
+    assert "expected at most 3, the tasks that Spark runs at once with master 'local[3]'" in (
+        refused.stdout + refused.stderr  # spark-submit puts the script's errors on its output
+    )
+    control = run(stub, "--train.num_workers", "3", submit=submit)
+    assert control.returncode == 0, control.stderr
+    assert "zone=UTC, master=local[3], partitions=5" in control.stdout + control.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "slots"),
+    [
+        ({"spark.master": "local"}, 1),
+        ({"spark.master": "local[4]"}, 4),
+        ({"spark.master": "local[4, 2]"}, 4),
+        ({"spark.master": "local[*]"}, len(os.sched_getaffinity(0))),
+        ({"spark.master": "local[4]", "spark.task.cpus": "2"}, 2),
+        ({"spark.master": "local-cluster[2,3,1024]"}, 6),
+        ({"spark.master": "spark://host:7077"}, None),
+        ({"spark.master": "spark://host:7077", "spark.cores.max": "5"}, 5),
+        (
+            {
+                "spark.master": "spark://host:7077",
+                "spark.cores.max": "5",
+                "spark.executor.cores": "2",
+            },
+            4,
+        ),
+        ({"spark.master": "yarn"}, 2),
+        (
+            {"spark.master": "yarn", "spark.executor.instances": "3", "spark.executor.cores": "4"},
+            12,
+        ),
+        (
+            {
+                "spark.master": "k8s://https://host:6443",
+                "spark.dynamicAllocation.enabled": "true",
+                "spark.dynamicAllocation.maxExecutors": "7",
+                "spark.executor.instances": "2",
+            },
+            7,
+        ),
+    ],
+    ids=str,
+)
+def test_slots_are_those_that_the_options_promise(
+    options: dict[str, str], slots: int | None
+) -> None:
+    assert sessions.slots(options) == slots
+
+
+def test_an_endless_number_of_executors_bounds_no_workers() -> None:
+    options = {"spark.master": "yarn", "spark.dynamicAllocation.enabled": "true"}
+    slots = sessions.slots(options)
+    assert slots is None or slots > 1_000_000
+
+
+def test_a_count_that_is_none_is_told() -> None:
+    options = {"spark.master": "yarn", "spark.executor.cores": "many"}
+    with pytest.raises(BadSettings, match=r"spark\.executor\.cores: expected a whole number"):
+        sessions.slots(options)
+
+
+def test_the_slots_of_options_from_the_settings_count() -> None:
+    spark = {"master": "yarn", "options": {"spark.executor.instances": "3"}}
+    settings = Settings.model_validate({"date": RUN_DATE, "spark": spark})
+    sessions.check_workers(settings.model_copy(update={"train": TrainSettings(num_workers=3)}))
+    with pytest.raises(BadSettings, match=r"train\.num_workers: expected at most 3"):
+        sessions.check_workers(settings.model_copy(update={"train": TrainSettings(num_workers=4)}))
