@@ -92,10 +92,10 @@ class SimulateSettings(Strict):
     items: PositiveInt = Field(
         12000, description="items on sale at a time, rounded up to whole families of 6 colours"
     )
-    requests_per_day: PositiveInt = Field(12000, description="pages of results a day")
+    requests_per_day: PositiveInt = Field(10000, description="pages of results a day")
     candidates: PositiveInt = Field(10, description="items on a page of results")
     browsing_per_day: PositiveInt = Field(
-        40000, description="behaviours a day that belong to no logged request"
+        30000, description="behaviours a day that belong to no logged request"
     )
     days: PositiveInt = Field(8, description="days of logs, the run date being the last")
     interest_match: Literal["joint", "additive"] = Field(

@@ -15,28 +15,25 @@ from torch.nn import functional
 class InterestAttention(nn.Module):
     """a(r_j, i_c) of eq. 10 for one group: a feed-forward network, normalised within the group.
 
-    Its first layer is linear in r, in i_c and in their product, so the first two are computed once
-    an interest and once a candidate, and only the product crosses the two.
+    Its hidden layer is relu(W r + V i + P r ⊙ Q i): all that is a matrix product is computed once
+    an interest or once a candidate, and only h numbers cross the two. Without the product a pair
+    could not be told to match; with r ⊙ i before the matrix it would cost d times as much.
     """
 
     def __init__(self, width: int, units: int) -> None:
         super().__init__()
-        self.interest = nn.Linear(width, units)
-        self.candidate = nn.Linear(width, units, bias=False)
-        self.product = nn.Linear(width, units, bias=False)
+        self.interest = nn.Linear(width, 2 * units)
+        self.candidate = nn.Linear(width, 2 * units)
         self.score = nn.Linear(units, 1, bias=False)
 
     def forward(self, interests_BKd: Tensor, candidates_BMd: Tensor) -> Tensor:
         """Weights [B, M, K], which add up to 1 over K."""
-        # (r ⊙ i) Wᵀ = (r ⊙ W) iᵀ summed over d: no tensor [B, M, K, d] is ever made.
-        scaled_BKhd = interests_BKd[:, :, None, :] * self.product.weight
-        cross_BMKh = torch.einsum("bmd,bkhd->bmkh", candidates_BMd, scaled_BKhd)
-        hidden_BMKh = functional.relu(
-            cross_BMKh
-            + self.interest(interests_BKd)[:, None]
-            + self.candidate(candidates_BMd)[:, :, None]
+        add_BKh, times_BKh = self.interest(interests_BKd).chunk(2, dim=-1)
+        add_BMh, times_BMh = self.candidate(candidates_BMd).chunk(2, dim=-1)
+        hidden_BMKh = torch.addcmul(
+            add_BMh[:, :, None] + add_BKh[:, None], times_BMh[:, :, None], times_BKh[:, None]
         )
-        return torch.softmax(self.score(hidden_BMKh).squeeze(-1), dim=-1)
+        return torch.softmax(self.score(functional.relu(hidden_BMKh)).squeeze(-1), dim=-1)
 
 
 class Aggregation(nn.Module):

@@ -29,10 +29,9 @@ def test_aggregation_is_equations_9_to_11(B: int, M: int, K: int, d: int, seed: 
                 scores = []
                 for r in interests[b]:
                     i = candidates[b, m]
-                    hidden = (
-                        net.interest.weight @ r + net.interest.bias
-                        + net.candidate.weight @ i + net.product.weight @ (r * i)
-                    )  # fmt: skip
+                    of_r = net.interest.weight @ r + net.interest.bias
+                    of_i = net.candidate.weight @ i + net.candidate.bias
+                    hidden = of_r[:5] + of_i[:5] + of_r[5:] * of_i[5:]
                     scores.append(math.exp((net.score.weight[0] @ hidden.clamp(min=0)).item()))
                 for weight, r in zip(scores, interests[b], strict=True):
                     expected[b, m] += weight / sum(scores) * r
