@@ -17,7 +17,7 @@ RUN = [
     "safetensors",
     "scikit-learn",
     "pydantic>=2.11,<3",
-    "pydantic-settings[yaml]>=2.8,<3",
+    "pyyaml",
     "fsspec",
     "tqdm",
     "rich",

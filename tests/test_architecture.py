@@ -7,8 +7,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
+
+from mfn.models.ranker import EXTRACTORS
+from mfn.models.settings import ModelSettings
 
 REPOSITORY = Path(__file__).parent.parent
 MODULES = sorted(REPOSITORY.glob("mfn/**/*.py"))
@@ -136,6 +140,11 @@ def test_a_job_on_data_alone_does_not_wait_for_torch(job: str) -> None:
 def test_a_job_that_trains_does_load_torch() -> None:
     """The control of the two above."""
     assert "torch" in loaded("import runpy; runpy.run_path('jobs/train.py')")
+
+
+def test_every_extractor_can_be_configured_and_every_configured_one_is_there() -> None:
+    kinds = get_args(get_args(ModelSettings)[0])
+    assert {kind.model_fields["extractor"].default for kind in kinds} == set(EXTRACTORS)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(REPOSITORY)))

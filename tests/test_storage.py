@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import datetime
 import os
+import random
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
 from pathlib import Path
 
@@ -115,6 +117,33 @@ def test_a_killed_publisher_leaves_the_old_or_the_new_version_whole(
     assert contents(folder) == {found}
     put(folder, "next")
     assert contents(folder) == {"next"}
+
+
+@pytest.mark.soak
+def test_publishers_killed_at_any_moment_leave_one_version_whole(folder: str) -> None:
+    program = (
+        "import sys, uuid; from mfn.storage import publish, write_json\n"
+        "print('ready', flush=True)\n"
+        "while True:\n"
+        "    with publish(sys.argv[1]) as version:\n"
+        "        content = uuid.uuid4().hex\n"
+        "        for part in ('a.json', 'b.json'):\n"
+        "            write_json(f'{version}/{part}', content)\n"
+    )
+    put(folder, "first")
+    draw = random.Random(0)
+    seen = {"first"}
+    for _ in range(300):
+        command = [sys.executable, "-c", program, folder]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as publisher:
+            assert publisher.stdout is not None
+            assert publisher.stdout.readline() == "ready\n"
+            time.sleep(draw.random() * 0.05)
+            publisher.kill()
+        assert publisher.returncode == -signal.SIGKILL
+        (content,) = contents(folder)
+        seen.add(content)
+    assert len(seen) > 100  # else they were killed before they began
 
 
 def test_a_block_that_raises_leaves_no_half_version(folder: str) -> None:

@@ -99,10 +99,12 @@ def _content(day: Day) -> dict[str, Any]:
     ranked = [one for one in day.models if one.metric.auc is not None]
     best = max(ranked, key=lambda one: one.metric.auc or 0.0, default=None)
     whole = day.base.metric
+    gain = best.relaimpr if best is not None and (whole.auc or 0.0) > 0.5 else None
     return {
         "day": day,
         "nothing": NOTHING,
         "best": best,
+        "gain": gain,
         "whole": whole,
         "click_rate": _ratio(whole.clicks, whole.candidates),
         "constant_logloss": constant_logloss(whole.clicks, whole.candidates),
@@ -133,21 +135,21 @@ def _reached(best: Result | None, oracle: Result | None) -> float | None:
     """How far the best model gets on the way from chance to the oracle."""
     if best is None or oracle is None or best.metric.auc is None:
         return None
-    if oracle.metric.auc is None or oracle.metric.auc <= 0.5:
+    if oracle.metric.auc is None or min(oracle.metric.auc, best.metric.auc) <= 0.5:
         return None
     return (best.metric.auc - 0.5) / (oracle.metric.auc - 0.5)
 
 
 @dataclass(frozen=True)
 class _Bucket:
-    """A bucket of history length: its candidates, and each result's AUC in the page's order."""
+    """A bucket of history length: its candidates, and the AUC of each result."""
 
     name: str
     requests: int
     candidates: int
     clicks: int
     error: float | None
-    aucs: tuple[float | None, ...]
+    aucs: dict[str, float | None]
 
 
 def _history(day: Day) -> list[_Bucket]:
@@ -160,7 +162,7 @@ def _history(day: Day) -> list[_Bucket]:
             one.candidates,
             one.clicks,
             standard_error(one.auc, one.clicks, one.candidates - one.clicks),
-            tuple(aucs.get((result.model, one.slice_value)) for result in day.results),
+            {result.model: aucs.get((result.model, one.slice_value)) for result in day.results},
         )
         for one in rows
         if one.model == day.base_model

@@ -94,7 +94,7 @@ def print_summary(found: Summary, console: Console, report_path: str) -> None:
         table.add_row(
             row.model,
             decimals(row.auc, 4),
-            NOTHING if row.oracle else per_cent(row.relaimpr),
+            per_cent(row.relaimpr),
             decimals(row.logloss, 4),
             decimals(row.seconds, 1),
             style=style,

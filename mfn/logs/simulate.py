@@ -13,20 +13,21 @@ happens on a day. Both are pure functions of the seed, the sizes and the day of 
 day is the same in every run, and running again replaces it by itself. A day's folder is whole when
 it holds `_SUCCESS`, which goes before anything is replaced and comes back last.
 
-No shuffle: a task makes parts of days, each from no more than its number, and writes them sorted
-by day. Nothing grows on the driver; a task holds one batch, and two whole numbers for each family
-of 6 items.
+No shuffle: a task makes whole parts of days, each from no more than its number. Nothing grows on
+the driver; a task holds one batch, and two whole numbers for each family of 6 items.
 """
 
 from __future__ import annotations
 
 import datetime
 import logging
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -38,6 +39,7 @@ from pyspark.sql.types import IntegerType, LongType, StructField, StructType
 from mfn import schema
 from mfn.job import Counts
 from mfn.logs import shop, traffic
+from mfn.logs.raw import DAY, SUCCESS
 from mfn.settings import Settings, SimulateSettings
 
 TASK_ROWS = 250_000
@@ -46,9 +48,6 @@ TASK_ROWS = 250_000
 BATCH = 10_000
 """Requests, pieces of browsing, items or users that are made at once."""
 
-DT = "dt"
-SUCCESS = "_SUCCESS"
-STAGING = "_being_written"
 EPOCH = datetime.date(1970, 1, 1)
 
 Days = Sequence[datetime.date]
@@ -76,14 +75,14 @@ def events(spark: SparkSession, settings: SimulateSettings, days: Days) -> DataF
     """Lines of raw events as they are written: columns dt (the folder) and value."""
     rows = settings.requests_per_day * (settings.candidates + 2) + settings.browsing_per_day
     numbered = _generate(spark, days, rows, partial(_events_of, settings), _NUMBERED_EVENT)
-    return numbered.select(DT, _event_line().alias("value"))
+    return numbered.select(DAY, _event_line().alias("value"))
 
 
 def items(spark: SparkSession, settings: SimulateSettings, days: Days) -> DataFrame:
     """Lines of the days' catalogues: columns dt and value."""
     rows = shop.places(settings.items)
     listed = _generate(spark, days, rows, partial(_items_of, settings), schema.RAW_ITEM)
-    return listed.select(DT, F.to_json(F.struct(*schema.RAW_ITEM.names)).alias("value"))
+    return listed.select(DAY, F.to_json(F.struct(*schema.RAW_ITEM.names)).alias("value"))
 
 
 def users(spark: SparkSession, settings: SimulateSettings, days: Days) -> DataFrame:
@@ -91,7 +90,7 @@ def users(spark: SparkSession, settings: SimulateSettings, days: Days) -> DataFr
     rows = settings.users + traffic.bots(settings)
     named = _generate(spark, days, rows, partial(_users_of, settings), _NAMED_USER)
     user = F.struct("user_id", F.struct("age", "region").alias("profile"))
-    return named.select(DT, F.to_json(user).alias("value"))
+    return named.select(DAY, F.to_json(user).alias("value"))
 
 
 def truth(spark: SparkSession, settings: SimulateSettings, days: Days) -> DataFrame:
@@ -99,7 +98,7 @@ def truth(spark: SparkSession, settings: SimulateSettings, days: Days) -> DataFr
     rows = settings.requests_per_day * settings.candidates
     numbered = _generate(spark, days, rows, partial(_truth_of, settings), _NUMBERED_TRUTH)
     return numbered.select(
-        DT, _request_id().alias("request_id"), _item_id().alias("item_id"), "probability"
+        DAY, _request_id().alias("request_id"), _item_id().alias("item_id"), "probability"
     )
 
 
@@ -150,7 +149,7 @@ def _generate(
     """
     parts = -(-rows_a_day // TASK_ROWS)
     tasks = -(-rows_a_day * len(days) // TASK_ROWS)
-    with_day = StructType([StructField(DT, schema.DATE, False), *columns])
+    with_day = StructType([StructField(DAY, schema.DATE, False), *columns])
     numbers = [(day - EPOCH).days for day in days]
     return spark.range(0, len(days) * parts, 1, tasks).mapInArrow(
         partial(_in_batches, make, numbers, parts, to_arrow_schema(with_day)), with_day
@@ -169,7 +168,7 @@ def _in_batches(
             day = days[number // parts]
             for made in make(day, Part(number % parts, parts)):
                 rows = len(made[columns.names[1]])
-                made[DT] = np.full(rows, day, dtype=np.int32)
+                made[DAY] = np.full(rows, day, dtype=np.int32)
                 arrays = [pa.array(made[field.name]).cast(field.type) for field in columns]
                 yield pa.RecordBatch.from_arrays(arrays, schema=columns)
 
@@ -303,26 +302,30 @@ def _event_line() -> Column:
 def _write(rows: DataFrame, folder: str, days: Days, how: Literal["text", "parquet"]) -> int:
     """Replace the days' folders under `folder` by `rows`; return how many rows there are.
 
-    Spark writes all days at once, beside their places, and each is moved to its own. Gzipped text
-    is named .json.gz there: Spark's text writer says .txt.gz, and its JSON writer cannot write a
-    line that is cut off.
+    As `mfn.logs.raw.write_days`, but for rows that are lines already, or Parquet: Spark's JSON
+    writer cannot write a line that is cut off. They are written beside their places and moved
+    there when all of them are written.
     """
-    staging = f"{folder}/{STAGING}"
+    files, path = fsspec.url_to_fs(folder)
+    staged = f".staged-{uuid.uuid4().hex[:12]}"
+    compression, ending = ("gzip", ".json.gz") if how == "text" else ("snappy", ".parquet")
     counted = Observation()
-    writer = rows.observe(counted, F.count("*").alias("rows")).write.partitionBy(DT)
-    writer = writer.mode("overwrite").option("compression", "gzip" if how == "text" else "snappy")
-    writer.format(how).save(staging)
-    jvm: Any = rows.sparkSession._jvm
-    path = jvm.org.apache.hadoop.fs.Path
-    files = path(folder).getFileSystem(rows.sparkSession._jsc.hadoopConfiguration())
-    for day in days:
-        source, target = path(f"{staging}/{DT}={day}"), path(f"{folder}/{DT}={day}")
-        files.delete(target, True)
-        files.mkdirs(target)
-        for status in files.listStatus(source):
-            name = status.getPath().getName()
-            files.rename(status.getPath(), path(target, name.replace(".txt.gz", ".json.gz")))
-        files.create(path(target, SUCCESS), True).close()
-    files.delete(path(staging), True)
+    try:
+        writer = rows.observe(counted, F.count("*").alias("rows")).write.partitionBy(DAY)
+        writer.format(how).option("compression", compression).save(f"{folder}/{staged}")
+        for day in days:
+            made, kept = f"{path}/{staged}/{DAY}={day}", f"{path}/{DAY}={day}"
+            for old in (f"{kept}/{SUCCESS}", kept):
+                if files.exists(old):
+                    files.rm(old, recursive=True)
+            files.makedirs(kept)
+            written = sorted(files.ls(made, detail=False))
+            data = [name for name in written if name.rpartition("/")[2].startswith("part-")]
+            for place, name in enumerate(data):
+                files.mv(name, f"{kept}/part-{place:05d}{ending}")
+            files.touch(f"{kept}/{SUCCESS}")
+    finally:
+        if files.exists(f"{path}/{staged}"):
+            files.rm(f"{path}/{staged}", recursive=True)
     log.info("simulate_logs: %s from %s to %s is written", folder, days[0], days[-1])
     return int(counted.get["rows"])

@@ -14,25 +14,42 @@ immature while the next day was not there, come in once it is.
 
 from __future__ import annotations
 
+import datetime
 import logging
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from pyspark.sql import DataFrame, Observation, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from mfn import storage, tables
 from mfn.job import Counts, DataRefused
-from mfn.schema import EVENTS, FIRST_INDEX, RAW_ITEM, RAW_USER, VALIDATION, VOCABULARIES
+from mfn.logs.raw import DAY
+from mfn.schema import EVENTS, FIRST_INDEX, RAW_ITEM, RAW_USER, VALIDATION
 from mfn.settings import Settings
-from mfn.splits import items as item_table
-from mfn.splits import manifest, snapshots, stream, vocabulary
+from mfn.splits import items, snapshots, stream, vocabulary, writing
 from mfn.splits.history import COUNTED_ROWS, ToRows
-from mfn.splits.requests import MOMENTS, SPLITS, TALLIES, ToMoments
-from mfn.splits.vocabulary import CATALOGUE_FIELDS, ITEM, ITEM_ID, Fingerprint
+from mfn.splits.manifest import manifest
+from mfn.splits.requests import MOMENTS, SPLITS, ToMoments
+from mfn.splits.vocabulary import ITEM, ITEM_ID
 from mfn.splits.windows import Windows, windows
 
 log = logging.getLogger("mfn")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run reads, besides the vocabularies: all of it lazily.
+
+    catalogue and users are snapshots as they came (RAW_ITEM and RAW_USER with dt); users is None
+    where no field of the profile is used.
+    """
+
+    settings: Settings
+    windows: Windows
+    events: DataFrame
+    catalogue: DataFrame
+    users: DataFrame | None
 
 
 def build_splits(spark: SparkSession, settings: Settings) -> Counts:
@@ -40,103 +57,93 @@ def build_splits(spark: SparkSession, settings: Settings) -> Counts:
 
     Raises:
         DataRefused: a day of the windows is not validated, there is no catalogue, the
-            vocabularies began after the run date, or a window that is needed has no request.
+            vocabularies began after the run date, or there is nothing to train on or to test.
     """
-    dates = windows(settings.date, settings.windows)
-    _refuse_unvalidated_days(spark, settings, dates)
-    catalogue = _catalogue(spark, settings)
-    users = _users(spark, settings, dates)
-    events = tables.read(spark, settings.root, EVENTS, "validate_logs")
-    added = _fold(spark, settings, catalogue, users, events)
-    entries = vocabulary.usable(spark, settings.root, settings.date, _event_fields(settings))
-    entries = entries.persist()
+    inputs = _open(spark, settings)
+    last = vocabulary.last_folded(spark, settings.root)
+    indexed = vocabulary.fold(spark, settings.root, _new_keys(inputs, last), last)
+    fields = vocabulary.event_fields(settings)
+    entries = vocabulary.usable(spark, settings.root, settings.date, fields).persist()
+    attributes = items.latest_attributes(inputs.catalogue).persist()
     try:
+        known = vocabulary.fingerprints(entries)
+        vocabulary.refuse_if_begun_later(last, known, settings.date, settings.root)
+        catalogue = items.look_at(attributes, settings.splits.price_buckets)
         with storage.publish(f"{settings.root}/splits/{settings.date}") as folder:
-            return _write(spark, settings, dates, folder, catalogue, users, events, entries, added)
-    finally:
-        entries.unpersist()
-
-
-def _write(
-    spark: SparkSession,
-    settings: Settings,
-    dates: Windows,
-    folder: str,
-    catalogue: DataFrame,
-    users: DataFrame | None,
-    events: DataFrame,
-    entries: DataFrame,
-    added: int,
-) -> Counts:
-    known = vocabulary.fingerprints(entries)
-    vocabulary.refuse_if_begun_later(
-        vocabulary.last_folded(spark, settings.root), known, settings.date, settings.root
-    )
-    items = _write_items(spark, settings, folder, catalogue, entries)
-    known["price"] = items["buckets"].fingerprint
-    rows = _rows(spark, settings, dates, users, events, entries)
-    files, counts = manifest.write_rows(
-        rows,
-        folder,
-        settings.splits.files,
-        settings.train.num_workers,
-        settings.splits.seed,
-        settings.spark.shuffle_partitions,
-    )
-    for split in ("train", "test"):
-        if not files[split]:
-            first, last = getattr(dates, split)
-            raise DataRefused(
-                f"{split}: expected requests from {first} to {last}, got none whose labels are "
-                "known; give logs of these days and validate them with jobs/validate_logs.py, or "
-                "choose other windows"
+            table = items.write(
+                items.item_rows(
+                    spark, attributes, entries, catalogue.buckets, settings.splits.entities
+                ),
+                f"{folder}/items",
             )
-    of_splits = manifest.describe(
-        settings.date,
-        {name: getattr(dates, name) for name in ("history", *SPLITS)},
-        files,
-        counts,
-    )
-    whole = {name: counts[name] for name in ("test_users", "test_users_in_training", *TALLIES)}
-    nothing = Fingerprint(FIRST_INDEX, vocabulary.fingerprint_of([]))
-    fields = [*CATALOGUE_FIELDS, "price", *_event_fields(settings)]
-    storage.write_json(
-        f"{folder}/{storage.MANIFEST}",
-        {
-            **of_splits,
-            **whole,
-            "vocabularies": {name: known.get(name, nothing).as_json() for name in fields},
-            "price_boundaries": list(items["buckets"].boundaries),
-            "item_fields": items["varying"],
-            "constant_fields": items["constant"],
-            "user_fields": list(settings.splits.user_fields),
-            "context_fields": list(settings.splits.context_fields),
-            "history_length": settings.splits.history_length,
-            "candidates": settings.splits.candidates,
-            "entities": settings.splits.entities,
-            "settings": {
-                "windows": settings.windows.model_dump(mode="json"),
-                "splits": settings.splits.model_dump(mode="json"),
-                "day_time_zone": settings.logs.day_time_zone,
-            },
-        },
-    )
-    if items["constant"]:
+            files, counts = writing.write_rows(
+                _rows(inputs, entries),
+                folder,
+                settings.splits.files,
+                settings.train.num_workers,
+                settings.splits.seed,
+                settings.spark.shuffle_partitions,
+            )
+            _refuse_empty_windows(files, inputs.windows)
+            account = manifest(
+                settings, inputs.windows, files, counts, known, table, catalogue.buckets
+            )
+            storage.write_json(f"{folder}/{storage.MANIFEST}", account)
+    finally:
+        attributes.unpersist()
+        entries.unpersist()
+    if table.constant:
         log.info(
             "build_splits %s: left out of every model, since they do not vary here: %s",
             settings.date,
-            ", ".join(items["constant"]),
+            ", ".join(table.constant),
         )
-    told: dict[str, int] = {}
-    for split, account in of_splits["splits"].items():
-        told |= {f"{split}_{name}": n for name, n in account.items() if name != "files"}
-    return {
-        "rows": sum(account["rows"] for account in of_splits["splits"].values()),
-        **told,
-        **whole,
-        "items": known[ITEM].size - FIRST_INDEX,
-        "indexed": added,
+    told = {
+        f"{split}_{name}": count
+        for split, of_split in account["splits"].items()
+        for name, count in of_split.items()
+        if name != "files"
     }
+    return {
+        "rows": sum(account["splits"][split]["rows"] for split in SPLITS),
+        **told,
+        **{name: counts[name] for name in writing.COUNTS},
+        "items": known[ITEM].size - FIRST_INDEX,
+        "items_not_indexed": catalogue.items - table.in_snapshots,
+        "catalogue_rows_without_id": catalogue.rows_without_id,
+        "indexed": indexed,
+    }
+
+
+def _open(spark: SparkSession, settings: Settings) -> Inputs:
+    dates = windows(settings.date, settings.windows)
+    _refuse_unvalidated_days(spark, settings, dates)
+    events = tables.read(spark, settings.root, EVENTS, "validate_logs")
+    folder = settings.logs_folder("items")
+    days = snapshots.days_of(folder, settings.date)
+    if not days:
+        raise DataRefused(
+            f"items: expected a snapshot of the catalogue in {folder}/dt=… of {settings.date} or "
+            "an earlier day, got none; make it with jobs/simulate_logs.py or jobs/ingest.py, or "
+            "say with logs.items where it is"
+        )
+    catalogue = snapshots.read(spark, folder, days, RAW_ITEM)
+    return Inputs(settings, dates, events, catalogue, _open_users(spark, settings, dates))
+
+
+def _open_users(spark: SparkSession, settings: Settings, dates: Windows) -> DataFrame | None:
+    """Snapshots of profiles: the newest that the first window begins with, and all after it."""
+    if not settings.splits.user_fields:
+        return None
+    folder = settings.logs_folder("users")
+    days = snapshots.days_of(folder, settings.date)
+    if not days:
+        raise DataRefused(
+            f"splits.user_fields: expected a snapshot of profiles in {folder}/dt=… of "
+            f"{settings.date} or an earlier day, got none; say with logs.users where it is"
+        )
+    before = [day for day in days if day <= dates.days[0]]
+    return snapshots.read(spark, folder, [*before[-1:], *days[len(before) :]], RAW_USER)
 
 
 def _refuse_unvalidated_days(spark: SparkSession, settings: Settings, dates: Windows) -> None:
@@ -151,143 +158,77 @@ def _refuse_unvalidated_days(spark: SparkSession, settings: Settings, dates: Win
         raise DataRefused(
             f"events: expected the days {days[0]} to {days[-1]} to be validated, but "
             f"{', '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} not; "
-            "run jobs/validate_logs.py for each of them first"
+            f"run jobs/validate_logs.py --date {settings.date} first"
         )
 
 
-def _catalogue(spark: SparkSession, settings: Settings) -> DataFrame:
-    folder = settings.logs_folder("items")
-    days = snapshots.days_of(folder, settings.date)
-    if not days:
-        raise DataRefused(
-            f"items: expected a snapshot of the catalogue in {folder}/dt=… of {settings.date} or "
-            "an earlier day, got none; make it with jobs/simulate_logs.py or jobs/ingest.py, or "
-            "say with logs.items where it is"
-        )
-    return snapshots.read(spark, folder, days, RAW_ITEM)
+def _refuse_empty_windows(files: Mapping[str, writing.Files], dates: Windows) -> None:
+    for split in ("train", "test"):
+        if not files[split]:
+            first, last = getattr(dates, split)
+            raise DataRefused(
+                f"{split}: expected requests whose labels are known from {first} to {last}, got "
+                "none; give logs of these days and validate them with jobs/validate_logs.py, or "
+                "choose another date or other windows"
+            )
 
 
-def _users(spark: SparkSession, settings: Settings, dates: Windows) -> DataFrame | None:
-    """Snapshots of profiles: the last one that the first window begins with, and all later."""
-    if not settings.splits.user_fields:
-        return None
-    folder = settings.logs_folder("users")
-    days = snapshots.days_of(folder, settings.date)
-    if not days:
-        raise DataRefused(
-            f"splits.user_fields: expected a snapshot of profiles in {folder}/dt=… of "
-            f"{settings.date} or an earlier day, got none; say with logs.users where it is"
-        )
-    before = [day for day in days if day <= dates.days[0]]
-    return snapshots.read(spark, folder, [*before[-1:], *days[len(before) :]], RAW_USER)
+def _new_keys(inputs: Inputs, last: Mapping[str, datetime.date]) -> list[DataFrame]:
+    """Keys of the days that the run date may learn from and that are not folded yet.
 
-
-def _event_fields(settings: Settings) -> list[str]:
-    """Fields that are learnt from the days before the run date only."""
-    users = [f"user.{name}" for name in settings.splits.user_fields]
-    return [ITEM_ID, *users, *(f"context.{name}" for name in settings.splits.context_fields)]
-
-
-def _fold(
-    spark: SparkSession,
-    settings: Settings,
-    catalogue: DataFrame,
-    users: DataFrame | None,
-    events: DataFrame,
-) -> int:
-    """Bring the vocabularies up to the run date."""
-    last = vocabulary.last_folded(spark, settings.root)
-    day = F.col(snapshots.DAY).alias("day")
-    keys = []
-    if last.get(ITEM) is None or last[ITEM] < settings.date:
-        new = catalogue if ITEM not in last else catalogue.where(F.col("dt") > last[ITEM])
-        keys.append(vocabulary.catalogue_keys(new.withColumn("day", day), "day").drop("place"))
-    known_before = F.col("day") < settings.date
-    since = _earliest(last, [ITEM_ID, *(f"context.{n}" for n in settings.splits.context_fields)])
-    recent = events.where(F.col("dt") < settings.date)
-    if since is not None:
-        # An event may be early for its folder, by less than a day more than late_hours.
-        slack = stream.ONE_DAY * (1 + int(settings.validation.late_hours / 24))
-        recent = recent.where(F.col("dt") >= since - slack)
-    recent = recent.withColumn("day", stream.day_of(settings.logs.day_time_zone))
-    recent = recent.where(known_before)
-    keys.append(
-        recent.select(
-            "day", F.lit(ITEM_ID).alias("field"), F.nullif("item_id", F.lit("")).alias("key")
-        ).where(F.col("key").isNotNull())
+    Args:
+        inputs: of the run.
+        last: as `vocabulary.last_folded` gives it; no entry for a field means no day is folded.
+    """
+    settings, chosen = inputs.settings, inputs.settings.splits
+    day = F.col(DAY).alias("day")
+    snapshots_new = inputs.catalogue.where(_since(DAY, last, [ITEM], days_before=-1))
+    keys = [
+        vocabulary.catalogue_keys(snapshots_new.select(day, *RAW_ITEM.names), "day").drop("place")
+    ]
+    # An event may be early for its folder, and then it counts as known on its own day.
+    early = 1 + int(settings.validation.late_hours / 24)
+    contexts = [f"context.{name}" for name in chosen.context_fields]
+    events = (
+        inputs.events.where(F.col(DAY) < settings.date)
+        .where(_since(DAY, last, [ITEM_ID, *contexts], days_before=early))
+        .withColumn("day", stream.day_of(settings.logs.day_time_zone))
+        .where(F.col("day") < settings.date)
     )
-    if settings.splits.context_fields:
-        impressions = recent.where(F.col("event_type") == "impression")
-        keys.append(
-            vocabulary.map_keys(impressions, "context", "context", settings.splits.context_fields)
-        )
-    if users is not None:
-        earlier = users.withColumn("day", day).where(known_before)
-        keys.append(vocabulary.map_keys(earlier, "profile", "user", settings.splits.user_fields))
-    added = vocabulary.fold(spark, settings.root, keys, last)
-    if not tables.is_there(spark, settings.root, VOCABULARIES):
-        raise DataRefused(
-            f"items: expected rows with an item_id in {settings.logs_folder('items')}, got none"
-        )
-    return added
+    keys.append(events.select("day", F.lit(ITEM_ID).alias("field"), F.col("item_id").alias("key")))
+    if contexts:
+        impressions = events.where(F.col("event_type") == "impression")
+        keys.append(vocabulary.map_keys(impressions, "context", "context", chosen.context_fields))
+    if inputs.users is not None:
+        earlier = inputs.users.where(F.col(DAY) < settings.date).select(day, "profile")
+        keys.append(vocabulary.map_keys(earlier, "profile", "user", chosen.user_fields))
+    return keys
 
 
-def _earliest(last: dict[str, Any], fields: Sequence[str]) -> Any:
-    """The day up to which all of the fields are folded; None if one never was."""
-    days = [last.get(field) for field in fields]
-    return None if None in days else min(day for day in days if day is not None)
+def _since(
+    column: str, last: Mapping[str, datetime.date], fields: list[str], days_before: int
+) -> Column:
+    """Whether a day is later than what is folded into all of the fields."""
+    if any(field not in last for field in fields):
+        return F.lit(True)
+    day = min(last[field] for field in fields) - days_before * stream.ONE_DAY
+    return F.col(column) >= day
 
 
-def _write_items(
-    spark: SparkSession,
-    settings: Settings,
-    folder: str,
-    catalogue: DataFrame,
-    entries: DataFrame,
-) -> dict[str, Any]:
-    attributes = item_table.latest_attributes(catalogue).persist()
-    try:
-        buckets = item_table.price_buckets(attributes, settings.splits.price_buckets)
-        rows = item_table.item_rows(spark, attributes, entries, buckets, settings.splits.entities)
-        observed = Observation()
-        rows.observe(observed, *item_table.variation()).write.parquet(f"{folder}/items")
-    finally:
-        attributes.unpersist()
-    varying, constant = item_table.varying(observed)
-    return {"buckets": buckets, "varying": varying, "constant": constant}
-
-
-def _rows(
-    spark: SparkSession,
-    settings: Settings,
-    dates: Windows,
-    users: DataFrame | None,
-    events: DataFrame,
-    entries: DataFrame,
-) -> DataFrame:
+def _rows(inputs: Inputs, entries: DataFrame) -> DataFrame:
     """COUNTED_ROWS of the windows."""
-    chosen = settings.splits
-    span = stream.Span.of(dates, settings)
-    events = events.where(F.col("dt").between(dates.days[0], span.folders_ahead))
+    settings, chosen = inputs.settings, inputs.settings.splits
+    zone, partitions = settings.logs.day_time_zone, settings.spark.shuffle_partitions
+    span = stream.Span.of(inputs.windows, settings)
+    events = inputs.events.where(F.col(DAY).between(inputs.windows.days[0], span.folders_ahead))
     seen = stream.facts(events, span)
-    profiles = None
-    if users is not None:
-        profiles = stream.profiles_by_user(
-            users, entries, chosen.user_fields, settings.logs.day_time_zone
-        )
-    by_user = stream.by_user(
-        events,
-        entries,
-        profiles,
-        span,
-        seen,
-        chosen.behaviours,
-        chosen.context_fields,
-        settings.spark.shuffle_partitions,
-    )
+    rows = stream.indexed(events, entries, span, chosen.behaviours, chosen.context_fields)
+    if inputs.users is not None:
+        rows = rows.unionByName(stream.profiles(inputs.users, entries, chosen.user_fields, zone))
     rules = stream.rules(span, seen, chosen.candidates, len(chosen.context_fields))
     return (
-        by_user.mapInArrow(ToMoments(rules), MOMENTS)
+        stream.by_user(rows, span, seen, partitions)
+        .mapInArrow(ToMoments(rules), MOMENTS)
         .sortWithinPartitions(
             F.xxhash64("user_id"), "user_id", "time", "kind", "event_id", "request_id", "slate"
         )

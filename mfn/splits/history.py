@@ -105,7 +105,8 @@ def histories(
 
 def _take(items: np.ndarray, place: np.ndarray) -> np.ndarray:
     """Items at these places; places past the end give padding."""
-    return np.append(items, np.int32(PADDING))[np.minimum(place, len(items))]
+    found: np.ndarray = np.append(items, np.int32(PADDING))[np.minimum(place, len(items))]
+    return found
 
 
 def _without_own(

@@ -1,21 +1,20 @@
 """The item table: every item of the catalogue as a row of indices.
 
-One shuffle by item for the latest snapshot of each, one by (field, key) to look its values up
-unless the vocabularies fit a broadcast, one by item to bring them together, and one that leaves
-the table in one sorted file.
+One shuffle by item for the latest snapshot of each, one by item to bring the indices of its values
+together, and one that leaves the table in one sorted file; where the vocabularies are too large to
+broadcast, also one by item and one by (field, key) to look things up.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 
+from mfn.logs.raw import DAY
 from mfn.schema import FIRST_INDEX, ITEM_FIELDS, ITEM_ROWS, MISSING, PADDING, UNKNOWN
-from mfn.splits.snapshots import DAY
 from mfn.splits.vocabulary import ITEM, ITEM_ID, Fingerprint, catalogue_keys, fingerprint_of
 
 ENTITY = "entity"
@@ -44,34 +43,76 @@ class PriceBuckets:
         return F.when(_is_price(price), F.lit(FIRST_INDEX) + bucket).otherwise(MISSING)
 
 
+NO_BUCKETS = PriceBuckets((), 0)
+"""Of a catalogue without prices."""
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """What one look at the catalogue tells before its rows are made.
+
+    items: different ids in it.
+    rows_without_id: rows of snapshots that are of no use, unreadable lines among them.
+    """
+
+    items: int
+    rows_without_id: int
+    buckets: PriceBuckets
+
+
+@dataclass(frozen=True)
+class ItemTable:
+    """What is in an item table that was written.
+
+    varying: fields of which it has at least two values, in the order of ITEM_FIELDS, then entity.
+    constant: the others.
+    in_snapshots: items that are in a snapshot.
+    """
+
+    varying: tuple[str, ...]
+    constant: tuple[str, ...]
+    in_snapshots: int
+
+
 def latest_attributes(snapshots: DataFrame) -> DataFrame:
     """Each item's attributes from its latest snapshot.
 
     An item that one snapshot has twice takes one of them, always the same.
 
     Args:
-        snapshots: RAW_ITEM's columns and dt; rows without item_id are left out.
+        snapshots: RAW_ITEM's columns and dt.
 
     Returns:
-        item_id, category, shop, brand, price, entities.
+        item_id (null in one row that stands for all without), category, shop, brand, price,
+        entities, snapshot_rows (that it has in all snapshots).
     """
-    latest = F.max(F.struct(DAY, *_ATTRIBUTES))
     return (
-        snapshots.where(F.nullif(F.col("item_id"), F.lit("")).isNotNull())
+        snapshots.withColumn("item_id", F.nullif(F.col("item_id"), F.lit("")))
         .groupBy("item_id")
-        .agg(latest.alias("latest"))
-        .select("item_id", *(F.col(f"latest.{name}") for name in _ATTRIBUTES))
+        .agg(F.max(F.struct(DAY, *_ATTRIBUTES)).alias("latest"), F.count("*").alias("rows"))
+        .select(
+            "item_id",
+            *(F.col(f"latest.{name}").alias(name) for name in _ATTRIBUTES),
+            F.col("rows").alias("snapshot_rows"),
+        )
     )
 
 
-def price_buckets(attributes: DataFrame, count: int) -> PriceBuckets:
-    """Boundaries at the exact quantiles of the catalogue's prices; no buckets without prices."""
-    shares = [place / count for place in range(1, count)] or [0.5]
-    found = attributes.where(_is_price(F.col("price"))).agg(F.percentile("price", shares)).first()
-    edges: Sequence[float] | None = found[0] if found else None
-    if edges is None:
-        return PriceBuckets((), 0)
-    return PriceBuckets(tuple(edges) if count > 1 else (), count)
+def look_at(attributes: DataFrame, price_buckets: int) -> Catalogue:
+    """One aggregate over `latest_attributes`: counts, and the exact quantiles of the prices."""
+    shares = [place / price_buckets for place in range(1, price_buckets)]
+    named = F.col("item_id").isNotNull()
+    price = F.when(named & _is_price(F.col("price")), F.col("price"))
+    found = attributes.agg(
+        F.count("item_id"),
+        F.sum(F.when(~named, F.col("snapshot_rows")).otherwise(0)),
+        F.count(price),
+        F.percentile(price, shares or [0.5]),
+    ).first()
+    assert found is not None
+    items, rows_without_id, prices, edges = found
+    buckets = PriceBuckets(tuple(edges[: len(shares)]), price_buckets) if prices else NO_BUCKETS
+    return Catalogue(items, rows_without_id or 0, buckets)
 
 
 def item_rows(
@@ -83,6 +124,9 @@ def item_rows(
 ) -> DataFrame:
     """The item table in one partition, sorted by `item`, its first rows the reserved ones.
 
+    An item that is in the vocabulary and in no snapshot any more has its row, and misses all
+    attributes.
+
     Args:
         attributes: as `latest_attributes` gives them.
         entries: field, key, index of the vocabularies.
@@ -90,67 +134,71 @@ def item_rows(
         entities: how many entities a row holds.
 
     Returns:
-        ITEM_ROWS; an item that is in the vocabulary and in no snapshot has missing attributes.
+        ITEM_ROWS and in_snapshot, whether a snapshot has the item.
     """
-    priced = attributes.withColumn("bucket", buckets.index(F.col("price"))).withColumn(
-        "log_id", F.col("item_id")
+    rows_of_items = entries.where(F.col("field") == ITEM).select(
+        F.col("index").alias("item"), F.col("key").alias("item_id")
     )
+    of_item = rows_of_items.join(attributes, "item_id", how="left").select(
+        "item",
+        "item_id",
+        F.col("item_id").alias("of_log"),
+        F.col("snapshot_rows").isNotNull().alias("in_snapshot"),
+        buckets.index(F.col("price")).alias("bucket"),
+        *(name for name in _ATTRIBUTES if name != "price"),
+    )
+    carried = ("item", "of_log", "in_snapshot", "bucket")
     # The item's own key is looked up among those that events brought in: it has an embedding of
     # its own only then.
-    keys = catalogue_keys(priced, "log_id", "bucket").withColumn(
+    keys = catalogue_keys(of_item, *carried).withColumn(
         "field", F.when(F.col("field") == ITEM, ITEM_ID).otherwise(F.col("field"))
     )
-    single = [name for name in ITEM_FIELDS if name != "price"]
     index = F.coalesce("index", F.lit(UNKNOWN))
-    found = (
+    single = {
+        name: F.coalesce(F.max(F.when(F.col("field") == name, index)), F.lit(MISSING))
+        for name in ITEM_FIELDS
+        if name != "price"
+    }
+    several = F.when(F.col("field") == ENTITY, F.struct("place", index.alias("index")))
+    rows = (
         keys.where(F.col("place").isNull() | (F.col("place") < entities))
         .join(entries, ["field", "key"], how="left")
-        .groupBy("log_id")
+        .groupBy("item")
         .agg(
+            F.max("of_log").alias("key"),
+            F.max("in_snapshot").alias("in_snapshot"),
             F.max("bucket").alias("price"),
-            *(F.max(F.when(F.col("field") == name, index)).alias(name) for name in single),
-            F.sort_array(
-                F.collect_list(
-                    F.when(F.col("field") == ENTITY, F.struct("place", index.alias("entity")))
-                )
-            ).alias("of_item"),
+            *(column.alias(name) for name, column in single.items()),
+            F.sort_array(F.collect_list(several)).alias("found"),
         )
-    )
-    rows = (
-        entries.where(F.col("field") == ITEM)
-        .select(F.col("index").alias("item"), F.col("key").alias("log_id"))
-        .join(found, "log_id", how="left")
-        .select(
-            "item",
-            F.col("log_id").alias("key"),
-            *(F.coalesce(name, F.lit(MISSING)).alias(name) for name in ITEM_FIELDS),
-            _padded(F.col("of_item.entity"), entities).alias("entities"),
-        )
+        .withColumn("entities", _padded(F.col("found.index"), entities))
+        .select(*ITEM_ROWS.names, "in_snapshot")
     )
     return (
         rows.unionByName(_reserved(spark, entities))
         .repartition(1)
         .sortWithinPartitions("item")
-        .select(*ITEM_ROWS.names)
+        .select(*ITEM_ROWS.names, "in_snapshot")
     )
 
 
-def variation() -> list[Column]:
-    """For each item field, whether the table has two of its values: columns for `observe`."""
-    columns = []
+def write(rows: DataFrame, folder: str) -> ItemTable:
+    """Write `item_rows` to a folder, and say what is in them."""
+    observed = Observation()
+    columns = [F.count_if("in_snapshot").alias("in_snapshots")]
     for name in ITEM_FIELDS:
         real = F.when(F.col(name) >= FIRST_INDEX, F.col(name))
         columns.append((F.max(real) > F.min(real)).alias(name))
     real = F.filter("entities", lambda index: index >= FIRST_INDEX)
     varies = F.max(F.array_max(real)) > F.min(F.array_min(real))
-    return [*columns, varies.alias(ENTITY)]
-
-
-def varying(observed: Observation) -> tuple[list[str], list[str]]:
-    """Fields that vary and fields that do not, in ITEM_FIELDS' order, entities last."""
-    found = observed.get
-    fields = [*ITEM_FIELDS, ENTITY]
-    return [f for f in fields if found[f]], [f for f in fields if not found[f]]
+    rows = rows.observe(observed, *columns, varies.alias(ENTITY))
+    rows.select(*ITEM_ROWS.names).write.parquet(folder)
+    found, fields = observed.get, (*ITEM_FIELDS, ENTITY)
+    return ItemTable(
+        tuple(name for name in fields if found[name]),
+        tuple(name for name in fields if not found[name]),
+        found["in_snapshots"],
+    )
 
 
 def _is_price(price: Column) -> Column:
@@ -167,4 +215,4 @@ def _reserved(spark: SparkSession, entities: int) -> DataFrame:
         (index, None, *[index] * len(ITEM_FIELDS), [index] + [PADDING] * (entities - 1))
         for index in (PADDING, MISSING, UNKNOWN)
     ]
-    return spark.createDataFrame(rows, ITEM_ROWS)
+    return spark.createDataFrame(rows, ITEM_ROWS).withColumn("in_snapshot", F.lit(False))

@@ -25,8 +25,9 @@ in the next batch is kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -151,21 +152,18 @@ def moments(events: pa.Table, rules: RequestRules, first_group: int) -> Iterator
     shown &= ~after
 
     starts_item = starts_request | changes(events["item_id"])
-    item_of = np.cumsum(starts_item) - 1
-    row = np.arange(len(time))
-    none = len(time)
-    impression_of_item = np.minimum.reduceat(
-        np.where(shown, row, none), np.flatnonzero(starts_item)
+    candidate_of_item = np.minimum.reduceat(
+        np.where(shown, np.arange(len(time)), len(time)), np.flatnonzero(starts_item)
     )
     clicks = np.flatnonzero(kind == CLICK)
-    impression = impression_of_item[item_of[clicks]]
-    met = impression < none
-    since = time[clicks] - time[np.where(met, impression, 0)]
+    candidate = candidate_of_item[(np.cumsum(starts_item) - 1)[clicks]]
+    met = candidate < len(time)
+    since = time[clicks] - time[np.where(met, candidate, 0)]
     met &= (since >= 0) & (since <= rules.attribution)
-    clicked = np.zeros(none, dtype=bool)
-    clicked[impression[met]] = True
+    clicked = np.zeros(len(time), dtype=bool)
+    clicked[candidate[met]] = True
 
-    candidates = impression_of_item[impression_of_item < none]
+    candidates = candidate_of_item[candidate_of_item < len(time)]
     split = np.searchsorted(np.array(rules.starts), request_time, side="right") - 1
     inside = (split >= 0) & (split < len(rules.starts) - 1)
     last_shown = np.full(len(request_time), -NEVER)
@@ -174,81 +172,61 @@ def moments(events: pa.Table, rules: RequestRules, first_group: int) -> Iterator
     kept = inside & mature
     candidates = candidates[kept[request_of[candidates]]]
 
-    named = numbers(events["request"].is_valid().cast(pa.int8())) == 1
+    # A request and the behaviours of its id that precede it share a number, so as to be told apart.
     behaviour = booleans(events["behaviour"])
-    is_early = behaviour & named & kept[request_of] & (time < request_time[request_of])
-    has_early = np.zeros(len(request_time), dtype=bool)
-    has_early[request_of[is_early]] = True
-    number_of_request = first_group + np.arange(len(request_time))
-    own_of_request = np.where(has_early, number_of_request, -1)
+    early = behaviour & booleans(events["request"].is_valid())
+    early &= kept[request_of] & (time < request_time[request_of])
+    numbered = np.full(len(request_time), -1)
+    numbered[request_of[early]] = first_group + request_of[early]
 
-    in_windows = (time[clicks] >= rules.starts[0]) & (time[clicks] < rules.starts[-1])
-    tally = (
-        int((inside & ~mature).sum()),
-        int((shown & kept[request_of]).sum()) - len(candidates),
-        int((after & kept[request_of]).sum()),
-        int((in_windows & ~met).sum()),
-    )
     if len(candidates):
         rows = _slates(events, candidates, request_of, clicked, rules)
-        first = rows.pop("first")
-        request = request_of[first]
-        yield record_batch(
-            MOMENTS,
-            len(first),
-            {
-                **rows,
-                "time": request_time[request],
-                "kind": np.full(len(first), REQUEST),
-                "own": own_of_request[request],
-                "split": split[request],
-            },
-        )
+        request = request_of[rows.pop("first")]
+        of_request = {"time": request_time, "own": numbered, "split": split}
+        columns = {name: values[request] for name, values in of_request.items()}
+        yield _batch(REQUEST, len(request), {**rows, **columns})
     if behaviour.any():
-        chosen = pa.array(np.flatnonzero(behaviour))
-        yield record_batch(
-            MOMENTS,
-            len(chosen),
-            {
-                **{name: events[name].take(chosen) for name in ("user_id", "event_id", "item")},
-                "time": time[behaviour],
-                "kind": np.full(len(chosen), BEHAVIOUR),
-                "own": np.where(is_early, number_of_request[request_of], -1)[behaviour],
-            },
-        )
+        own = np.where(early, numbered[request_of], -1)
+        names = ("user_id", "time", "event_id", "item")
+        yield _chosen(BEHAVIOUR, events, behaviour, names, own[behaviour])
     if (kind == PROFILE).any():
-        chosen = pa.array(np.flatnonzero(kind == PROFILE))
-        yield record_batch(
-            MOMENTS,
-            len(chosen),
-            {
-                **{name: events[name].take(chosen) for name in ("user_id", "time", "fields")},
-                "kind": np.full(len(chosen), KNOWN_PROFILE),
-                "own": np.full(len(chosen), -1),
-            },
-        )
+        yield _chosen(KNOWN_PROFILE, events, kind == PROFILE, ("user_id", "time", "fields"))
+    in_windows = (time[clicks] >= rules.starts[0]) & (time[clicks] < rules.starts[-1])
+    tally = (
+        (inside & ~mature).sum(),
+        (shown & kept[request_of]).sum() - len(candidates),
+        (after & kept[request_of]).sum(),
+        (in_windows & ~met).sum(),
+    )
     if any(tally):
-        yield record_batch(
-            MOMENTS,
-            1,
-            {
-                "user_id": pa.array([""]),
-                "time": np.zeros(1, dtype=np.int64),
-                "kind": np.full(1, TALLY),
-                "own": np.full(1, -1),
-                "tally": pa.array([list(tally)], pa.list_(pa.int64())),
-            },
-        )
+        of_nobody = {"user_id": pa.array([""]), "time": np.zeros(1, dtype=np.int64)}
+        yield _batch(TALLY, 1, {**of_nobody, "tally": lists(np.array([tally], dtype=np.int64))})
+
+
+def _batch(kind: int, rows: int, columns: dict[str, Any]) -> pa.RecordBatch:
+    same = {"kind": np.full(rows, kind), "own": np.full(rows, -1)}
+    return record_batch(MOMENTS, rows, {**same, **columns})
+
+
+def _chosen(
+    kind: int,
+    events: pa.Table,
+    chosen: np.ndarray,
+    names: Sequence[str],
+    own: np.ndarray | None = None,
+) -> pa.RecordBatch:
+    """Some of the events as MOMENTS, with these of their columns."""
+    rows = events.select(list(names)).filter(pa.array(chosen))
+    columns = dict(zip(names, rows.columns, strict=True))
+    return _batch(kind, len(rows), columns if own is None else {**columns, "own": own})
 
 
 def _request_starts(events: pa.Table) -> np.ndarray:
     """[rows] whether a request begins; rows that belong to none stand alone."""
-    return (
-        changes(events["user_id"])
-        | changes(events["request"])
-        | changes(events["named"])
-        | booleans(events["request"].is_null())
-    )
+    starts = booleans(events["request"].is_null())
+    for name in ("user_id", "request", "named"):
+        starts |= changes(events[name])
+    return starts
 
 
 def _slates(
@@ -257,7 +235,7 @@ def _slates(
     request_of: np.ndarray,
     clicked: np.ndarray,
     rules: RequestRules,
-) -> dict[str, pa.Array | np.ndarray]:
+) -> dict[str, Any]:
     """Columns of the requests' rows; `first` is, for each, the row in `events` of a candidate."""
     position = numbers(events["position"], null=np.iinfo(np.int32).max)
     # Rows of one request come sorted by item id, so that the row itself orders equal positions.
@@ -265,11 +243,12 @@ def _slates(
     request = request_of[candidates]
     starts_request = np.concatenate([[True], request[1:] != request[:-1]])
     firsts = np.flatnonzero(starts_request)
-    place = np.arange(len(candidates)) - np.repeat(firsts, np.diff([*firsts, len(candidates)]))
+    width = np.diff(np.append(firsts, len(candidates)))
+    place = np.arange(len(candidates)) - np.repeat(firsts, width)
     slate, column = place // rules.candidates, place % rules.candidates
     first = np.flatnonzero(column == 0)
     row = np.cumsum(column == 0) - 1
-    count = np.diff([*first, len(candidates)])
+    ends = np.append(first, len(candidates)).astype(np.int32)
 
     def padded(values: np.ndarray) -> np.ndarray:
         filled = np.full((len(first), rules.candidates), PADDING, dtype=np.int32)
@@ -287,10 +266,8 @@ def _slates(
         "slate": slate[first],
         "candidates": lists(padded(item)),
         "labels": lists(padded(label)),
-        "candidate_count": count,
-        "candidate_ids": pa.ListArray.from_arrays(
-            pa.array(np.append(first, len(candidates)).astype(np.int32)), item_ids
-        ),
+        "candidate_count": np.diff(ends),
+        "candidate_ids": pa.ListArray.from_arrays(pa.array(ends), item_ids),
         "clicks": np.add.reduceat(label.astype(np.int32), first),
         "unknown": np.add.reduceat((item == UNKNOWN).astype(np.int32), first),
     }
@@ -299,6 +276,6 @@ def _slates(
         time = numbers(events["time"])[candidates]
         order = np.lexsort((candidates, position[candidates], time, request))
         earliest = candidates[order][firsts]
-        of_row = np.repeat(earliest, np.diff([*firsts, len(candidates)]))[first]
+        of_row = np.repeat(earliest, width)[first]
         columns["fields"] = pc.take(events["fields"], pa.array(of_row))
     return columns

@@ -7,25 +7,23 @@ import re
 from collections.abc import Sequence
 
 import fsspec
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import StructField, StructType
+from pyspark.sql.types import MapType, StructField, StructType
 
-from mfn import storage
+from mfn.logs import raw
+from mfn.logs.raw import DAY
 from mfn.schema import DATE
-
-DAY = "dt"
-JSON_LINES = (".json", ".json.gz")
-PARQUET = ".parquet"
 
 
 def days_of(folder: str, last: datetime.date) -> list[datetime.date]:
     """Days that have a snapshot in `folder`, up to and including `last`, oldest first."""
     files, path = fsspec.url_to_fs(folder)
+    files.invalidate_cache()
     if not files.exists(path):
         return []
-    found = (re.search(r"/dt=(\d{4}-\d\d-\d\d)/?$", name) for name in files.ls(path, detail=False))
-    days = (datetime.date.fromisoformat(match[1]) for match in found if match)
+    names = (re.search(rf"/{DAY}=([\d-]{{10}})/?$", name) for name in files.ls(path, detail=False))
+    days = (datetime.date.fromisoformat(name[1]) for name in names if name)
     return sorted(day for day in days if day <= last)
 
 
@@ -34,29 +32,36 @@ def read(
 ) -> DataFrame:
     """Snapshots of these days as they are, JSON lines or Parquet, and the column `dt`.
 
-    Columns that a file lacks are null, and so is every column of a line that is no JSON.
+    Columns that a file lacks are null, and so is what cannot be read as the schema's type and
+    every column of a line that is no JSON.
+
+    Raises:
+        DataRefused: a day's folder is empty or holds files of another kind.
     """
     with_day = StructType([*schema.fields, StructField(DAY, DATE)])
-    lines, tables = [], []
-    for day in days:
-        one = f"{folder}/{DAY}={day}"
-        if any(storage.list_files(one, suffix) for suffix in JSON_LINES):
-            lines.append(one)
-        if storage.list_files(one, PARQUET):
-            tables.append(one)
-    frame = spark.createDataFrame([], with_day)
+    folders = raw.day_folders(folder, days)
+    lines = [path for day in folders for path in day.json_lines]
+    tables = [path for day in folders for path in day.parquet]
+    frames = []
     if lines:
-        reader = spark.read.schema(with_day).option("basePath", folder)
-        read_lines = reader.option("pathGlobFilter", "*{.json,.json.gz}").json(lines)
-        frame = read_lines if not tables else read_lines.select(*with_day.names)
+        read_lines = spark.read.schema(with_day).option("basePath", folder).json(lines)
+        frames.append(read_lines.select(*with_day.names))
     if tables:
         reader = spark.read.option("basePath", folder).option("mergeSchema", "true")
-        raw = reader.option("pathGlobFilter", f"*{PARQUET}").parquet(*tables)
-        columns = [
-            (F.col(field.name) if field.name in raw.columns else F.lit(None))
-            .cast(field.dataType)
-            .alias(field.name)
-            for field in with_day
-        ]
-        frame = frame.unionByName(raw.select(*columns)) if lines else raw.select(*columns)
-    return frame.select(*with_day.names)
+        table = reader.parquet(*tables)
+        found = {field.name: field for field in table.schema}
+        columns = [_as(field, found.get(field.name)) for field in with_day]
+        frames.append(table.select(*columns))
+    if not frames:
+        return spark.createDataFrame([], with_day)
+    return frames[0] if len(frames) == 1 else frames[0].unionByName(frames[1])
+
+
+def _as(wanted: StructField, found: StructField | None) -> Column:
+    """A column of Parquet in the type of the schema."""
+    if found is None:
+        return F.lit(None).cast(wanted.dataType).alias(wanted.name)
+    column = F.col(wanted.name)
+    if isinstance(wanted.dataType, MapType) and isinstance(found.dataType, StructType):
+        return F.from_json(F.to_json(column), wanted.dataType.simpleString()).alias(wanted.name)
+    return column.try_cast(wanted.dataType).alias(wanted.name)

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from mfn.logs.raw import DAY
 from mfn.schema import MISSING, UNKNOWN
 from mfn.settings import Settings
 from mfn.splits.requests import (
@@ -25,7 +26,6 @@ from mfn.splits.requests import (
     SPLITS,
     RequestRules,
 )
-from mfn.splits.snapshots import DAY
 from mfn.splits.vocabulary import ITEM
 from mfn.splits.windows import Windows
 
@@ -118,30 +118,35 @@ def rules(span: Span, seen: Facts, candidates: int, context_fields: int) -> Requ
     )
 
 
-def by_user(
+def indexed(
     events: DataFrame,
     entries: DataFrame,
-    profiles: DataFrame | None,
     span: Span,
-    seen: Facts,
     behaviours: Sequence[str],
     context_fields: Sequence[str],
-    partitions: int,
 ) -> DataFrame:
-    """EVENTS_BY_USER, each user in one partition, sorted so that a request is a run of rows.
+    """EVENTS_BY_USER's columns of the events that bear on a row, in any order.
+
+    What a kind of row does not need is null, to be cheap to move.
 
     Args:
         events: EVENTS' columns, of the windows' folders and those ahead.
         entries: field, key, index of the vocabularies.
-        profiles: EVENTS_BY_USER's columns, or None.
-        span, seen: of these events.
+        span: of these events.
         behaviours: event types that enter histories.
         context_fields: fields of the context to index.
+    """
+    return _indexed(_needed(events, span, behaviours), entries, context_fields)
+
+
+def by_user(rows: DataFrame, span: Span, seen: Facts, partitions: int) -> DataFrame:
+    """EVENTS_BY_USER, each user in one partition, sorted so that a request is a run of rows.
+
+    Args:
+        rows: EVENTS_BY_USER's columns.
+        span, seen: of the events.
         partitions: of the shuffle by user.
     """
-    rows = _indexed(_needed(events, span, behaviours), entries, context_fields)
-    if profiles is not None:
-        rows = rows.unionByName(profiles)
     rows = rows.repartition(partitions, "user_id")
     if seen.unnamed_clicks:
         rows = _named_clicks(rows, span.attribution)
@@ -159,7 +164,7 @@ def by_user(
     ).select(*EVENTS_BY_USER.names)
 
 
-def profiles_by_user(
+def profiles(
     users: DataFrame, entries: DataFrame, fields: Sequence[str], time_zone: str
 ) -> DataFrame:
     """Profiles as EVENTS_BY_USER, each known from the beginning of its snapshot's day.
@@ -219,7 +224,6 @@ def _needed(events: DataFrame, span: Span, behaviours: Sequence[str]) -> DataFra
 
 
 def _indexed(events: DataFrame, entries: DataFrame, context_fields: Sequence[str]) -> DataFrame:
-    """EVENTS_BY_USER's columns; what a kind of row does not need is null, to be cheap to move."""
     items = entries.where(F.col("field") == ITEM).select(
         F.col("key").alias("item_id"), F.col("index").alias("item")
     )

@@ -34,6 +34,7 @@ from pyspark.sql import functions as F
 from mfn import tables
 from mfn.job import DataRefused
 from mfn.schema import FIRST_INDEX, VOCABULARIES
+from mfn.settings import Settings
 
 CATALOGUE_FIELDS = ("item", "category", "shop", "brand", "entity")
 ITEM, ITEM_ID = "item", "item_id"
@@ -91,6 +92,12 @@ def catalogue_keys(items: DataFrame, *carried: str) -> DataFrame:
     )
 
 
+def event_fields(settings: Settings) -> list[str]:
+    """Fields that are learnt from events and profiles, of the days before the run date only."""
+    users = [f"user.{name}" for name in settings.splits.user_fields]
+    return [ITEM_ID, *users, *(f"context.{name}" for name in settings.splits.context_fields)]
+
+
 def map_keys(frame: DataFrame, values: str, prefix: str, names: Sequence[str]) -> DataFrame:
     """Values of these keys of a map column, under the field names `prefix.name`.
 
@@ -130,14 +137,6 @@ def last_folded(spark: SparkSession, root: str) -> dict[str, datetime.date]:
     last: dict[str, datetime.date] = {row["field"]: row["day"] for row in rows}
     catalogue = [last[field] for field in CATALOGUE_FIELDS if field in last]
     return last | (dict.fromkeys(CATALOGUE_FIELDS, max(catalogue)) if catalogue else {})
-
-
-def not_folded(
-    last: Mapping[str, datetime.date], fields: Iterable[str], days: Iterable[datetime.date]
-) -> list[datetime.date]:
-    """Those of `days` that are new to at least one of the fields."""
-    newest = [last.get(field, LONG_AGO) for field in fields]
-    return [day for day in days if newest and day > min(newest)]
 
 
 def fold(
@@ -225,22 +224,19 @@ def usable(
 
 
 def refuse_if_begun_later(
-    last: Mapping[str, datetime.date],
-    sizes: Mapping[str, Fingerprint],
-    date: datetime.date,
-    root: str,
+    folded: Iterable[str], sizes: Mapping[str, Fingerprint], date: datetime.date, root: str
 ) -> None:
     """Refuse a date whose items were not indexed when the vocabularies began.
 
     Args:
-        last: last folded day of each field that has entries.
+        folded: fields that have entries.
         sizes: what `date` may use, as `fingerprints` gives it.
 
     Raises:
         DataRefused: a field of items has entries, but all of them are later than `date` allows.
     """
     for field, allowed in ((ITEM, "on or before"), (ITEM_ID, "before")):
-        if field in last and field not in sizes:
+        if field in folded and field not in sizes:
             raise DataRefused(
                 f"date: expected entries of the vocabulary {field} indexed {allowed} {date}, but "
                 f"those in {root}/{VOCABULARIES.name} began later, and days before that are never "
