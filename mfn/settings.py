@@ -17,7 +17,6 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 from mfn.models.settings import (
     NAMED_MODELS,
     ModelSettings,
-    NonNegativeFloat,
     PositiveFloat,
     Strict,
 )
@@ -120,8 +119,8 @@ class IngestSettings(Strict):
 class ValidateSettings(Strict):
     """What makes an event bad, and how much of that a day may hold."""
 
-    late_hours: NonNegativeFloat = Field(
-        0.0, description="how far an event's time may lie outside its day's folder"
+    late_hours: float = Field(
+        0.0, ge=0, le=12, description="how far an event's time may lie outside its day's folder"
     )
     id_length: PositiveInt = Field(256, description="longest id that is still believed")
     quarantined_share: Share = Field(

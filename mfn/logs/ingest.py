@@ -12,6 +12,10 @@ SOURCES = {"movielens": movielens}
 
 
 def ingest(spark: SparkSession, settings: Settings) -> Counts:
-    """Write raw logs made of the files of the data set that `ingest.source` names."""
-    folders = {kind: settings.logs_folder(kind) for kind in ("events", "items", "users")}
-    return SOURCES[settings.ingest.source](spark, settings.ingest, folders)
+    """Write raw logs made of the files of the data set that `ingest.source` names.
+
+    Raises:
+        NotPublished: `ingest.path` is not given, or lacks a file.
+        DataRefused: the files are not what they should be.
+    """
+    return SOURCES[settings.ingest.source](spark, settings)

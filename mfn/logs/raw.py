@@ -223,9 +223,9 @@ def _as_map(field: StructField | None) -> tuple[Column, Column]:
     if isinstance(kind, MapType):
         return column.cast(STRING_MAP), F.lit(False)
     if isinstance(kind, StructType):
-        return F.from_json(F.to_json(column), STRING_MAP), F.lit(False)
+        return F.from_json(F.to_json(column), STRING_MAP.simpleString()), F.lit(False)
     if isinstance(kind, StringType):
-        as_map = F.from_json(column, STRING_MAP, _STRICT)
+        as_map = F.from_json(column, STRING_MAP.simpleString(), _STRICT)
         return as_map, column.isNotNull() & as_map.isNull()
     return F.lit(None).cast(STRING_MAP), column.isNotNull()
 

@@ -229,9 +229,8 @@ def _rows(inputs: Inputs, entries: DataFrame) -> DataFrame:
     return (
         stream.by_user(rows, span, seen, partitions)
         .mapInArrow(ToMoments(rules), MOMENTS)
-        .sortWithinPartitions(
-            F.xxhash64("user_id"), "user_id", "time", "kind", "event_id", "request_id", "slate"
-        )
+        .withColumn("hash", F.xxhash64("user_id"))
+        .sortWithinPartitions("hash", "user_id", "time", "kind", "event_id", "request_id", "slate")
         .select(*MOMENTS.names)
         .mapInArrow(ToRows(chosen.history_length, len(chosen.user_fields)), COUNTED_ROWS)
     )

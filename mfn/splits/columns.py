@@ -15,7 +15,7 @@ BATCH_ROWS = 1 << 16
 """Rows that are worked on at a time: enough that a batch's fixed cost does not show."""
 
 
-def pieces(batches: Iterable[pa.RecordBatch], rows: int = BATCH_ROWS) -> Iterator[pa.Table]:
+def pieces(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
     """The same rows in tables of at least `rows` rows, the last one excepted."""
     waiting: list[pa.RecordBatch] = []
     for batch in batches:

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from pyspark.sql.types import ArrayType, ByteType, StructField, StructType
 
 from mfn.schema import INTEGER, LONG, MISSING, PADDING, REQUEST_ROWS
-from mfn.splits.columns import changes, lists, matrix, numbers, pieces, record_batch
+from mfn.splits.columns import BATCH_ROWS, changes, lists, matrix, numbers, pieces, record_batch
 from mfn.splits.requests import BEHAVIOUR, KNOWN_PROFILE, REQUEST, SPLITS, TALLY
 
 LEFT_OUT = -1
@@ -153,6 +153,7 @@ class ToRows:
 
     length: int
     user_fields: int
+    batch_rows: int = BATCH_ROWS
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Work on any run of moments; carry what the last user's later requests need."""
@@ -160,7 +161,7 @@ class ToRows:
         user: str | None = None
         profile = np.full(self.user_fields, MISSING, dtype=np.int32)
         in_training = in_test = False
-        for piece in pieces(batches):
+        for piece in pieces(batches, self.batch_rows):
             if not piece.num_rows:
                 continue
             kind = numbers(piece["kind"])

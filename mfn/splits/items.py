@@ -16,6 +16,7 @@ from pyspark.sql import functions as F
 from mfn.logs.raw import DAY
 from mfn.schema import FIRST_INDEX, ITEM_FIELDS, ITEM_ROWS, MISSING, PADDING, UNKNOWN
 from mfn.splits.vocabulary import ITEM, ITEM_ID, Fingerprint, catalogue_keys, fingerprint_of
+from mfn.splits.writing import write_one_file
 
 ENTITY = "entity"
 _ATTRIBUTES = ("category", "shop", "brand", "price", "entities")
@@ -192,7 +193,7 @@ def write(rows: DataFrame, folder: str) -> ItemTable:
     real = F.filter("entities", lambda index: index >= FIRST_INDEX)
     varies = F.max(F.array_max(real)) > F.min(F.array_min(real))
     rows = rows.observe(observed, *columns, varies.alias(ENTITY))
-    rows.select(*ITEM_ROWS.names).write.parquet(folder)
+    write_one_file(rows.select(*ITEM_ROWS.names), folder)
     found, fields = observed.get, (*ITEM_FIELDS, ENTITY)
     return ItemTable(
         tuple(name for name in fields if found[name]),

@@ -35,7 +35,7 @@ import pyarrow.compute as pc
 from pyspark.sql.types import ArrayType, BooleanType, ByteType, StructField, StructType
 
 from mfn.schema import INTEGER, LONG, PADDING, STRING, UNKNOWN
-from mfn.splits.columns import booleans, changes, lists, numbers, pieces, record_batch
+from mfn.splits.columns import BATCH_ROWS, booleans, changes, lists, numbers, pieces, record_batch
 
 SPLITS = ("pretraining", "pretraining_validation", "train", "test")
 """The windows that rows are made of, in the order of time."""
@@ -122,12 +122,13 @@ class ToMoments:
     """The step from EVENTS_BY_USER to MOMENTS, for mapInArrow."""
 
     rules: RequestRules
+    batch_rows: int = BATCH_ROWS
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Work on whole requests; carry the rows of one that may go on in the next batch."""
         rest: pa.Table | None = None
         groups = 0
-        for piece in pieces(batches):
+        for piece in pieces(batches, self.batch_rows):
             table = piece if rest is None else pa.concat_tables([rest, piece]).combine_chunks()
             ends = int(np.flatnonzero(_request_starts(table))[-1]) if table.num_rows else 0
             rest = table.slice(ends)

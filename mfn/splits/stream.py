@@ -150,18 +150,22 @@ def by_user(rows: DataFrame, span: Span, seen: Facts, partitions: int) -> DataFr
     rows = rows.repartition(partitions, "user_id")
     if seen.unnamed_clicks:
         rows = _named_clicks(rows, span.attribution)
-    # The hash comes first because comparing it is cheap and seldom a tie.
-    return rows.sortWithinPartitions(
-        F.xxhash64("user_id", "request"),
-        "user_id",
-        "request",
-        "named",
-        "item_id",
-        "time",
-        "kind",
-        F.col("position").asc_nulls_last(),
-        "event_id",
-    ).select(*EVENTS_BY_USER.names)
+    # The hash comes first because it is cheap to compare; as a column it is computed once a row.
+    return (
+        rows.withColumn("hash", F.xxhash64("user_id", "request"))
+        .sortWithinPartitions(
+            "hash",
+            "user_id",
+            "request",
+            "named",
+            "item_id",
+            "time",
+            "kind",
+            F.col("position").asc_nulls_last(),
+            "event_id",
+        )
+        .select(*EVENTS_BY_USER.names)
+    )
 
 
 def profiles(

@@ -6,6 +6,7 @@ make the same files whatever Spark's partitions were. One shuffle, by split and 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import fsspec
@@ -69,6 +70,14 @@ def write_rows(
     return found, {name: count or 0 for name, count in observed.get.items()}
 
 
+def write_one_file(frame: DataFrame, folder: str) -> None:
+    """Write a frame of one partition as one file, part-00000.parquet."""
+    written = f"{folder}-{_AS_SPARK_NAMES_THEM}"
+    _write(frame, written)
+    _collect_files(written, folder)
+    _remove(written)
+
+
 def rows_of(files: Files) -> int:
     """Rows of all files together."""
     return sum(int(file["rows"]) for file in files)
@@ -114,7 +123,7 @@ def _collect_files(written: str, folder: str) -> Files:
     files.makedirs(target, exist_ok=True)
     paths = files.find(source) if files.exists(source) else []
     numbered = [
-        (int(path.split("/file=")[1].split("/")[0]), path)
+        (int(number[1]) if (number := re.search(r"/file=(\d+)/", path)) else 0, path)
         for path in paths
         if path.endswith(".parquet")
     ]

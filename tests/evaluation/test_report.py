@@ -16,14 +16,14 @@ from rich.console import Console
 
 from mfn import storage, tables
 from mfn.evaluation.comparison import Metric, compare
-from mfn.evaluation.day import read_day
+from mfn.evaluation.day import Day, Result, Training, read_day
 from mfn.evaluation.report import render, report, report_path, write_whole
 from mfn.evaluation.summary import print_summary, summarize, summary
 from mfn.schema import COMPARISONS, METRICS, VALIDATION
 from mfn.settings import Settings
 
 DAY = datetime.date(2026, 3, 8)
-DAY_BEFORE = DAY - datetime.timedelta(days=1)
+DAY_BEFORE, DAY_AFTER = datetime.date(2026, 3, 7), datetime.date(2026, 3, 9)
 AUCS = {"base": 0.58124, "mfn": 0.66208, "oracle": 0.79512}
 BUCKETS = {"0": 10, "1-9": 100, "10-49": 2000, "50+": 3000}
 OF_SPLIT = {"rows": 2050, "requests": 2000, "candidates": 20000, "clicks": 1600}
@@ -67,24 +67,25 @@ def metrics_of(
     ]
 
 
-def write_tables(spark: SparkSession, settings: Settings, metrics: Sequence[Metric]) -> None:
-    where: dict[str, Sequence[Any]] = {"run_date": [settings.date]}
-    for table, rows in ((METRICS, metrics), (COMPARISONS, compare(metrics, "base"))):
-        tables.replace(spark.createDataFrame(rows, table.columns), settings.root, table, where)
-
-
 def write_day(spark: SparkSession, settings: Settings) -> None:
-    """Tables, splits and models of a day and tables of the day before."""
-    before = settings.model_copy(update={"date": DAY_BEFORE})
-    write_tables(spark, settings, metrics_of(DAY, AUCS))
-    write_tables(spark, before, metrics_of(DAY_BEFORE, {"base": 0.58, "mfn": 0.62}))
+    """Tables, splits and a model of DAY; tables of days just before, just after and long ago."""
+    metrics = [
+        *metrics_of(DAY, AUCS),
+        *metrics_of(DAY_BEFORE, {"base": 0.58, "mfn": 0.62}),
+        *metrics_of(DAY_AFTER, {"base": 0.9, "mfn": 0.95, "new": 0.99}),
+        *metrics_of(DAY - datetime.timedelta(days=30), {"base": 0.7, "mfn": 0.71}),
+    ]
+    where: dict[str, Sequence[Any]] = {"run_date": sorted({one.run_date for one in metrics})}
+    for table, rows in ((METRICS, metrics), (COMPARISONS, compare(metrics, "base"))):
+        frame = spark.createDataFrame(rows, table.columns).coalesce(1)
+        tables.replace(frame, settings.root, table, where)
     outcomes = [
         (DAY_BEFORE, "events", "clean", 5000),
         (DAY, "events", "clean", 7000),
         (DAY, "events", "missing_user_id", 31),
         (datetime.date(2026, 2, 1), "events", "clean", 999_999),
     ]
-    frame = spark.createDataFrame(outcomes, VALIDATION.columns)
+    frame = spark.createDataFrame(outcomes, VALIDATION.columns).coalesce(1)
     tables.append(frame, settings.root, VALIDATION)
     with storage.publish(f"{settings.root}/splits/{DAY}") as folder:
         storage.write_json(f"{folder}/{storage.MANIFEST}", MANIFEST)
@@ -166,7 +167,7 @@ def test_the_report_shows_each_model_with_its_numbers(html: str) -> None:
     page = Page(html)
     assert page.row("base") == ["0.5812", "0.00 %", "0.2906", "–", "–"]
     assert page.row("mfn") == ["0.6621", "+99.51 %", "0.3310", "61.2", "12,346"]
-    assert page.row("oracle") == ["0.7951", "+263.29 %", "0.3976", "–", "–"]
+    assert page.row("oracle") == ["0.7951", "+263.27 %", "0.3976", "–", "–"]
     trained = [row for row in page.rows if row[0] == "mfn" and len(row) == 8]
     assert trained == [["mfn", "mfn", "98,765", "61.2", "12,346", "3.1 %", "12.7 %", "0.3219"]]
     # From .5: (.66208 - .5) / (.79512 - .5).
@@ -224,58 +225,75 @@ def test_the_same_day_gives_the_same_page(
     assert render(read_day(spark, settings)) == html
 
 
-def test_a_day_without_oracle_models_or_past_has_a_page_too(
-    spark: SparkSession, make_settings: Make
-) -> None:
-    settings = make_settings(models={"base": {}})
-    write_tables(spark, settings, metrics_of(DAY, {"base": 0.5}, {"1+": 100}))
-    with pytest.raises(storage.NotPublished, match=r"splits/2026-03-08.*jobs/build_splits"):
-        report(spark, settings)
-    with storage.publish(f"{settings.root}/splits/{DAY}") as folder:
-        storage.write_json(f"{folder}/{storage.MANIFEST}", {})
-    report(spark, settings)
-    page = Page(Path(report_path(settings)).read_text(encoding="utf-8"))
+def test_a_day_without_oracle_models_or_past_has_a_page_too() -> None:
+    metrics = metrics_of(DAY, {"base": 0.5}, {"1+": 100})
+    page = Page(
+        render(
+            Day(
+                date=DAY,
+                base_model="base",
+                results=(Result(metrics[0], None, Training()),),
+                slices=tuple(metrics[1:]),
+                past=tuple(compare(metrics[:1], "base")),
+                manifest={},
+                outcomes=(),
+            )
+        )
+    )
     assert page.row("base") == ["0.5000", "–", "0.2500", "–", "–"]
     assert "oracle" not in page.text.lower()
     assert "Over the days" not in page.text
 
 
-def test_a_day_that_was_not_evaluated_has_no_page(
+@pytest.mark.parametrize("auc", [None, 0.45], ids=["one label", "below chance"])
+def test_a_day_on_which_nothing_can_be_compared_claims_no_gain(auc: float | None) -> None:
+    metrics = [
+        Metric(DAY, model, "all", "all", 5, 50, 0 if auc is None else 9, auc, 0.3)
+        for model in ("base", "mfn")
+    ]
+    results = tuple(Result(one, None, Training()) for one in metrics)
+    page = Page(render(Day(DAY, "base", results, (), tuple(compare(metrics, "base")), {}, ())))
+    assert page.row("mfn")[0] == ("–" if auc is None else "0.4500")
+    assert "larger than that of" not in page.text
+
+
+def test_a_day_that_lacks_its_tables_or_splits_has_no_page(
     spark: SparkSession, settings: Settings, html: str
 ) -> None:
-    day_after = settings.model_copy(update={"date": DAY + datetime.timedelta(days=1)})
-    with pytest.raises(storage.NotPublished, match=r"no rows for 2026-03-09.*jobs/evaluate"):
-        report(spark, day_after)
-    assert not Path(report_path(day_after)).exists()
+    without_splits = settings.model_copy(update={"date": DAY_AFTER})
+    without_tables = settings.model_copy(update={"date": datetime.date(2026, 3, 10)})
+    with pytest.raises(storage.NotPublished, match=r"splits/2026-03-09.*jobs/build_splits"):
+        report(spark, without_splits)
+    with pytest.raises(storage.NotPublished, match=r"no rows for 2026-03-10.*jobs/evaluate"):
+        report(spark, without_tables)
+    assert [one.name for one in Path(settings.root, "reports").iterdir()] == ["2026-03-08.html"]
 
 
 def test_later_days_and_days_out_of_sight_do_not_enter_the_page(
-    spark: SparkSession, make_settings: Make
+    spark: SparkSession, settings: Settings
 ) -> None:
-    settings = make_settings(evaluate={"report_days": 2})
-    for back in (-1, 0, 1, 2):
-        day = DAY - datetime.timedelta(days=back)
-        of_day = settings.model_copy(update={"date": day})
-        write_tables(spark, of_day, metrics_of(day, {"base": 0.6, "mfn": 0.7 + back / 100}))
-    with storage.publish(f"{settings.root}/splits/{DAY}") as folder:
-        storage.write_json(f"{folder}/{storage.MANIFEST}", MANIFEST)
-    day = read_day(spark, settings)
-    assert {one.run_date for one in day.past} == {DAY_BEFORE, DAY}
-    assert [one.metric.auc for one in day.results] == [0.6, 0.7]
+    def days(looked_back_on: int) -> set[datetime.date]:
+        chosen = settings.evaluate.model_copy(update={"report_days": looked_back_on})
+        day = read_day(spark, settings.model_copy(update={"evaluate": chosen}))
+        assert [one.metric.auc for one in day.results] == list(AUCS.values())
+        return {one.run_date for one in day.past}
+
+    assert days(1) == {DAY}
+    assert days(30) == {DAY_BEFORE, DAY}
+    assert days(31) == {DAY - datetime.timedelta(days=30), DAY_BEFORE, DAY}
 
 
 def test_a_page_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    page, folder = tmp_path / "reports" / "page.html", tmp_path / "reports" / "folder.html"
+    page = tmp_path / "reports" / "page.html"
     write_whole(str(page), "before, with ä")
-    write_whole(str(page), "now, with ö")
-    assert page.read_text(encoding="utf-8") == "now, with ö"
-    (folder / "page.html").mkdir(parents=True)
-    with pytest.raises(OSError):
-        write_whole(str(folder), "there is a folder in the way")
+    with page.open(encoding="utf-8") as read_meanwhile:
+        write_whole(str(page), "now, with ö")
+        assert read_meanwhile.read() == "before, with ä"
+    unencodable = "\ud800"
     with pytest.raises(UnicodeEncodeError):
-        write_whole(str(page), "\ud800")
+        write_whole(str(page), unencodable)
     assert page.read_text(encoding="utf-8") == "now, with ö"
-    assert sorted(one.name for one in page.parent.iterdir()) == ["folder.html", "page.html"]
+    assert [one.name for one in page.parent.iterdir()] == ["page.html"]
 
 
 def test_the_terminal_says_what_the_report_says(spark: SparkSession, settings: Settings) -> None:
@@ -296,7 +314,7 @@ def test_the_terminal_says_what_the_report_says(spark: SparkSession, settings: S
     assert cells == [
         ["base", "0.5812", "0.00", "%", "0.2906", "–"],
         ["mfn", "0.6621", "+99.51", "%", "0.3310", "61.2"],
-        ["oracle", "0.7951", "+263.29", "%", "0.3976", "–"],
+        ["oracle", "0.7951", "+263.27", "%", "0.3976", "–"],
     ]
     assert lines[-3:] == [
         "test users known from training: 617 of 1,000 (61.7 %)",

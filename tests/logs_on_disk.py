@@ -1,0 +1,106 @@
+"""Clean events and catalogue snapshots on disk, and the published splits read back."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark.sql import SparkSession
+
+from mfn import storage, tables
+from mfn.schema import EVENTS, VALIDATION
+from mfn.settings import Settings
+
+DAY = datetime.timedelta(days=1)
+Event = dict[str, Any]
+
+
+class Logs:
+    """Raw catalogue and clean events of a root, as `validate_logs` would leave them."""
+
+    def __init__(self, spark: SparkSession, settings: Settings) -> None:
+        self.spark, self.settings = spark, settings
+
+    def events(self, events: Sequence[Event]) -> None:
+        """Replace the events of the days that are named; days are taken as validated."""
+        rows = [
+            (
+                event["dt"],
+                event["event_id"],
+                event["time"],
+                event["user"],
+                event["type"],
+                event["item"],
+                event.get("request"),
+                event.get("position"),
+                event.get("context"),
+            )
+            for event in events
+        ]
+        days = sorted({event["dt"] for event in events})
+        frame = self.spark.createDataFrame(rows, EVENTS.columns)
+        tables.replace(frame, self.settings.root, EVENTS, {"dt": days})
+
+    def validated(self, days: Sequence[datetime.date]) -> None:
+        """Say that these days are validated."""
+        rows = [(day, "events", "clean", 1) for day in days]
+        frame = self.spark.createDataFrame(rows, VALIDATION.columns)
+        tables.replace(frame, self.settings.root, VALIDATION, {"run_date": list(days)})
+
+    def catalogue(self, day: datetime.date, items: Sequence[dict[str, Any]]) -> None:
+        """Write one snapshot of the catalogue as JSON lines."""
+        self._lines("items", day, items)
+
+    def users(self, day: datetime.date, users: Sequence[dict[str, Any]]) -> None:
+        """Write one snapshot of profiles as JSON lines."""
+        self._lines("users", day, users)
+
+    def _lines(self, kind: Any, day: datetime.date, rows: Sequence[dict[str, Any]]) -> None:
+        folder = Path(self.settings.logs_folder(kind), f"dt={day}")
+        folder.mkdir(parents=True, exist_ok=True)
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        Path(folder, "part-00000.json").write_text(text)
+        Path(folder, "_SUCCESS").touch()
+
+
+class Published:
+    """The current splits of a date."""
+
+    def __init__(self, settings: Settings, date: datetime.date | None = None) -> None:
+        day = date or settings.date
+        self.folder = storage.current(f"{settings.root}/splits/{day}", "build_splits")
+        self.manifest = storage.read_json(f"{self.folder}/manifest.json")
+
+    def rows(self, split: str) -> list[dict[str, Any]]:
+        """Rows of a split in the order of files and rows; nothing is read but what is listed."""
+        parts = [
+            pq.read_table(f"{self.folder}/{split}/{file['name']}")
+            for file in self.manifest["splits"][split]["files"]
+        ]
+        rows: list[dict[str, Any]] = pa.concat_tables(parts).to_pylist() if parts else []
+        return rows
+
+    def items(self) -> list[dict[str, Any]]:
+        """The item table, row n at place n."""
+        rows: list[dict[str, Any]] = pq.read_table(f"{self.folder}/items").to_pylist()
+        return rows
+
+    def row_of(self) -> dict[str, int]:
+        """Row of each item of the catalogue."""
+        return {row["key"]: row["item"] for row in self.items() if row["key"] is not None}
+
+    def digests(self, *parts: str) -> dict[str, str]:
+        """SHA-256 of every file in these folders, or of all files and the manifest."""
+        names = parts or ("",)
+        return {
+            str(path.relative_to(self.folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for name in names
+            for path in sorted(Path(self.folder, name).rglob("*"))
+            if path.suffix in (".parquet", ".json")
+        }

@@ -1,0 +1,188 @@
+"""Requests, labels and histories in plain loops, as their definitions read: what is held against
+the streams of `mfn.splits`. Slow, and independent of how those do it."""
+
+from __future__ import annotations
+
+import datetime
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from mfn.splits.windows import Windows
+
+Event = dict[str, Any]
+"""dt, event_id, time, user, type, item, and request, position, context where there are any."""
+Key = tuple[str, bool, str]
+UNKNOWN, PADDING = 2, 0
+SPLITS = ("pretraining", "pretraining_validation", "train", "test")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The settings that matter; lengths as in SplitSettings."""
+
+    windows: Windows
+    zone: str = "UTC"
+    attribution: datetime.timedelta = datetime.timedelta(minutes=30)
+    history: int = 5
+    candidates: int = 3
+    behaviours: tuple[str, ...] = ("click", "cart", "purchase")
+
+    def day(self, event: Event) -> datetime.date:
+        """The day of an event's time where the days are cut."""
+        time: datetime.datetime = event["time"]
+        return time.astimezone(ZoneInfo(self.zone)).date()
+
+    def midnight(self, day: datetime.date) -> datetime.datetime:
+        """When a day begins."""
+        return datetime.datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(self.zone))
+
+    @property
+    def last(self) -> datetime.date:
+        """The run date."""
+        return self.windows.test[1]
+
+    @property
+    def needed_from(self) -> datetime.datetime:
+        """Impressions and clicks before this belong to no request of the windows."""
+        return self.midnight(self.windows.pretraining[0]) - self.attribution
+
+
+def naive_rows(
+    events: Sequence[Event], row_of: Mapping[str, int], rules: Rules
+) -> tuple[list[dict[str, Any]], Counter[str]]:
+    """Rows with split, request_id, user_id, time, history, candidates, candidate_ids, labels and
+    the earliest impression's context; and the counts that `build_splits` makes."""
+    requests, counts = _requests(events, rules)
+    behaviours = defaultdict(list)
+    for event in sorted(events, key=lambda event: (event["time"], event["event_id"])):
+        in_windows = rules.windows.days[0] <= rules.day(event) <= rules.last
+        if event["type"] in rules.behaviours and event["dt"] <= rules.last and in_windows:
+            behaviours[event["user"]].append(event)
+    rows = []
+    for (user, named, request), (split, time, candidates, clicked) in requests.items():
+        own = (user, named, request)
+        history = [
+            row_of.get(one["item"], UNKNOWN)
+            for one in behaviours[user]
+            if one["time"] < time and (user, True, one.get("request")) != own
+        ][-rules.history :]
+        first = min(candidates, key=lambda one: (one["time"], _position(one), one["item"]))
+        for place in range(0, len(candidates), rules.candidates):
+            part = candidates[place : place + rules.candidates]
+            padding = [PADDING] * (rules.candidates - len(part))
+            items = [one["item"] for one in part]
+            rows.append(
+                {
+                    "split": split,
+                    "request_id": request,
+                    "user_id": user,
+                    "time": time,
+                    "history": history + [PADDING] * (rules.history - len(history)),
+                    "history_length": len(history),
+                    "candidates": [row_of.get(item, UNKNOWN) for item in items] + padding,
+                    "candidate_ids": items,
+                    "labels": [int(item in clicked) for item in items] + padding,
+                    "context": first.get("context") or {},
+                }
+            )
+            counts[f"{split}_rows"] += 1
+            counts[f"{split}_candidates"] += len(items)
+            counts[f"{split}_clicks"] += sum(item in clicked for item in items)
+            counts[f"{split}_empty_histories"] += not history
+            counts[f"{split}_unknown_candidates"] += sum(item not in row_of for item in items)
+        counts[f"{split}_requests"] += 1
+    users = {split: {row["user_id"] for row in rows if row["split"] == split} for split in SPLITS}
+    counts["test_users"] = len(users["test"])
+    counts["test_users_in_training"] = len(users["test"] & users["train"])
+    return rows, counts
+
+
+def _position(event: Event) -> float:
+    position = event.get("position")
+    return float("inf") if position is None else position
+
+
+def key_of(event: Event) -> Key | None:
+    """Whose request an event belongs to by what it says itself."""
+    if event.get("request"):
+        return event["user"], True, event["request"]
+    return (event["user"], False, event["event_id"]) if event["type"] == "impression" else None
+
+
+def _requests(events: Sequence[Event], rules: Rules) -> tuple[dict[Key, Any], Counter[str]]:
+    counts: Counter[str] = Counter()
+    impressions = [
+        event
+        for event in events
+        if event["type"] == "impression"
+        and event["dt"] <= rules.last
+        and event["time"] >= rules.needed_from
+        and rules.day(event) <= rules.last
+    ]
+    clicks_of = defaultdict(list)
+    for click in events:
+        if click["type"] == "click" and click["time"] >= rules.needed_from:
+            clicks_of[key_of(click) or nearest(click, impressions, rules)].append(click)
+    slates: dict[Key, list[Event]] = defaultdict(list)
+    for impression in impressions:
+        key = key_of(impression)
+        assert key
+        slates[key].append(impression)
+    start = rules.midnight(rules.last + datetime.timedelta(days=1))
+    later = [event["time"] for event in events if event["dt"] > rules.last]
+    complete = max([start - datetime.timedelta(microseconds=1), *later])
+    requests: dict[Key, Any] = {}
+    explained = set()
+    for key, slate in slates.items():
+        time = min(event["time"] for event in slate)
+        in_time = [event for event in slate if event["time"] <= time + rules.attribution]
+        of_item: dict[str, Event] = {}
+        for event in sorted(in_time, key=lambda event: (event["time"], _position(event))):
+            of_item.setdefault(event["item"], event)
+        clicked = set()
+        for click in clicks_of[key]:
+            shown = of_item.get(click["item"])
+            if shown and shown["time"] <= click["time"] <= shown["time"] + rules.attribution:
+                clicked.add(click["item"])
+                explained.add(click["event_id"])
+        split = _split(rules, {"time": time})
+        if split is None:
+            continue
+        if max(event["time"] for event in of_item.values()) + rules.attribution > complete:
+            counts["immature_requests"] += 1
+            continue
+        counts["repeated_impressions"] += len(in_time) - len(of_item)
+        counts["impressions_after_attribution"] += len(slate) - len(in_time)
+        candidates = sorted(of_item.values(), key=lambda event: (_position(event), event["item"]))
+        requests[key] = (split, time, candidates, clicked)
+    first = rules.windows.pretraining[0]
+    counts["clicks_without_impression"] = sum(
+        click["event_id"] not in explained and first <= rules.day(click) <= rules.last
+        for clicks in clicks_of.values()
+        for click in clicks
+    )
+    return requests, counts
+
+
+def nearest(click: Event, impressions: Sequence[Event], rules: Rules) -> Key | None:
+    """The request of the last impression that may have led to a click without request id."""
+    found = [
+        (impression["time"], key_of(impression))
+        for impression in impressions
+        if impression["user"] == click["user"]
+        and impression["item"] == click["item"]
+        and impression["time"] <= click["time"] <= impression["time"] + rules.attribution
+    ]
+    return max(found)[1] if found else None
+
+
+def _split(rules: Rules, event: Event) -> str | None:
+    day = rules.day(event)
+    for split in SPLITS:
+        first, last = getattr(rules.windows, split)
+        if first <= day <= last:
+            return split
+    return None

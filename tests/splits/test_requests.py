@@ -1,0 +1,362 @@
+"""Requests, slates and labels against plain loops, on drawn logs, without Spark."""
+
+from __future__ import annotations
+
+import datetime
+import random
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyspark.sql.pandas.types import to_arrow_schema
+
+from mfn.settings import WindowSettings
+from mfn.splits.history import LEFT_OUT, ToRows
+from mfn.splits.requests import (
+    CLICK,
+    EVENTS_BY_USER,
+    IMPRESSION,
+    OTHER,
+    SPLITS,
+    TALLIES,
+    RequestRules,
+    ToMoments,
+)
+from mfn.splits.windows import windows
+from tests.naive_requests import UNKNOWN, Event, Key, Rules, key_of, naive_rows, nearest
+
+LAST = datetime.date(2026, 3, 8)
+WINDOWS = windows(
+    LAST, WindowSettings(history_days=1, pretraining_days=2, training_days=2, test_days=1)
+)
+RULES = Rules(WINDOWS)
+ITEMS = {f"i{n}": n for n in range(3, 7)}  # and i9, which the catalogue lacks
+MICROSECOND = datetime.timedelta(microseconds=1)
+EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+
+
+def micros(time: datetime.datetime) -> int:
+    return (time - EPOCH) // MICROSECOND
+
+
+def at(day: int, minutes: float) -> datetime.datetime:
+    """Minutes after the beginning of a day of March 2026."""
+    start = datetime.datetime(2026, 3, day, tzinfo=datetime.UTC)
+    return start + datetime.timedelta(minutes=minutes)
+
+
+def event(
+    kind: str, time: datetime.datetime, item: str, request: str | None = None, **more: Any
+) -> Event:
+    """An event of user u, in the folder of its day."""
+    name = f"{kind}-{time:%d%H%M%S%f}-{item}-{request}"
+    common = {"dt": time.date(), "event_id": name, "user": "u", "time": time}
+    return {**common, "type": kind, "item": item, "request": request, **more}
+
+
+@st.composite
+def logs(draw: st.DrawFn) -> list[Event]:
+    """Events of a few users and request ids, crowded together around midnights.
+
+    Minutes are multiples of 10, so that attribution windows and days end exactly on events.
+    """
+    steps = st.tuples(st.integers(3, 9), st.sampled_from(range(-60, 70, 10)))
+    times = steps.map(lambda step: at(step[0], step[1]))
+    times = times.map(lambda time: min(time, at(9, 20)))
+    kinds = st.sampled_from(["impression"] * 4 + ["click"] * 3 + ["cart"])
+    drawn = draw(
+        st.lists(
+            st.tuples(
+                kinds,
+                times,
+                st.sampled_from([*ITEMS, "i9"]),
+                st.sampled_from(["r1", "r2", "r3", "r4", None]),
+                st.sampled_from(["u", "v"]),
+                st.sampled_from([None, 0, 1, 2]),
+            ),
+            max_size=40,
+        )
+    )
+    return [
+        {
+            **event(kind, time, item, request),
+            "event_id": f"e{number:03d}",
+            "user": user,
+            "position": position if kind == "impression" else None,
+        }
+        for number, (kind, time, item, request, user, position) in enumerate(drawn)
+    ]
+
+
+def streamed(
+    events: Sequence[Event], rules: Rules = RULES, batch_rows: int = 1000
+) -> tuple[list[dict[str, Any]], Counter[str]]:
+    """What the two streams make of the events, with Python in Spark's place around them."""
+    starts = tuple(micros(rules.midnight(getattr(rules.windows, split)[0])) for split in SPLITS)
+    end = micros(rules.midnight(rules.last + datetime.timedelta(days=1)))
+    later = [micros(one["time"]) for one in events if one["dt"] > rules.last]
+    attribution = rules.attribution // MICROSECOND
+    limits = RequestRules(
+        attribution, rules.candidates, (*starts, end), max([end - 1, *later]), context_fields=1
+    )
+    moments = table(
+        sorted(_as_stream(events, rules), key=lambda row: _nulls_first(row, _BY_REQUEST)),
+        to_arrow_schema(EVENTS_BY_USER),
+    ).to_batches(max_chunksize=batch_rows)
+    made = pa.Table.from_batches(ToMoments(limits, batch_rows)(moments)) if events else None
+    if made is None:
+        return [], Counter()
+    by_time = sorted(made.to_pylist(), key=lambda row: _nulls_first(row, _BY_TIME))
+    batches = table(by_time, made.schema).to_batches(max_chunksize=batch_rows)
+    rows = [
+        row for batch in ToRows(rules.history, 0, batch_rows)(batches) for row in batch.to_pylist()
+    ]
+    counts: Counter[str] = Counter()
+    for row in rows:
+        counts.update(dict(zip(TALLIES, row["tally"], strict=False)))
+        counts["test_users"] += row["test_user"] > 0
+        counts["test_users_in_training"] += row["test_user"] == 2
+    return [row for row in rows if row["split"] != LEFT_OUT], +counts
+
+
+_BY_REQUEST = (
+    "user_id", "request", "named", "item_id", "time", "kind", "position", "event_id",
+)  # fmt: skip
+_BY_TIME = ("user_id", "time", "kind", "event_id", "request_id", "slate")
+
+
+def table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    return pa.Table.from_pylist(rows, schema)
+
+
+def _nulls_first(row: dict[str, Any], names: Sequence[str]) -> list[Any]:
+    last = {"position": (1, 0)}
+    return [last.get(n, (-1, 0)) if row[n] is None else (0, row[n]) for n in names]
+
+
+def _as_stream(events: Sequence[Event], rules: Rules) -> list[dict[str, Any]]:
+    """EVENTS_BY_USER; clicks without request id are named as the oracle has it."""
+    impressions = [
+        one
+        for one in events
+        if one["type"] == "impression"
+        and one["dt"] <= rules.last
+        and one["time"] >= rules.needed_from
+    ]
+    rows = []
+    for one in events:
+        in_windows = rules.windows.days[0] <= rules.day(one) <= rules.last
+        behaviour = one["type"] != "impression" and one["dt"] <= rules.last and in_windows
+        labels = one["type"] == "click" and one["time"] >= rules.needed_from
+        if not (one in impressions or behaviour or labels):
+            continue
+        key: Key | None = key_of(one)
+        if key is None and labels:
+            key = nearest(one, impressions, rules)
+        rows.append(
+            {
+                "user_id": one["user"],
+                "time": micros(one["time"]),
+                "kind": {"impression": IMPRESSION, "click": CLICK}.get(one["type"], OTHER),
+                "behaviour": behaviour,
+                "named": bool(key and key[1]),
+                "request": key[2] if key else None,
+                "item_id": one["item"] if one["type"] in ("impression", "click") else None,
+                "item": ITEMS.get(one["item"], UNKNOWN),
+                "position": one.get("position"),
+                "event_id": one["event_id"],
+                "fields": [one.get("context", 1)],
+            }
+        )
+    return rows
+
+
+def comparable(rows: list[dict[str, Any]]) -> list[Any]:
+    """Rows of either side in one form and order."""
+    form = []
+    for row in rows:
+        split, time = row["split"], row.get("time", row.get("request_time"))
+        form.append(
+            (
+                SPLITS[split] if isinstance(split, int) else split,
+                row["request_id"],
+                row["user_id"],
+                time,
+                *(tuple(row[name]) for name in ("history", "candidates", "labels")),
+                row["history_length"],
+                tuple(row["candidate_ids"]),
+            )
+        )
+    return sorted(form)
+
+
+COUNTED = (*TALLIES, "test_users", "test_users_in_training")
+
+
+@settings(max_examples=300, deadline=None)
+@given(logs(), st.sampled_from([1, 3, 7, 1000]))
+def test_rows_and_counts_are_those_of_plain_loops_wherever_batches_end(
+    events: list[Event], batch_rows: int
+) -> None:
+    expected, counts = naive_rows(events, ITEMS, RULES)
+    rows, counted = streamed(events, batch_rows=batch_rows)
+    assert comparable(rows) == comparable(expected)
+    assert counted == +Counter({name: counts[name] for name in COUNTED})
+
+
+@settings(max_examples=150, deadline=None)
+@given(logs(), logs(), st.integers(4, 8), st.sampled_from(range(-60, 70, 10)))
+def test_nothing_after_a_moment_changes_what_was_settled_before_it(
+    events: list[Event], others: list[Event], day: int, minutes: int
+) -> None:
+    """Histories of requests up to t; slates whose window closed before t; labels likewise."""
+    moment = at(day, minutes)
+    before = [one for one in events if one["time"] <= moment]
+    changed = before + [
+        {**one, "event_id": f"x{one['event_id']}"} for one in others if one["time"] > moment
+    ]
+    # With an event at the very end no request is immature, which is about the data's end alone.
+    end = event("cart", at(9, 100), "i3", user="nobody")
+    sides = [{}, {}]
+    for side, log in zip(sides, ([*before, end], [*changed, end]), strict=True):
+        for row in streamed(log)[0]:
+            time, window = row["request_time"], RULES.attribution
+            if time <= moment:
+                key = (row["user_id"], row["request_id"], row["slate"])
+                slate = (row["candidate_ids"], row["candidates"])
+                settled = [row["history"], slate if time + window <= moment else None]
+                # A candidate may come as late as its request's window ends.
+                labels = row["labels"] if time + 2 * window <= moment else None
+                side[key, time] = [*settled, labels]
+    known = {key for key, settled in sides[0].items() if settled[1] is not None}
+    for key in known:
+        assert sides[1][key] == sides[0][key]
+    for (user, request, _), time in set(sides[0]) - known:
+        there = {key[:2]: settled[0] for (key, when), settled in sides[1].items() if when == time}
+        first = next(v[0] for (k, w), v in sides[0].items() if k[:2] == (user, request))
+        assert there[user, request] == first
+
+
+def test_the_property_above_can_fail() -> None:
+    """Its control: an event before the moment does change a history."""
+    shown = event("impression", at(6, 20), "i3", "r1")
+    (without,), (with_it,) = (
+        streamed(log)[0] for log in ([shown], [event("click", at(6, 10), "i4"), shown])
+    )
+    assert without["history"] == [0, 0, 0, 0, 0]
+    assert with_it["history"] == [4, 0, 0, 0, 0]
+
+
+def labels(*clicks: Event) -> list[int]:
+    """Labels of one request of the items i3 and i4 at 12:00, with these clicks."""
+    shown = [event("impression", at(6, 720), item, "r1") for item in ("i3", "i4")]
+    (row,) = streamed([*shown, *clicks])[0]
+    return row["labels"][: row["candidate_count"]]
+
+
+@pytest.mark.parametrize(
+    ("click", "expected"),
+    [
+        (event("click", at(6, 720), "i3", "r1"), [1, 0]),
+        (event("click", at(6, 750), "i3", "r1"), [1, 0]),
+        (event("click", at(6, 750) + MICROSECOND, "i3", "r1"), [0, 0]),
+        (event("click", at(6, 720) - MICROSECOND, "i3", "r1"), [0, 0]),
+        (event("click", at(6, 730), "i3", "r2"), [0, 0]),
+        (event("click", at(6, 730), "i3", "r1", user="v"), [0, 0]),
+        (event("click", at(6, 730), "i5", "r1"), [0, 0]),
+        (event("click", at(6, 730), "i4"), [0, 1]),
+        (event("cart", at(6, 730), "i3", "r1"), [0, 0]),
+        (event("purchase", at(6, 730), "i3", "r1"), [0, 0]),
+    ],
+)
+def test_only_a_click_in_time_on_a_shown_item_is_a_label(click: Event, expected: list[int]) -> None:
+    assert labels(click) == expected
+
+
+def test_several_clicks_are_one() -> None:
+    clicks = [event("click", at(6, 721 + n), "i3", "r1") for n in range(3)]
+    assert labels(*clicks) == [1, 0]
+
+
+def test_a_click_without_request_id_is_the_nearest_earlier_impressions() -> None:
+    early, late = (event("impression", at(6, m), "i3", f"r{m}") for m in (700, 710))
+    rows = streamed([early, late, event("click", at(6, 715), "i3")])[0]
+    assert {row["request_id"]: row["labels"] for row in rows} == {
+        "r700": [0, 0, 0],
+        "r710": [1, 0, 0],
+    }
+
+
+def test_a_click_after_midnight_counts_for_the_request_before_it() -> None:
+    shown = event("impression", at(7, 24 * 60 - 1), "i3", "r1")
+    rows = streamed([shown, event("click", at(8, 5), "i3", "r1")])[0]
+    assert [(SPLITS[row["split"]], row["labels"]) for row in rows] == [("train", [1, 0, 0])]
+
+
+def test_a_request_belongs_to_the_day_of_its_first_impression() -> None:
+    shown = [event("impression", at(8, minutes), f"i{3 + minutes}", "r1") for minutes in (0, 1)]
+    before = event("impression", at(8, 0) - MICROSECOND, "i5", "r1")
+    assert [SPLITS[row["split"]] for row in streamed(shown)[0]] == ["test"]
+    assert [SPLITS[row["split"]] for row in streamed([*shown, before])[0]] == ["train"]
+
+
+def test_a_slate_that_is_too_long_becomes_rows_of_one_request_in_order_of_position() -> None:
+    shown = [
+        event("impression", at(6, 1), item, "r1", position=position)
+        for item, position in zip(["i3", "i4", "i5", "i6", "i9"], [4, 3, 2, 1, None], strict=True)
+    ]
+    rows = sorted(streamed(shown)[0], key=lambda row: row["slate"])
+    assert [row["candidate_ids"] for row in rows] == [["i6", "i5", "i4"], ["i3", "i9"]]
+    assert [row["candidates"] for row in rows] == [[6, 5, 4], [3, UNKNOWN, 0]]
+    assert {row["request_id"] for row in rows} == {"r1"}
+
+
+def test_two_users_of_one_request_id_made_two_requests() -> None:
+    shown = [event("impression", at(6, 1), "i3", "r1", user=user) for user in ("u", "v")]
+    assert sorted(row["user_id"] for row in streamed(shown)[0]) == ["u", "v"]
+
+
+def test_an_impression_without_request_id_is_a_request_of_its_own() -> None:
+    """Even where an event's id is another request's."""
+    alone = event("impression", at(6, 1), "i3") | {"event_id": "r1"}
+    named = event("impression", at(6, 1), "i4", "r1")
+    rows = streamed([alone, named])[0]
+    assert sorted(row["candidate_ids"] for row in rows) == [["i3"], ["i4"]]
+    assert {row["request_id"] for row in rows} == {"r1"}
+
+
+@pytest.mark.parametrize(
+    ("minutes_before_end", "later", "immature"),
+    [(30, None, 1), (31, None, 0), (30, 0, 0), (10, 19, 1), (10, 20, 0)],
+)
+def test_a_request_whose_labels_are_not_known_yet_is_left_out_and_counted(
+    minutes_before_end: int, later: int | None, immature: int
+) -> None:
+    """`later` is the minute of the next day that the data reach."""
+    log = [event("impression", at(9, -minutes_before_end), "i3", "r1")]
+    if later is not None:
+        log.append(event("cart", at(9, later), "i3", user="v"))
+    rows, counts = streamed(log)
+    assert len(rows) == 1 - immature
+    assert counts["immature_requests"] == immature
+
+
+def test_the_context_is_that_of_the_earliest_impression() -> None:
+    shown = [
+        event("impression", at(6, 2), "i3", "r1", position=0, context=7),
+        event("impression", at(6, 1), "i4", "r1", position=5, context=8),
+    ]
+    (row,) = streamed(shown)[0]
+    assert row["context_fields"] == [8]
+
+
+def test_the_log_is_read_the_same_in_any_order() -> None:
+    log = [event("impression", at(6, 1), item, "r1") for item in ITEMS]
+    log += [event("click", at(5, n), f"i{3 + n % 4}") for n in range(20)]
+    expected = streamed(log)[0]
+    random.Random(1).shuffle(log)
+    assert streamed(log)[0] == expected
