@@ -84,13 +84,13 @@ def auc_by_model(day: Day, width: int) -> str | None:
 
 
 def auc_by_history(day: Day, width: int) -> str | None:
-    """A line a model over the buckets of history length; None without any AUC."""
+    """A line a model over the buckets of history length; None unless two have an AUC."""
     rows = [
         {"model": one.model, "bucket": one.slice_value, "auc": one.auc}
         for one in day.slices
         if one.slice == HISTORY_LENGTH and one.auc is not None
     ]
-    if not rows:
+    if len({row["bucket"] for row in rows}) < 2:
         return None
     aucs = [one.auc for one in day.slices if one.auc is not None]
     buckets = list(dict.fromkeys(one.slice_value for one in day.slices))

@@ -25,7 +25,7 @@ from pyspark.sql import functions as F
 
 SPARE = 8
 """Draws for each item that is asked for. On MovieLens-100k, where some users have rated half of
-what there is, 4 leave 74 of 396,340 places empty, and 8 none."""
+what there is, 4 leave some 70 of 396,340 places empty, and 8 leave 2."""
 
 
 def draw(chosen: DataFrame, each: int, seed: int) -> DataFrame:

@@ -26,8 +26,10 @@ from __future__ import annotations
 import contextlib
 import datetime
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, Observation, SparkSession, Window
 from pyspark.sql import functions as F
@@ -63,6 +65,9 @@ OutcomesOfDay = Mapping[str, int]
 _DATE_TIME = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d"
 _ZONE = r"(Z|[+-]\d\d(:?\d\d)?)$"
 _MILLISECONDS = r"^-?\d{1,14}$"
+_UNREADABLE_FILE = re.compile(
+    r"\[(FAILED_READ_FILE|CANNOT_READ_FILE_FOOTER|CANNOT_MERGE_SCHEMAS)[^\]]*\].*"
+)
 _EXAMPLE_LENGTH = 200
 
 
@@ -246,13 +251,15 @@ def _readable(folder: str) -> Iterator[None]:
     """Say of a file that Spark cannot read that the data are refused."""
     try:
         yield
-    except PySparkException as error:
-        text = str(error)
-        if not any(name in text for name in ("FAILED_READ_FILE", "CANNOT_READ_FILE_FOOTER")):
+    except (PySparkException, Py4JJavaError) as error:
+        # An error of a task reaches Python without its class: only the text tells.
+        found = _UNREADABLE_FILE.search(str(error))
+        if found is None:
             raise
         raise DataRefused(
-            f"{folder}: a file cannot be read to its end; it may be cut short or be of another "
-            f"kind than its name says. Deliver it again. Spark says: {text.splitlines()[0]}"
+            f"{folder}: a file cannot be read to its end; it may be cut short, be of another kind "
+            "than its name says, or have columns of other types than the files beside it. "
+            f"Deliver it again. Spark says: {found[0]}"
         ) from error
 
 

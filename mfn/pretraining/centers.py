@@ -18,15 +18,15 @@ from torch import Tensor
 
 from mfn import storage
 from mfn.job import Counts, DataRefused
+from mfn.models import artifact
 from mfn.models.embedding import FrozenEmbedding, FrozenItems, ItemEncoder, ItemTable, offsets_of
 from mfn.models.mfn import assignment
 from mfn.models.settings import MfnSettings
 from mfn.pretraining.embeddings import current_frozen
 from mfn.schema import PADDING
 from mfn.settings import CenterSettings, Settings
-from mfn.models import artifact
-from mfn.training.progress import Progress
 from mfn.splits.published import Splits
+from mfn.training.progress import Progress
 
 log = logging.getLogger("mfn")
 

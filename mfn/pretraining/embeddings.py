@@ -16,15 +16,15 @@ from torch import Tensor
 
 from mfn import storage
 from mfn.job import Counts, DataRefused
+from mfn.models import artifact
 from mfn.models.batch import ENTITY, Features
 from mfn.models.embedding import FrozenEmbedding, ItemTable, fields_of, masked_mean
 from mfn.models.ranker import Ranker
 from mfn.models.settings import BaseSettings
 from mfn.schema import FIRST_INDEX
 from mfn.settings import Settings
-from mfn.models import artifact
-from mfn.training.loop import Schedule, Trainer, total
 from mfn.splits.published import Splits
+from mfn.training.loop import Schedule, Trainer, total
 from mfn.training.workers import Workers, launch
 
 log = logging.getLogger("mfn")

@@ -20,11 +20,11 @@ from pyspark.sql.pandas.types import to_arrow_schema
 
 from mfn import storage, tables
 from mfn.job import Counts, DataRefused
+from mfn.models import artifact
 from mfn.models.batch import Batch
 from mfn.models.ranker import Ranker
 from mfn.schema import PREDICTIONS, REQUEST_ROWS
 from mfn.settings import Settings
-from mfn.models import artifact
 from mfn.splits.published import Splits
 
 

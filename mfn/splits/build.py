@@ -167,7 +167,7 @@ def _refuse_empty_windows(files: Mapping[str, writing.Files], dates: Windows) ->
         if not files[split]:
             first, last = getattr(dates, split)
             raise DataRefused(
-                f"{split}: expected requests whose labels are known from {first} to {last}, got "
+                f"{split}: expected requests from {first} to {last} whose labels are known, got "
                 "none; give logs of these days and validate them with jobs/validate_logs.py, or "
                 "choose another date or other windows"
             )

@@ -181,16 +181,19 @@ def fold(
     try:
         added = entries.count()
         if added:
-            _append(spark, root, entries, sum(sizes.values()), added)
+            append(spark, root, entries, sum(sizes.values()), added)
     finally:
         entries.unpersist()
     return added
 
 
-def _append(spark: SparkSession, root: str, entries: DataFrame, before: int, added: int) -> None:
+def append(spark: SparkSession, root: str, entries: DataFrame, before: int, added: int) -> None:
     """Append in one commit, unless the table no longer has the `before` entries it was read with.
 
     Delta skips a transaction version that it has seen, and refuses one that is being written.
+
+    Raises:
+        DataRefused: another run has appended in the meantime; nothing was.
     """
     if not before:
         tables.append(spark.createDataFrame([], VOCABULARIES.columns), root, VOCABULARIES)

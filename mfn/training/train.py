@@ -14,6 +14,7 @@ from pyspark.sql import SparkSession
 
 from mfn import __version__, storage
 from mfn.job import Counts, DataRefused
+from mfn.models import artifact
 from mfn.models.batch import Features
 from mfn.models.embedding import FrozenEmbedding
 from mfn.models.ranker import Ranker
@@ -21,9 +22,8 @@ from mfn.models.settings import MfnSettings, RankerSettings
 from mfn.pretraining.centers import read_centers
 from mfn.pretraining.embeddings import current_frozen
 from mfn.settings import Settings
-from mfn.models import artifact
-from mfn.training.loop import Account, Schedule, Trainer, parameter_count, total
 from mfn.splits.published import Splits
+from mfn.training.loop import Account, Schedule, Trainer, parameter_count, total
 from mfn.training.workers import Workers, launch
 
 log = logging.getLogger("mfn")

@@ -126,7 +126,7 @@ def test_running_again_leaves_the_same_and_another_seed_does_not(
 def test_the_logs_do_not_depend_on_the_number_of_tasks(
     spark: SparkSession, shop: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    days = _days(shop)[-2:]
+    days = [RUN_DATE]
     made = {
         "events": simulate.events,
         "items": simulate.items,
@@ -136,7 +136,7 @@ def test_the_logs_do_not_depend_on_the_number_of_tasks(
     for name, make in made.items():
         monkeypatch.undo()
         few = make(spark, shop.simulate, days)
-        monkeypatch.setattr(simulate, "TASK_ROWS", 3000 if name != "users" else 90)
+        monkeypatch.setattr(simulate, "TASK_ROWS", 5000 if name in ("events", "truth") else 200)
         many = make(spark, shop.simulate, days)
 
         assert many.rdd.getNumPartitions() > few.rdd.getNumPartitions()
@@ -163,7 +163,7 @@ def test_a_run_that_fails_leaves_the_days_of_the_run_before(
 def test_closest_interest_beats_the_average_and_in_the_control_it_does_not(
     spark: SparkSession, shop: Settings, tmp_path: Path
 ) -> None:
-    control = _simulate(spark, tmp_path, RUN_DATE, interest_match="additive")
+    control = _simulate(spark, tmp_path, RUN_DATE, interest_match="additive", days=4)
     joint, additive = probe(spark, shop), probe(spark, control)
 
     assert joint["closest"] > joint["average"] + 0.02

@@ -20,6 +20,7 @@ from mfn.splits.requests import (
     CLICK,
     EVENTS_BY_USER,
     IMPRESSION,
+    MOMENTS,
     OTHER,
     SPLITS,
     TALLIES,
@@ -107,9 +108,7 @@ def streamed(
         sorted(_as_stream(events, rules), key=lambda row: _nulls_first(row, _BY_REQUEST)),
         to_arrow_schema(EVENTS_BY_USER),
     ).to_batches(max_chunksize=batch_rows)
-    made = pa.Table.from_batches(ToMoments(limits, batch_rows)(moments)) if events else None
-    if made is None:
-        return [], Counter()
+    made = pa.Table.from_batches(ToMoments(limits, batch_rows)(moments), to_arrow_schema(MOMENTS))
     by_time = sorted(made.to_pylist(), key=lambda row: _nulls_first(row, _BY_TIME))
     batches = table(by_time, made.schema).to_batches(max_chunksize=batch_rows)
     rows = [
@@ -221,7 +220,7 @@ def test_nothing_after_a_moment_changes_what_was_settled_before_it(
     ]
     # With an event at the very end no request is immature, which is about the data's end alone.
     end = event("cart", at(9, 100), "i3", user="nobody")
-    sides = [{}, {}]
+    sides: list[dict[Any, list[Any]]] = [{}, {}]
     for side, log in zip(sides, ([*before, end], [*changed, end]), strict=True):
         for row in streamed(log)[0]:
             time, window = row["request_time"], RULES.attribution
@@ -255,7 +254,8 @@ def labels(*clicks: Event) -> list[int]:
     """Labels of one request of the items i3 and i4 at 12:00, with these clicks."""
     shown = [event("impression", at(6, 720), item, "r1") for item in ("i3", "i4")]
     (row,) = streamed([*shown, *clicks])[0]
-    return row["labels"][: row["candidate_count"]]
+    found: list[int] = row["labels"][: row["candidate_count"]]
+    return found
 
 
 @pytest.mark.parametrize(
