@@ -181,35 +181,41 @@ def fold(
     try:
         added = entries.count()
         if added:
-            append(spark, root, entries, sum(sizes.values()), added)
+            append(spark, root, entries, sum(sizes.values()))
     finally:
         entries.unpersist()
     return added
 
 
-def append(spark: SparkSession, root: str, entries: DataFrame, before: int, added: int) -> None:
+def append(spark: SparkSession, root: str, entries: DataFrame, before: int) -> None:
     """Append in one commit, unless the table no longer has the `before` entries it was read with.
 
     Delta skips a transaction version that it has seen, and refuses one that is being written.
 
     Raises:
-        DataRefused: another run has appended in the meantime; nothing was.
+        DataRefused: another run has appended other entries in the meantime; nothing was.
     """
     if not before:
         tables.append(spark.createDataFrame([], VOCABULARIES.columns), root, VOCABULARIES)
-    (
+    writer = (
         entries.write.format("delta")
         .option("txnAppId", VOCABULARIES.name)
         .option("txnVersion", before)
         .mode("append")
-        .save(tables.path_of(root, VOCABULARIES))
     )
-    after = tables.read(spark, root, VOCABULARIES, "build_splits").count()
-    if after != before + added:
-        raise DataRefused(
-            f"{tables.path_of(root, VOCABULARIES)}: expected {before + added} entries after adding "
-            f"{added}, got {after}; another run indexed at the same time: run this one again"
-        )
+    refused = DataRefused(
+        f"{tables.path_of(root, VOCABULARIES)}: another run indexed at the same time; "
+        "run this one again"
+    )
+    try:
+        writer.save(tables.path_of(root, VOCABULARIES))
+    except Exception as error:
+        if "DELTA_CONCURRENT_TRANSACTION" not in str(error):
+            raise
+        raise refused from error
+    table = tables.read(spark, root, VOCABULARIES, "build_splits")
+    if not entries.join(table, [*table.columns], how="left_anti").isEmpty():
+        raise refused
 
 
 def usable(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from pyspark.sql import DataFrame, SparkSession
@@ -137,24 +138,31 @@ def test_indices_with_a_gap_or_twice_are_refused(spark: SparkSession) -> None:
             fingerprints(of(*indices))
 
 
-def test_two_runs_that_index_at_the_same_time_do_not_both_append(
+def test_of_two_runs_that_index_at_the_same_time_one_is_refused(
     spark: SparkSession, make_settings: Callable[..., Settings]
 ) -> None:
-    """Both have seen the same table; the second has its keys refused, and the table stays whole."""
+    """Both have read the table with one entry; run again, the loser comes after the winner."""
     root = make_settings().root
     fold(spark, root, [(1, "item", "a")])
-    last = vocabulary.last_folded(spark, root)
-    other, mine = (spark.createDataFrame([entry], VOCABULARIES.columns) for entry in ENTRIES)
-    vocabulary.append(spark, root, other, before=1, added=1)
-    with pytest.raises(DataRefused, match=r"another run indexed at the same time"):
-        vocabulary.append(spark, root, mine, before=1, added=1)
-    assert [key for _, _, key, _ in stored(spark, root)] == ["a", "other"]
-    # Run again, it is appended after what the other run brought.
-    assert vocabulary.fold(spark, root, keys(spark, [(2, "item", "mine")]), last) == 1
-    assert stored(spark, root)[-1] == ("item", 5, "mine", 2)
+    day = datetime.date(2026, 3, 2)
+    frames = [spark.createDataFrame([("item", key, 4, day)], VOCABULARIES.columns) for key in "xy"]
 
+    def run(frame: DataFrame) -> str:
+        try:
+            vocabulary.append(spark, root, frame, before=1)
+        except DataRefused as error:
+            return "refused" if "another run indexed at the same time" in str(error) else "?"
+        return "done"
 
-ENTRIES = [("item", key, 4, datetime.date(2026, 3, 2)) for key in ("other", "mine")]
+    with ThreadPoolExecutor() as both:
+        assert sorted(both.map(run, frames)) == ["done", "refused"]
+    assert [index for _, index, _, _ in stored(spark, root)] == [3, 4]
+    # What is there already is no conflict, whoever wrote it.
+    assert sorted(run(frame) for frame in frames) == ["done", "refused"]
+    last = {"item": datetime.date(2026, 3, 1)}
+    rows = [(2, "item", "x"), (2, "item", "y")]
+    assert vocabulary.fold(spark, root, keys(spark, rows), last) == 1
+    assert [index for _, index, _, _ in stored(spark, root)] == [3, 4, 5]
 
 
 def test_empty_values_are_no_keys_and_entities_come_once(spark: SparkSession) -> None:

@@ -1,0 +1,245 @@
+"""One whole `build_splits`, with days that are cut in New York while the clocks change.
+
+A log of everything that is odd: late events, requests around midnight, clicks and impressions
+without request id, items that the catalogue lacks, profiles and contexts. It is built once in this
+process and once by the script, on a machine in another time zone.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from mfn import tables
+from mfn.schema import FIRST_INDEX, MISSING, UNKNOWN, VOCABULARIES
+from mfn.settings import Settings
+from mfn.splits.build import build_splits
+from mfn.splits.windows import windows
+from tests.conftest import RUN_DATE, SPARK
+from tests.logs_on_disk import DAY, Logs, Published
+from tests.naive_requests import SPLITS, Event, Rules, naive_rows
+
+ZONE = "America/New_York"
+CHOSEN: dict[str, Any] = {
+    "logs": {"day_time_zone": ZONE},
+    "windows": {
+        "history_days": 1,
+        "pretraining_days": 2,
+        "training_days": 2,
+        "test_days": 1,
+    },
+    "splits": {
+        "history_length": 5,
+        "candidates": 3,
+        "files": 3,
+        "user_fields": ["age"],
+        "context_fields": ["device"],
+    },
+    "train": {"num_workers": 2},
+}
+CATALOGUE = [f"i{n}" for n in range(8)]
+REPOSITORY = Path(__file__).parent.parent.parent
+
+
+def draw_log(rules: Rules) -> list[Event]:
+    """Events of the days of the windows and of the first minutes after them."""
+    draw = random.Random(3)
+    first, last = rules.windows.days[0], rules.last
+    events = []
+    for number in range(1500):
+        day = first + draw.randrange(7) * DAY
+        minutes = draw.choice([draw.randrange(0, 1440, 10), draw.randrange(-40, 50, 10)])
+        time = rules.midnight(day).astimezone(datetime.UTC) + datetime.timedelta(minutes=minutes)
+        end = rules.midnight(last + DAY) + datetime.timedelta(minutes=20)
+        if not rules.midnight(first) <= time <= end:
+            continue
+        kind = draw.choice(["impression"] * 5 + ["click"] * 3 + ["cart", "purchase"])
+        own = rules.day({"time": time})
+        user = f"u{draw.randrange(6)}"
+        device = draw.choice(["web", "app", None, "new on the last day" if own == last else "tv"])
+        events.append(
+            {
+                # Some come late, in the folder of the day after.
+                "dt": own + (draw.random() < 0.05) * DAY,
+                "event_id": f"e{number:04d}",
+                "time": time,
+                "user": user,
+                "type": kind,
+                "item": draw.choice([*CATALOGUE, "not in the catalogue"]),
+                "request": draw.choice([None, *(f"{own}-{n}" for n in range(4))]),
+                "position": draw.choice([None, 0, 1, 2]) if kind == "impression" else None,
+                "context": {} if device is None else {"device": device},
+            }
+        )
+    return events
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    root = str(tmp_path_factory.mktemp("one_day") / "here")
+    return Settings(root=root, date=RUN_DATE, spark=SPARK, **CHOSEN)
+
+
+@pytest.fixture(scope="module")
+def rules(settings: Settings) -> Rules:
+    return Rules(windows(settings.date, settings.windows), zone=ZONE)
+
+
+@pytest.fixture(scope="module")
+def events(rules: Rules) -> list[Event]:
+    return draw_log(rules)
+
+
+@pytest.fixture(scope="module")
+def counts(
+    spark: SparkSession, settings: Settings, rules: Rules, events: list[Event]
+) -> dict[str, Any]:
+    """What the job returned; a copy of the logs that it read lies in the folder `elsewhere`."""
+    logs = Logs(spark, settings)
+    logs.events(events)
+    logs.validated(rules.windows.days)
+    items = [{"item_id": item, "category": f"c{item}", "brand": "b"} for item in CATALOGUE]
+    logs.catalogue(rules.windows.days[0] - 3 * DAY, items[:5])
+    logs.catalogue(rules.last, items[3:])
+    logs.catalogue(rules.last + DAY, [{"item_id": "of tomorrow"}])
+    for day, ages in PROFILES.items():
+        users = [{"user_id": user, "profile": {"age": age}} for user, age in ages.items()]
+        logs.users(rules.last + day * DAY, users)
+    shutil.copytree(settings.root, f"{settings.root}/../elsewhere")
+    return dict(build_splits(spark, settings))
+
+
+# Days before the run date, and what is known of the users on each; u5 is never known.
+PROFILES = {
+    -9: {"u0": "not the newest that the windows begin with"},
+    -6: {"u0": "20", "u1": "30"},
+    -2: {"u0": "21", "u2": "", "u3": "30"},
+    0: {"u1": "31, which no earlier day has", "u4": "20"},
+    1: {"u5": "of tomorrow"},
+}
+
+
+def test_rows_and_counts_are_those_of_plain_loops(
+    settings: Settings, rules: Rules, events: list[Event], counts: dict[str, Any]
+) -> None:
+    splits = Published(settings)
+    row_of = splits.row_of()
+    assert sorted(row_of) == CATALOGUE
+    expected, counted = naive_rows(events, row_of, rules)
+
+    def form(split: str, row: dict[str, Any], time: datetime.datetime) -> Any:
+        lists = ("history", "candidates", "labels", "candidate_ids")
+        names = ("request_id", "user_id", "history_length")
+        return (split, time, *(row[n] for n in names), *(tuple(row[n]) for n in lists))
+
+    found = [
+        form(split, row, row["request_time"]) for split in SPLITS for row in splits.rows(split)
+    ]
+    assert sorted(found) == sorted(form(row["split"], row, row["time"]) for row in expected)
+    of_oracle = {name: count for name, count in counted.items() if name in counts}
+    assert {name: counts[name] for name in of_oracle} == of_oracle
+    # The log is not so tame that these would hold anyway.
+    for name in counted:
+        assert name in counts and counts[name] > 0, name
+    assert any(2 in row["history"] for row in expected)
+    assert sum(counts[f"{split}_rows"] for split in SPLITS) == counts["rows"]
+
+
+def test_the_manifest_says_what_is_there(settings: Settings, counts: dict[str, Any]) -> None:
+    manifest = Published(settings).manifest
+    assert manifest["windows"] == {
+        "history": ["2026-03-03", "2026-03-03"],
+        "pretraining": ["2026-03-04", "2026-03-04"],
+        "pretraining_validation": ["2026-03-05", "2026-03-05"],
+        "train": ["2026-03-06", "2026-03-07"],
+        "test": ["2026-03-08", "2026-03-08"],
+    }
+    assert manifest["item_fields"] == ["item_id", "category"]
+    assert manifest["constant_fields"] == ["shop", "brand", "price", "entity"]
+    assert (manifest["user_fields"], manifest["context_fields"]) == (["age"], ["device"])
+    assert [manifest[name] for name in ("history_length", "candidates", "entities")] == [5, 3, 8]
+    sizes = {name: one["size"] for name, one in manifest["vocabularies"].items()}
+    assert sizes == {
+        "item": FIRST_INDEX + 8,
+        "item_id": FIRST_INDEX + 9,  # the one that the catalogue lacks too
+        "category": FIRST_INDEX + 8,
+        "shop": FIRST_INDEX,
+        "brand": FIRST_INDEX + 1,
+        "price": FIRST_INDEX,
+        "entity": FIRST_INDEX,
+        "user.age": FIRST_INDEX + 3,
+        "context.device": FIRST_INDEX + 3,
+    }
+    for split, account in manifest["splits"].items():
+        assert account["requests"] == counts[f"{split}_requests"]
+        assert account["rows"] == sum(file["rows"] for file in account["files"])
+        assert 2 <= len(account["files"]) <= 3
+
+
+def test_profile_and_context_are_what_was_known_when_the_request_was_made(
+    spark: SparkSession,
+    settings: Settings,
+    rules: Rules,
+    events: list[Event],
+    counts: dict[str, Any],
+) -> None:
+    splits = Published(settings)
+    table = tables.read(spark, settings.root, VOCABULARIES, "build_splits").collect()
+    index = {(row["field"], row["key"]): row["index"] for row in table}
+    assert ("user.age", "not the newest that the windows begin with") not in index
+
+    def expected(field: str, key: str | None) -> int:
+        return index.get((field, key), UNKNOWN) if key else MISSING
+
+    seen: Counter[tuple[str, int]] = Counter()
+    contexts = {
+        (row["request_id"], row["user_id"], tuple(row["candidate_ids"])): row["context"]
+        for row in naive_rows(events, splits.row_of(), rules)[0]
+    }
+    for split in SPLITS:
+        for row in splits.rows(split):
+            day = rules.day({"time": row["request_time"]})
+            newest: dict[str, str] = {}
+            for place in sorted(PROFILES):
+                if place > -9 and rules.last + place * DAY <= day:
+                    newest |= PROFILES[place]
+            (age,), (device,) = row["user_fields"], row["context_fields"]
+            assert age == expected("user.age", newest.get(row["user_id"])), row
+            key = (row["request_id"], row["user_id"], tuple(row["candidate_ids"]))
+            assert device == expected("context.device", contexts[key].get("device")), row
+            seen[("age", age)] += 1
+            seen[("device", device)] += 1
+    for name in ("age", "device"):
+        assert {place for field, place in seen if field == name} == {1, 2, 3, 4, 5}
+
+
+def test_the_script_makes_the_same_files_on_a_machine_in_another_time_zone(
+    settings: Settings, counts: dict[str, Any], tmp_path: Path
+) -> None:
+    elsewhere = settings.model_copy(update={"root": str(Path(settings.root).parent / "elsewhere")})
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        json.dumps({**CHOSEN, "root": elsewhere.root, "spark": SPARK.model_dump(mode="json")})
+    )
+    arguments = ["--config", str(config), "--date", str(settings.date)]
+    done = subprocess.run(
+        [sys.executable, str(REPOSITORY / "jobs" / "build_splits.py"), *arguments],
+        env={**os.environ, "TZ": "Asia/Tokyo", "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert Published(elsewhere).digests() == Published(settings).digests()
+    assert f"rows={counts['rows']}" in done.stderr
