@@ -7,9 +7,9 @@ Arrow batches. Nothing of a user is held at once but one request and the last N 
 Vocabularies and item table have small shuffles of their own, of the catalogue's size.
 
 The run date's rows depend on nothing later than the attribution window of their last request; the
-folders of the days after it are opened for the clicks of that window alone. So an old day that is
-built again finds the rows that it found before; only requests of its last minutes, left out as
-immature while the next day was not there, come in once it is.
+folders of the days after it are opened for the clicks of that window alone, not for impressions or
+behaviours. So an old day that is built again finds the rows that it found before; only requests of
+its last minutes, left out as immature while the next day was not there, come in once it is.
 """
 
 from __future__ import annotations
@@ -230,7 +230,17 @@ def _rows(inputs: Inputs, entries: DataFrame) -> DataFrame:
         stream.by_user(rows, span, seen, partitions)
         .mapInArrow(ToMoments(rules), MOMENTS)
         .withColumn("hash", F.xxhash64("user_id"))
-        .sortWithinPartitions("hash", "user_id", "time", "kind", "event_id", "request_id", "slate")
+        .sortWithinPartitions(
+            # The last one only orders profiles of a user who is twice in one snapshot.
+            "hash",
+            "user_id",
+            "time",
+            "kind",
+            "event_id",
+            "request_id",
+            "slate",
+            "fields",
+        )  # fmt: skip
         .select(*MOMENTS.names)
         .mapInArrow(ToRows(chosen.history_length, len(chosen.user_fields)), COUNTED_ROWS)
     )
