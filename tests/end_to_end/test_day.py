@@ -23,7 +23,7 @@ SMALL = """
 date: 2026-03-08
 spark: {master: "local[2]", driver_memory: 2g, shuffle_partitions: 2}
 logs: {made_by: simulate_logs}
-simulate: {users: 200, items: 300, requests_per_day: 250}
+simulate: {users: 200, items: 300, requests_per_day: 250, browsing_per_day: 1000}
 splits: {user_fields: [age], context_fields: [device], history_length: 20, files: 4}
 embeddings: {dimension: 8, epochs: 1, threads: 1}
 centers: {steps: 5}
