@@ -96,11 +96,21 @@ class Published:
         return {row["key"]: row["item"] for row in self.items() if row["key"] is not None}
 
     def digests(self, *parts: str) -> dict[str, str]:
-        """SHA-256 of every file in these folders, or of all files and the manifest."""
-        names = parts or ("",)
+        """SHA-256 of every file in these folders, or of all files and the manifest.
+
+        Of Parquet without the footer, in which the order of a column's encodings is the JVM's.
+        """
         return {
-            str(path.relative_to(self.folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for name in names
+            str(path.relative_to(self.folder)): hashlib.sha256(data_of(path)).hexdigest()
+            for name in parts or ("",)
             for path in sorted(Path(self.folder, name).rglob("*"))
             if path.suffix in (".parquet", ".json")
         }
+
+
+def data_of(path: Path) -> bytes:
+    """A file's content; of Parquet without the footer."""
+    content = path.read_bytes()
+    if path.suffix != ".parquet":
+        return content
+    return content[: -8 - int.from_bytes(content[-8:-4], "little")]

@@ -221,7 +221,11 @@ def test_a_step_that_fails_shows_its_output_and_a_good_one_does_not(
 
 def test_make_help_lists_every_target() -> None:
     done = subprocess.run(
-        ["make", "help"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+        ["make", "--no-print-directory", "help"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     targets = [line.split()[1] for line in done.stdout.splitlines()]
     phony = next(

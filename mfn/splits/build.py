@@ -231,7 +231,7 @@ def _rows(inputs: Inputs, entries: DataFrame) -> DataFrame:
         .mapInArrow(ToMoments(rules), MOMENTS)
         .withColumn("hash", F.xxhash64("user_id"))
         .sortWithinPartitions(
-            # The last one only orders profiles of a user who is twice in one snapshot.
+            # Fields only orders profiles of a user who is twice in one snapshot.
             "hash",
             "user_id",
             "time",
@@ -240,7 +240,7 @@ def _rows(inputs: Inputs, entries: DataFrame) -> DataFrame:
             "request_id",
             "slate",
             "fields",
-        )  # fmt: skip
+        )
         .select(*MOMENTS.names)
         .mapInArrow(ToRows(chosen.history_length, len(chosen.user_fields)), COUNTED_ROWS)
     )

@@ -1,13 +1,16 @@
 """Request rows as files of one row group, shuffled once, and counted on the way.
 
 A row's file and its place there follow from a hash of what identifies it, so that the same rows
-make the same files whatever Spark's partitions were. One shuffle, by split and file.
+make the same files whatever Spark's partitions were: the same to the byte within one JVM; between
+two, Parquet may list a column's encodings in another order in the footer, and nothing else differs.
+One shuffle, by split and file.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import fsspec
 import pyarrow.parquet as pq
@@ -113,7 +116,23 @@ def _order(seed: int) -> Column:
 
 def _write(placed: DataFrame, folder: str, *by: str) -> None:
     writer = placed.write.partitionBy(*by).option("parquet.block.size", _ONE_ROW_GROUP)
-    writer.parquet(folder)
+    with _times_in_utc(placed.sparkSession):
+        writer.parquet(folder)
+
+
+@contextlib.contextmanager
+def _times_in_utc(spark: SparkSession) -> Iterator[None]:
+    """Write times as microseconds in UTC; Spark's default is a form that names no zone.
+
+    There is no option of the writer for it, only one of the session.
+    """
+    name = "spark.sql.parquet.outputTimestampType"
+    before = spark.conf.get(name)
+    spark.conf.set(name, "TIMESTAMP_MICROS")
+    try:
+        yield
+    finally:
+        spark.conf.set(name, before or "INT96")
 
 
 def _collect_files(written: str, folder: str) -> Files:

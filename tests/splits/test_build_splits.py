@@ -23,6 +23,7 @@ from mfn.settings import Settings, WindowSettings
 from mfn.splits.build import build_splits
 from mfn.splits.published import Splits
 from mfn.splits.windows import windows
+from tests.logs_on_disk import data_of
 
 UTC = datetime.UTC
 D = datetime.date(2026, 3, 8)
@@ -235,7 +236,7 @@ def files_of(settings: Settings, *kinds: str) -> dict[str, str]:
     """A hash of each file of these folders of the published splits."""
     folder = Path(Splits.published(settings).folder)
     return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        str(path.relative_to(folder)): hashlib.sha256(data_of(path)).hexdigest()
         for kind in kinds
         for path in sorted(folder.glob(f"{kind}/*.parquet"))
     }

@@ -56,32 +56,43 @@ def draw_log(rules: Rules) -> list[Event]:
     """Events of the days of the windows and of the first minutes after them."""
     draw = random.Random(3)
     first, last = rules.windows.days[0], rules.last
-    events = []
-    for number in range(1500):
-        day = first + draw.randrange(7) * DAY
-        minutes = draw.choice([draw.randrange(0, 1440, 10), draw.randrange(-40, 50, 10)])
-        time = rules.midnight(day).astimezone(datetime.UTC) + datetime.timedelta(minutes=minutes)
-        end = rules.midnight(last + DAY) + datetime.timedelta(minutes=20)
-        if not rules.midnight(first) <= time <= end:
-            continue
-        kind = draw.choice(["impression"] * 5 + ["click"] * 3 + ["cart", "purchase"])
+    end = rules.midnight(last + DAY) + datetime.timedelta(minutes=20)
+    events: list[Event] = []
+
+    def add(kind: str, time: datetime.datetime, user: str, item: str, request: str | None) -> None:
         own = rules.day({"time": time})
-        user = f"u{draw.randrange(6)}"
+        if not rules.midnight(first) <= time <= end:
+            return
         device = draw.choice(["web", "app", None, "new on the last day" if own == last else "tv"])
         events.append(
             {
                 # Some come late, in the folder of the day after.
                 "dt": own + (draw.random() < 0.05) * DAY,
-                "event_id": f"e{number:04d}",
+                "event_id": f"e{len(events):04d}",
                 "time": time,
                 "user": user,
                 "type": kind,
-                "item": draw.choice([*CATALOGUE, "not in the catalogue"]),
-                "request": draw.choice([None, *(f"{own}-{n}" for n in range(4))]),
+                "item": item,
+                "request": request,
                 "position": draw.choice([None, 0, 1, 2]) if kind == "impression" else None,
                 "context": {} if device is None else {"device": device},
             }
         )
+
+    for number in range(900):
+        day = first + draw.randrange(7) * DAY
+        minutes = draw.choice([draw.randrange(0, 1440, 10), draw.randrange(-40, 50, 10)])
+        time = rules.midnight(day).astimezone(datetime.UTC) + datetime.timedelta(minutes=minutes)
+        user = f"seldom here {number}" if draw.random() < 0.1 else f"u{draw.randrange(6)}"
+        item = draw.choice([*CATALOGUE, "not in the catalogue"])
+        request = draw.choice([None, *(f"{day}-{n}" for n in range(4))])
+        if draw.random() < 0.2:
+            add(draw.choice(["click", "cart", "purchase"]), time, user, item, request)
+            continue
+        add("impression", time, user, item, request)
+        while draw.random() < 0.3:
+            after = datetime.timedelta(minutes=draw.randrange(0, 50, 10))
+            add("click", time + after, user, item, draw.choice([request, None]))
     return events
 
 
