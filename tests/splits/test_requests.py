@@ -313,6 +313,25 @@ def test_a_slate_that_is_too_long_becomes_rows_of_one_request_in_order_of_positi
     assert [row["candidate_ids"] for row in rows] == [["i6", "i5", "i4"], ["i3", "i9"]]
     assert [row["candidates"] for row in rows] == [[6, 5, 4], [3, UNKNOWN, 0]]
     assert {row["request_id"] for row in rows} == {"r1"}
+    assert [row["slate"] for row in rows] == [0, 1]
+
+
+def test_a_slate_ends_with_the_attribution_window_of_its_first_impression() -> None:
+    late = {minutes: event("impression", at(6, minutes), "i4", "r1") for minutes in (30, 31)}
+    for minutes, expected in ((30, ["i3", "i4"]), (31, ["i3"])):
+        rows, counts = streamed([event("impression", at(6, 0), "i3", "r1"), late[minutes]])
+        assert [row["candidate_ids"] for row in rows] == [expected]
+        assert counts["impressions_after_attribution"] == 2 - len(expected)
+
+
+def test_a_request_is_mature_when_its_last_candidate_is() -> None:
+    shown = [event("impression", at(9, -minutes), "i3", "r1") for minutes in (40, 35)]
+    assert len(streamed(shown)[0]) == 1
+    shown = [
+        event("impression", at(9, -40), "i3", "r1"),
+        event("impression", at(9, -20), "i4", "r1"),
+    ]
+    assert streamed(shown) == ([], {"immature_requests": 1})
 
 
 def test_two_users_of_one_request_id_made_two_requests() -> None:
