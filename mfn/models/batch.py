@@ -6,7 +6,7 @@ P profile fields, S context fields.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -79,6 +79,19 @@ class Batch:
     labels_BM: Tensor
     user_fields_BP: Tensor
     context_fields_BS: Tensor
+
+    @classmethod
+    def of_columns(cls, tensor: Callable[[str], Tensor]) -> Batch:
+        """From what `tensor` gives for each of these columns of the request rows."""
+        return cls(
+            history_BN=tensor("history"),
+            history_length_B=tensor("history_length"),
+            candidates_BM=tensor("candidates"),
+            candidate_count_B=tensor("candidate_count"),
+            labels_BM=tensor("labels"),
+            user_fields_BP=tensor("user_fields"),
+            context_fields_BS=tensor("context_fields"),
+        )
 
     @property
     def history_mask_BN(self) -> Tensor:

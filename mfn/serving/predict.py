@@ -124,15 +124,7 @@ def batch_of(rows: pa.RecordBatch) -> Batch:
             return torch.from_numpy(flat.reshape(rows.num_rows, -1).astype(np.int64))
         return torch.from_numpy(column.to_numpy(zero_copy_only=False).astype(np.int64))
 
-    return Batch(
-        history_BN=tensor("history"),
-        history_length_B=tensor("history_length"),
-        candidates_BM=tensor("candidates"),
-        candidate_count_B=tensor("candidate_count"),
-        labels_BM=tensor("labels"),
-        user_fields_BP=tensor("user_fields"),
-        context_fields_BS=tensor("context_fields"),
-    )
+    return Batch.of_columns(tensor)
 
 
 @torch.no_grad()

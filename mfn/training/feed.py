@@ -102,12 +102,4 @@ def _batch(columns: Any) -> Batch:
             return torch.zeros(rows, 0, dtype=torch.long)
         return torch.from_numpy(np.asarray(getattr(columns, name)).astype(np.int64, copy=True))
 
-    return Batch(
-        history_BN=tensor("history"),
-        history_length_B=tensor("history_length"),
-        candidates_BM=tensor("candidates"),
-        candidate_count_B=tensor("candidate_count"),
-        labels_BM=tensor("labels"),
-        user_fields_BP=tensor("user_fields"),
-        context_fields_BS=tensor("context_fields"),
-    )
+    return Batch.of_columns(tensor)
