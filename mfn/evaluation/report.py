@@ -56,6 +56,7 @@ def report(spark: SparkSession, settings: Settings) -> Counts:
     path = report_path(settings)
     write_whole(path, page)
     return {
+        "rows": len(day.results) + len(day.slices) + len(day.past) + len(day.outcomes),
         "models": len(day.models),
         "days": len({one.run_date for one in day.past}),
         "bytes": len(page.encode()),

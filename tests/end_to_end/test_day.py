@@ -108,7 +108,10 @@ def test_every_step_says_how_fast_it_was(
     day: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
     told = day[1].stderr
-    for job in ("simulate_logs", "validate_logs", "build_splits", "train", "predict", "evaluate"):
+    for job in (
+        "simulate_logs", "validate_logs", "build_splits", "pretrain_embeddings", "train_centers",
+        "train", "predict", "evaluate", "report",
+    ):  # fmt: skip
         line = next(one for one in told.splitlines() if f" {job} 2026-03-08: done" in one)
         assert "rows_per_second=" in line, line
     train = next(one for one in told.splitlines() if " train 2026-03-08: done" in one)
