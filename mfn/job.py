@@ -87,8 +87,6 @@ def main(job: Job) -> None:
     session = sessions.start(settings, name)
     try:
         run(name, job, session, settings)
-    except BadSettings as error:
-        sys.exit(refuse(name, error, BAD_SETTINGS))
     except (DataRefused, NotPublished) as error:
         sys.exit(refuse(name, error, DATA_REFUSED))
     finally:

@@ -311,6 +311,25 @@ class Settings(Strict):
             )
         return self
 
+    @property
+    def splits_folder(self) -> str:
+        """Where the splits of the run date are published."""
+        return f"{self.root}/splits/{self.date}"
+
+    @property
+    def embeddings_folder(self) -> str:
+        """Where the frozen embedding of the run date is published."""
+        return f"{self.root}/embeddings/{self.date}"
+
+    @property
+    def centers_folder(self) -> str:
+        """Where the interest centers of the run date are published."""
+        return f"{self.root}/centers/{self.date}"
+
+    def model_folder(self, name: str) -> str:
+        """Where a model of the run date is published."""
+        return f"{self.root}/models/{self.date}/{name}"
+
     def logs_folder(self, kind: Literal["events", "items", "users", "truth"]) -> str:
         """Folder of one kind of raw logs, which holds a folder dt=YYYY-MM-DD a day."""
         return getattr(self.logs, kind) or f"{self.root}/raw/{kind}"

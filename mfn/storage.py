@@ -19,6 +19,7 @@ import fsspec
 
 POINTER = "CURRENT"
 MANIFEST = "manifest.json"
+MODEL = "model.json"
 ABANDONED_AFTER = datetime.timedelta(days=7)
 """A version begun so long ago that is not published belongs to a process that died."""
 _BEGUN = "%Y%m%dT%H%M%S"

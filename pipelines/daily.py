@@ -41,8 +41,6 @@ def main(arguments: list[str]) -> int:
         run_day(session, settings, seconds)
         _print_seconds(console, settings, seconds)
         print_summary(summary(session, settings), console, report_path(settings))
-    except BadSettings as error:
-        return job.refuse(list(seconds)[-1], error, job.BAD_SETTINGS)
     except (job.DataRefused, NotPublished) as error:
         _print_seconds(console, settings, seconds)
         return job.refuse(list(seconds)[-1], error, job.DATA_REFUSED)

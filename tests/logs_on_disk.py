@@ -101,14 +101,14 @@ class Published:
         Of Parquet without the footer, in which the order of a column's encodings is the JVM's.
         """
         return {
-            str(path.relative_to(self.folder)): hashlib.sha256(data_of(path)).hexdigest()
+            str(path.relative_to(self.folder)): hashlib.sha256(_data(path)).hexdigest()
             for name in parts or ("",)
             for path in sorted(Path(self.folder, name).rglob("*"))
             if path.suffix in (".parquet", ".json")
         }
 
 
-def data_of(path: Path) -> bytes:
+def _data(path: Path) -> bytes:
     """A file's content; of Parquet without the footer."""
     content = path.read_bytes()
     if path.suffix != ".parquet":

@@ -100,6 +100,13 @@ def naive_rows(
     return rows, counts
 
 
+def comparable(split: str, row: Mapping[str, Any], time: datetime.datetime) -> tuple[Any, ...]:
+    """A row of the oracle, or one that was built, in a form in which the two can be compared."""
+    lists = ("history", "candidates", "labels", "candidate_ids")
+    names = ("request_id", "user_id", "history_length")
+    return (split, time, *(row[name] for name in names), *(tuple(row[name]) for name in lists))
+
+
 def _position(event: Event) -> float:
     position = event.get("position")
     return float("inf") if position is None else position

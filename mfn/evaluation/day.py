@@ -137,7 +137,7 @@ def read_day(spark: SparkSession, settings: Settings) -> Day:
         (one for one in metrics if one.slice != ALL),
         key=lambda m: (order[m.model], m.slice, _first_number(m.slice_value), m.slice_value),
     )
-    splits = storage.current(f"{settings.root}/splits/{date}", "build_splits")
+    splits = storage.current(settings.splits_folder, "build_splits")
     return Day(
         date=date,
         base_model=settings.evaluate.base_model,
@@ -154,8 +154,8 @@ def read_day(spark: SparkSession, settings: Settings) -> Day:
 def read_training(settings: Settings, model: str) -> Training:
     """What training a model of the run date cost, as far as its model.json says so."""
     try:
-        folder = storage.current(f"{settings.root}/models/{settings.date}/{model}", "train")
-        described = storage.read_json(f"{folder}/model.json")
+        folder = storage.current(settings.model_folder(model), "train")
+        described = storage.read_json(f"{folder}/{storage.MODEL}")
     except FileNotFoundError:
         return Training()
     train = described.get("train") or {}

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
+from typing import Literal
 
 import fsspec
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -230,20 +231,35 @@ def _as_map(field: StructField | None) -> tuple[Column, Column]:
     return F.lit(None).cast(STRING_MAP), column.isNotNull()
 
 
-def write_days(rows: DataFrame, folder: str, days: Sequence[datetime.date]) -> None:
-    """Write rows into the folders of their days, gzipped JSON lines, replacing what is there.
+Form = Literal["json", "text", "parquet"]
+_WRITTEN: dict[Form, tuple[str, str]] = {
+    "json": ("gzip", ".json.gz"),
+    "text": ("gzip", ".json.gz"),
+    "parquet": ("snappy", PARQUET),
+}
+"""By form the compression, and how the files' names end."""
+
+
+def write_days(
+    rows: DataFrame, folder: str, days: Sequence[datetime.date], form: Form = "json"
+) -> None:
+    """Write rows into the folders of their days, replacing what is there.
 
     rows: any columns and `dt`, which names the folder and does not enter the lines. They keep
     their order if all of a day's are in one partition. A day of `days` without rows gets a folder
     that holds nothing but _SUCCESS.
+    form: JSON lines made of the columns; lines given as text, which may be no JSON at all; or
+    Parquet.
 
     Rows are written beside their place and moved there when all of them are written. Each day is
     marked as finished last, and unmarked first.
     """
     files, path = fsspec.url_to_fs(folder)
     staged = f".staged-{uuid.uuid4().hex[:12]}"
+    compression, ending = _WRITTEN[form]
     try:
-        rows.write.partitionBy(DAY).option("compression", "gzip").json(f"{folder}/{staged}")
+        writer = rows.write.partitionBy(DAY).option("compression", compression)
+        writer.format(form).save(f"{folder}/{staged}")
         for day in days:
             inner = f"{DAY}={day}"
             made, kept = f"{path}/{staged}/{inner}", f"{path}/{inner}"
@@ -252,9 +268,9 @@ def write_days(rows: DataFrame, folder: str, days: Sequence[datetime.date]) -> N
                     files.rm(old, recursive=True)
             files.makedirs(kept)
             written = sorted(files.ls(made, detail=False)) if files.exists(made) else []
-            data = [name for name in written if name.endswith(JSON_LINES)]
+            data = [name for name in written if name.rpartition("/")[2].startswith("part-")]
             for place, name in enumerate(data):
-                files.mv(name, f"{kept}/part-{place:05d}.json.gz")
+                files.mv(name, f"{kept}/part-{place:05d}{ending}")
             files.touch(f"{kept}/{SUCCESS}")
     finally:
         if files.exists(f"{path}/{staged}"):

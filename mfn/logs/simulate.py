@@ -21,13 +21,11 @@ from __future__ import annotations
 
 import datetime
 import logging
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -39,7 +37,7 @@ from pyspark.sql.types import IntegerType, LongType, StructField, StructType
 from mfn import schema
 from mfn.job import Counts
 from mfn.logs import shop, traffic
-from mfn.logs.raw import DAY, SUCCESS
+from mfn.logs.raw import DAY, write_days
 from mfn.settings import Settings, SimulateSettings
 
 TASK_ROWS = 250_000
@@ -299,33 +297,12 @@ def _event_line() -> Column:
 # Writing.
 
 
-def _write(rows: DataFrame, folder: str, days: Days, how: Literal["text", "parquet"]) -> int:
+def _write(rows: DataFrame, folder: str, days: Days, form: Literal["text", "parquet"]) -> int:
     """Replace the days' folders under `folder` by `rows`; return how many rows there are.
 
-    As `mfn.logs.raw.write_days`, but for rows that are lines already, or Parquet: Spark's JSON
-    writer cannot write a line that is cut off. They are written beside their places and moved
-    there when all of them are written.
+    Events are written as text: Spark's JSON writer cannot write a line that is cut off.
     """
-    files, path = fsspec.url_to_fs(folder)
-    staged = f".staged-{uuid.uuid4().hex[:12]}"
-    compression, ending = ("gzip", ".json.gz") if how == "text" else ("snappy", ".parquet")
     counted = Observation()
-    try:
-        writer = rows.observe(counted, F.count("*").alias("rows")).write.partitionBy(DAY)
-        writer.format(how).option("compression", compression).save(f"{folder}/{staged}")
-        for day in days:
-            made, kept = f"{path}/{staged}/{DAY}={day}", f"{path}/{DAY}={day}"
-            for old in (f"{kept}/{SUCCESS}", kept):
-                if files.exists(old):
-                    files.rm(old, recursive=True)
-            files.makedirs(kept)
-            written = sorted(files.ls(made, detail=False))
-            data = [name for name in written if name.rpartition("/")[2].startswith("part-")]
-            for place, name in enumerate(data):
-                files.mv(name, f"{kept}/part-{place:05d}{ending}")
-            files.touch(f"{kept}/{SUCCESS}")
-    finally:
-        if files.exists(f"{path}/{staged}"):
-            files.rm(f"{path}/{staged}", recursive=True)
+    write_days(rows.observe(counted, F.count("*").alias("rows")), folder, days, form)
     log.info("simulate_logs: %s from %s to %s is written", folder, days[0], days[-1])
     return int(counted.get["rows"])

@@ -16,10 +16,8 @@ from mfn.models.batch import Features
 from mfn.models.embedding import FrozenEmbedding
 from mfn.models.ranker import Ranker
 from mfn.models.settings import ModelSettings
-from mfn.settings import Settings
 
 TENSORS = "tensors.safetensors"
-MODEL = "model.json"
 
 
 class WrongArtifact(DataRefused):
@@ -55,21 +53,6 @@ def check_vocabularies(
             )
 
 
-def embeddings_folder(settings: Settings) -> str:
-    """Where the frozen embedding of a run date is published."""
-    return f"{settings.root}/embeddings/{settings.date}"
-
-
-def centers_folder(settings: Settings) -> str:
-    """Where the interest centers of a run date are published."""
-    return f"{settings.root}/centers/{settings.date}"
-
-
-def model_folder(settings: Settings, name: str) -> str:
-    """Where a model of a run date is published."""
-    return f"{settings.root}/models/{settings.date}/{name}"
-
-
 def write_frozen(folder: str, frozen: FrozenEmbedding) -> None:
     """Write E."""
     tensors = {}
@@ -90,7 +73,7 @@ def read_frozen(folder: str) -> FrozenEmbedding:
 def write_model(folder: str, model: Ranker, description: Mapping[str, Any]) -> None:
     """Write a model: its tensors, and its description with what is needed to make it again."""
     write_tensors(folder, model.state_dict())
-    storage.write_json(f"{folder}/{MODEL}", description)
+    storage.write_json(f"{folder}/{storage.MODEL}", description)
 
 
 def read_model(
@@ -101,7 +84,7 @@ def read_model(
     Raises:
         WrongArtifact: its vocabularies are not those that the item table was made with.
     """
-    description = storage.read_json(f"{folder}/{MODEL}")
+    description = storage.read_json(f"{folder}/{storage.MODEL}")
     check_vocabularies(description["schema"]["vocabularies"], vocabularies, folder)
     settings = TypeAdapter(ModelSettings).validate_python(description["settings"])
     model = Ranker(

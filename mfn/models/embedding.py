@@ -99,14 +99,12 @@ class ItemTable(nn.Module):
     def __len__(self) -> int:
         return int(self.ids_IF.shape[0])
 
-    def vectors(
-        self, levels: Sequence[Level], ids_UFD: Tensor, entities_UXD: Tensor, real_UX: Tensor
-    ) -> dict[str, Tensor]:
+    def vectors(self, ids_UFD: Tensor, entities_UXD: Tensor, real_UX: Tensor) -> dict[str, Tensor]:
         """Each field's part of the items' vectors, [U, D]; `entity` is the mean of its entities."""
         parts = {name: ids_UFD[:, place] for place, name in enumerate(self.id_fields)}
         if entities_UXD.shape[1] > 0:
             parts[ENTITY] = masked_mean(entities_UXD, real_UX)
-        return {name: parts[name] for level in levels for name in level.fields}
+        return parts
 
 
 def masked_mean(values_UXD: Tensor, real_UX: Tensor) -> Tensor:
@@ -198,7 +196,7 @@ class ItemEncoder(nn.Module):
         self, ids_UFD: Tensor, entities_UXD: Tensor, real_UX: Tensor
     ) -> dict[str, Tensor]:
         """Vectors [U, d] by level, from embeddings that have been looked up."""
-        parts = self.items.vectors(self.levels, ids_UFD, entities_UXD, real_UX)
+        parts = self.items.vectors(ids_UFD, entities_UXD, real_UX)
         return {
             level.name: torch.cat([parts[name] for name in level.fields], dim=1)
             for level in self.levels
@@ -211,7 +209,6 @@ class ItemEncoder(nn.Module):
             raise ValueError("this model has no frozen embedding")
         ids_UF, entities_UX, real_UX = self.rows(items_U)
         parts = self.items.vectors(
-            self.levels,
             functional.embedding(ids_UF, self.frozen.weight_VD),
             functional.embedding(entities_UX, self.frozen.weight_VD),
             real_UX,

@@ -90,7 +90,7 @@ def train_centers(spark: SparkSession, settings: Settings) -> Counts:
             tensors[name] = learn(sample, interests, settings.centers, name)
             account[name] = describe(tensors[name], sample, settings.centers.marginal)
             log.info("centers %s: %s", name, account[name])
-    with storage.publish(artifact.centers_folder(settings)) as folder:
+    with storage.publish(settings.centers_folder) as folder:
         artifact.write_tensors(folder, tensors)
         storage.write_json(
             f"{folder}/{storage.MANIFEST}",
@@ -125,7 +125,7 @@ def read_centers(settings: Settings, splits: Splits, interests: int) -> dict[str
         NotPublished: `train_centers` has not run for this date.
         WrongArtifact: they were learnt with other vocabularies, or not for this K.
     """
-    folder = storage.current(artifact.centers_folder(settings), "train_centers")
+    folder = storage.current(settings.centers_folder, "train_centers")
     account = storage.read_json(f"{folder}/{storage.MANIFEST}")
     artifact.check_vocabularies(account["vocabularies"], splits.manifest["vocabularies"], folder)
     tensors = artifact.read_tensors(folder)

@@ -56,9 +56,7 @@ def _pretrain(workers: Workers, settings: Settings, splits: Splits) -> Counts:
         own.seed,
     )
     start_VD = model.embedding.weight.detach().clone()
-    schedule = Schedule(
-        own.learning_rate, own.epochs, own.batch_requests, own.seed, str(settings.date)
-    )
+    schedule = Schedule(own.learning_rate, own.batch_requests, own.seed, str(settings.date))
     trainer = Trainer(model, schedule, workers)
     accounts, losses = [], []
     best_VD = start_VD
@@ -79,7 +77,7 @@ def _pretrain(workers: Workers, settings: Settings, splits: Splits) -> Counts:
         "settings": own.model_dump(mode="json"),
     }
     if workers.rank == 0:
-        with storage.publish(artifact.embeddings_folder(settings)) as folder:
+        with storage.publish(settings.embeddings_folder) as folder:
             artifact.write_frozen(folder, frozen)
             storage.write_json(f"{folder}/{storage.MANIFEST}", account)
     return {
@@ -130,7 +128,7 @@ def current_frozen(settings: Settings, splits: Splits) -> str:
         NotPublished: `pretrain_embeddings` has not run for this date.
         WrongArtifact: E was learnt on splits with other vocabularies.
     """
-    folder = storage.current(artifact.embeddings_folder(settings), "pretrain_embeddings")
+    folder = storage.current(settings.embeddings_folder, "pretrain_embeddings")
     account = storage.read_json(f"{folder}/{storage.MANIFEST}")
     artifact.check_vocabularies(account["vocabularies"], splits.manifest["vocabularies"], folder)
     return folder

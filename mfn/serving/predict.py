@@ -38,11 +38,10 @@ def predict(spark: SparkSession, settings: Settings) -> Counts:
             f"test: expected rows from {first} to {last}, got none; give logs of these days"
         )
     models = {
-        name: storage.current(artifact.model_folder(settings, name), "train")
-        for name in settings.models
+        name: storage.current(settings.model_folder(name), "train") for name in settings.models
     }
     for folder in models.values():
-        described = storage.read_json(f"{folder}/{artifact.MODEL}")
+        described = storage.read_json(f"{folder}/{storage.MODEL}")
         artifact.check_vocabularies(
             described["schema"]["vocabularies"], splits.manifest["vocabularies"], folder
         )

@@ -69,7 +69,7 @@ def build_splits(spark: SparkSession, settings: Settings) -> Counts:
         known = vocabulary.fingerprints(entries)
         vocabulary.refuse_if_begun_later(last, known, settings.date, settings.root)
         catalogue = items.look_at(attributes, settings.splits.price_buckets)
-        with storage.publish(f"{settings.root}/splits/{settings.date}") as folder:
+        with storage.publish(settings.splits_folder) as folder:
             table = items.write(
                 items.item_rows(
                     spark, attributes, entries, catalogue.buckets, settings.splits.entities

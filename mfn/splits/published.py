@@ -35,7 +35,7 @@ class Splits:
         Raises:
             NotPublished: `build_splits` has not run for this date.
         """
-        return cls.at(storage.current(f"{settings.root}/splits/{settings.date}", "build_splits"))
+        return cls.at(storage.current(settings.splits_folder, "build_splits"))
 
     @classmethod
     def at(cls, folder: str) -> Splits:

@@ -28,7 +28,6 @@ class Schedule:
     """How a model is trained, whatever it is trained for."""
 
     learning_rate: float
-    epochs: int
     batch_requests: int
     seed: int
     date: str
@@ -87,14 +86,11 @@ class Trainer:
         waited, talked = self.feed.wait_seconds, workers.communication_seconds
         start = time.perf_counter()
         loss, candidates, requests = 0.0, 0, 0
-        last: Batch | None = None
         self.model.train()
         with Progress(f"{name} epoch {number + 1}", total_steps, workers.rank == 0) as progress:
             for step in range(total_steps):
                 batch = next(batches, None)
-                if batch is not None:
-                    last = batch
-                step_loss, step_candidates = self._step(batch, last, name, step)
+                step_loss, step_candidates = self._step(batch, name, step)
                 loss += step_loss
                 candidates += step_candidates
                 requests += 0 if batch is None else len(batch)
@@ -115,16 +111,14 @@ class Trainer:
             communication_share=(workers.communication_seconds - talked) / seconds,
         )
 
-    def _step(
-        self, batch: Batch | None, last: Batch | None, name: str, step: int
-    ) -> tuple[float, int]:
+    def _step(self, batch: Batch | None, name: str, step: int) -> tuple[float, int]:
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         if batch is not None:
             loss, weight = self.model.loss(batch), int(batch.candidate_count_B.sum())
         else:
             # Out of rows: the others wait for this worker's gradients, so it sends zeros.
-            loss, weight = self.model.loss(last or _nothing(self.model)) * 0, 0
+            loss, weight = self.model.loss(_nothing(self.model)) * 0, 0
         loss.backward()
         value = float(loss.detach())
         if not math.isfinite(value):

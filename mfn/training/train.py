@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
@@ -15,7 +14,6 @@ from pyspark.sql import SparkSession
 from mfn import __version__, storage
 from mfn.job import Counts, DataRefused
 from mfn.models import artifact
-from mfn.models.batch import Features
 from mfn.models.embedding import FrozenEmbedding
 from mfn.models.ranker import Ranker
 from mfn.models.settings import MfnSettings, RankerSettings
@@ -25,8 +23,6 @@ from mfn.settings import Settings
 from mfn.splits.published import Splits
 from mfn.training.loop import Account, Schedule, Trainer, parameter_count, total
 from mfn.training.workers import Workers, launch
-
-log = logging.getLogger("mfn")
 
 
 def train(spark: SparkSession, settings: Settings) -> Counts:
@@ -63,11 +59,10 @@ def _train(
     item_indices = splits.item_indices()
     accounts: dict[str, Account] = {}
     for name, model_settings in settings.models.items():
-        model = make_model(model_settings, splits.features, item_indices, frozen, settings)
-        load_pretrained(model, frozen, settings, splits)
+        model = make_model(model_settings, item_indices, frozen, settings, splits)
         accounts[name] = fit(model, name, settings, splits, workers)
         if workers.rank == 0:
-            with storage.publish(artifact.model_folder(settings, name)) as folder:
+            with storage.publish(settings.model_folder(name)) as folder:
                 description = describe(name, model, settings, splits, accounts[name])
                 artifact.write_model(folder, model, {**description, "embeddings": frozen_folder})
     return accounts
@@ -75,40 +70,33 @@ def _train(
 
 def make_model(
     model_settings: RankerSettings,
-    features: Features,
     item_indices: Mapping[str, torch.Tensor],
     frozen: FrozenEmbedding,
     settings: Settings,
+    splits: Splits,
 ) -> Ranker:
-    """A model with its initial values, all drawn from train.seed."""
-    return Ranker(
+    """A model as training begins: drawn from train.seed, with E, and its centers if it has any."""
+    model = Ranker(
         model_settings,
-        features,
+        splits.features,
         item_indices,
         frozen.dimension,
         settings.embeddings.initial_std,
         settings.train.seed,
     )
-
-
-def load_pretrained(
-    model: Ranker, frozen: FrozenEmbedding, settings: Settings, splits: Splits
-) -> None:
-    """Give a model what was pretrained for it: E, and its centers if it has any."""
     centers = (
-        read_centers(settings, splits, model.settings.interests)
-        if isinstance(model.settings, MfnSettings)
+        read_centers(settings, splits, model_settings.interests)
+        if isinstance(model_settings, MfnSettings)
         else {}
     )
     model.load_frozen(frozen, centers)
+    return model
 
 
 def fit(model: Ranker, name: str, settings: Settings, splits: Splits, workers: Workers) -> Account:
     """Train a model for the epochs of the settings."""
     own = settings.train
-    schedule = Schedule(
-        own.learning_rate, own.epochs, own.batch_requests, own.seed, str(settings.date)
-    )
+    schedule = Schedule(own.learning_rate, own.batch_requests, own.seed, str(settings.date))
     trainer = Trainer(model, schedule, workers)
     files = splits.files("train")
     return total([trainer.epoch(files, epoch, name) for epoch in range(own.epochs)])

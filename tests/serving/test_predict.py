@@ -53,7 +53,7 @@ def test_every_candidate_has_its_models_score_as_often_as_the_job_runs(
     splits = Splits.published(day)
     expected = []
     for name in ("base", "mfn"):
-        folder = storage.current(artifact.model_folder(day, name), "train")
+        folder = storage.current(day.model_folder(name), "train")
         model = artifact.read_model(folder, splits.item_indices(), splits.manifest["vocabularies"])
         for file in splits.files("test"):
             table = pq.read_table(file.url.removeprefix("file://")).combine_chunks()
@@ -78,8 +78,8 @@ def test_every_candidate_has_its_models_score_as_often_as_the_job_runs(
 
 
 def test_a_model_folder_says_what_it_was_made_with(day: Settings) -> None:
-    folder = storage.current(artifact.model_folder(day, "mfn"), "train")
-    described = storage.read_json(f"{folder}/{artifact.MODEL}")
+    folder = storage.current(day.model_folder("mfn"), "train")
+    described = storage.read_json(f"{folder}/{storage.MODEL}")
     assert described["settings"]["extractor"] == "mfn"
     assert described["settings"]["interests"] == 8
     assert described["schema"]["vocabularies"] == Splits.published(day).manifest["vocabularies"]
@@ -87,14 +87,14 @@ def test_a_model_folder_says_what_it_was_made_with(day: Settings) -> None:
     assert described["parameters"] > 0
     files, path = storage.fsspec.url_to_fs(folder)
     assert sorted(name.rpartition("/")[2] for name in files.ls(path, detail=False)) == [
-        artifact.MODEL,
+        storage.MODEL,
         artifact.TENSORS,
     ]
 
 
 def test_a_model_of_other_vocabularies_is_refused(day: Settings) -> None:
     splits = Splits.published(day)
-    folder = storage.current(artifact.model_folder(day, "mfn"), "train")
+    folder = storage.current(day.model_folder("mfn"), "train")
     vocabularies = splits.manifest["vocabularies"]
     assert artifact.read_model(folder, splits.item_indices(), vocabularies)
     other = {**vocabularies, "category": {"size": 12, "fingerprint": "another"}}

@@ -28,7 +28,7 @@ from mfn.splits.build import build_splits
 from mfn.splits.windows import windows
 from tests.conftest import RUN_DATE, SPARK
 from tests.logs_on_disk import DAY, Logs, Published
-from tests.naive_requests import SPLITS, Event, Rules, naive_rows
+from tests.naive_requests import SPLITS, Event, Rules, comparable, naive_rows
 
 ZONE = "America/New_York"
 CHOSEN: dict[str, Any] = {
@@ -149,15 +149,12 @@ def test_rows_and_counts_are_those_of_plain_loops(
     assert sorted(row_of) == CATALOGUE
     expected, counted = naive_rows(events, row_of, rules)
 
-    def form(split: str, row: dict[str, Any], time: datetime.datetime) -> Any:
-        lists = ("history", "candidates", "labels", "candidate_ids")
-        names = ("request_id", "user_id", "history_length")
-        return (split, time, *(row[n] for n in names), *(tuple(row[n]) for n in lists))
-
     found = [
-        form(split, row, row["request_time"]) for split in SPLITS for row in splits.rows(split)
+        comparable(split, row, row["request_time"])
+        for split in SPLITS
+        for row in splits.rows(split)
     ]
-    assert sorted(found) == sorted(form(row["split"], row, row["time"]) for row in expected)
+    assert sorted(found) == sorted(comparable(row["split"], row, row["time"]) for row in expected)
     of_oracle = {name: count for name, count in counted.items() if name in counts}
     assert {name: counts[name] for name in of_oracle} == of_oracle
     # The log is not so tame that these would hold anyway.

@@ -16,7 +16,7 @@ from mfn.training.loop import Account, Schedule, Trainer, TrainingFailed, total
 from mfn.training.workers import Alone
 from tests.synthetic import publish_splits
 
-SCHEDULE = Schedule(learning_rate=0.02, epochs=1, batch_requests=16, seed=3, date="2026-03-08")
+SCHEDULE = Schedule(learning_rate=0.02, batch_requests=16, seed=3, date="2026-03-08")
 
 
 @pytest.fixture

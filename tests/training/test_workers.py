@@ -21,7 +21,7 @@ from mfn.training.plan import shards
 from mfn.training.workers import Alone, Workers, launch
 from tests.synthetic import publish_splits
 
-SCHEDULE = Schedule(learning_rate=0.02, epochs=1, batch_requests=1000, seed=3, date="2026-03-08")
+SCHEDULE = Schedule(learning_rate=0.02, batch_requests=1000, seed=3, date="2026-03-08")
 UNEVEN = [100, 40, 30]
 """Dealt to two workers as 100 and 70 rows."""
 
@@ -50,7 +50,7 @@ def together(workers: Workers, splits: Splits) -> dict[str, Any]:
     torch.set_num_threads(1)
     trainer = Trainer(made(splits, seed=1 + workers.rank), SCHEDULE, workers)
     start = trainer.model.state_dict()["embedding.weight"].clone()
-    small = Trainer(made(splits, seed=1), Schedule(0.02, 1, 16, 3, "2026-03-08"), workers)
+    small = Trainer(made(splits, seed=1), Schedule(0.02, 16, 3, "2026-03-08"), workers)
     account = small.epoch(splits.files("train"), 0, "mfn")
     last = torch.cat([p.detach().reshape(-1) for p in small.model.parameters()])
     return {
