@@ -19,6 +19,7 @@ RUN = [
     "pydantic>=2.11,<3",
     "pyyaml",
     "fsspec",
+    "tenacity",
     "tqdm",
     "rich",
     "altair>=5,<6",

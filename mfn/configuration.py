@@ -81,7 +81,10 @@ class _Given:
             if not word.startswith("--"):
                 self.problems.append(f"{word}: expected --NAME VALUE, with the name of a setting")
                 continue
-            if not has_value:
+            if not has_value and _kind(tuple(name.split("."))) is bool:
+                # Given alone it is meant; `--force false` is for what the file says otherwise.
+                text = rest.pop(0) if rest and rest[0] in ("true", "false") else "true"
+            elif not has_value:
                 if not rest or rest[0].startswith("--"):
                     self.problems.append(f"{name}: expected a value after --{name}, got none")
                     continue

@@ -1,26 +1,37 @@
-"""What every script in jobs/ does around its one function: settings, Spark, logging, exit code."""
+"""What every script in jobs/ does around its one function: settings, Spark, logging, exit code.
+
+A job is left alone where it has run before on what it would read now: its record, a small file
+under the root, is written last, and tells what the output was made from.
+"""
 
 from __future__ import annotations
 
+import datetime
 import logging
 import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pyspark.sql import SparkSession
 
+from mfn import made_from, storage
 from mfn import spark as sessions
 from mfn.configuration import describe_settings, load_settings
 from mfn.settings import BadSettings, Settings
-from mfn.storage import NotPublished
 
 DONE, BAD_SETTINGS, DATA_REFUSED = 0, 2, 3
 
 Counts = Mapping[str, int | float | str]
-Job = Callable[[SparkSession, Settings], Counts]
+Function = Callable[[SparkSession, Settings], Counts]
 """A job's function: reads and writes tables, returns what it counted, to be logged."""
+Reads = Callable[[SparkSession, Settings], Any]
+"""What a job's output follows from, besides the code: versions, fingerprints, settings; as JSON."""
+Writes = Callable[[Settings], Sequence[str]]
+"""Files or folders that are there once a job has run."""
 
 log = logging.getLogger("mfn")
 
@@ -32,13 +43,72 @@ usage: {script} --date YYYY-MM-DD [--config conf/demo.yaml] [--SETTING VALUE ...
 Each setting below can stand in the YAML file that --config names (train: {{epochs: 2}}), in the
 environment (MFN_TRAIN__EPOCHS=2) or among the arguments (--train.epochs 2): arguments win over
 the environment, and that over the file. A list is written as a,b or [a, b].
-Exit codes: 0 done, 2 a bad argument or setting, 3 the data are refused or not there yet.
+A job whose inputs, settings and code have not changed since it ran is left alone, unless --force.
+Exit codes: 0 done, 2 a bad argument or setting, 3 the data are refused or not there yet, or another
+run of the same job has begun.
 
   --config                              a YAML file of settings"""
 
 
+@dataclass(frozen=True)
+class Job:
+    """A step of the day; called, it runs, whatever ran before."""
+
+    function: Function
+    reads: Reads | None
+    writes: Writes
+    one_at_a_time: bool
+
+    @property
+    def name(self) -> str:
+        """The function's name, which is that of its script."""
+        return self.function.__name__
+
+    @property
+    def description(self) -> str:
+        """What it does, in a line."""
+        return (self.function.__doc__ or self.name).splitlines()[0]
+
+    def claims(self, settings: Settings) -> str:
+        """The file that a run of this job claims."""
+        of = "all" if self.one_at_a_time else settings.date
+        return f"{settings.root}/made/{of}/{self.name}.claim"
+
+    def __call__(self, spark: SparkSession, settings: Settings) -> Counts:
+        """Run the job's function."""
+        return self.function(spark, settings)
+
+
+def job(
+    reads: Reads | None = None,
+    writes: Writes = lambda settings: (),
+    one_at_a_time: bool = False,
+) -> Callable[[Function], Job]:
+    """Make a function a job.
+
+    Args:
+        reads: without it the job always runs.
+        writes: files or folders that are there once the job has run.
+        one_at_a_time: runs of different dates write to the same rows, so that of two at once only
+            one may go on; otherwise that holds for runs of the same date alone.
+    """
+    return lambda function: Job(function, reads, writes, one_at_a_time)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What became of a job: its seconds, and whether it was left alone as it had run before."""
+
+    seconds: float
+    left_alone: bool
+
+
 class DataRefused(Exception):
     """The data are not fit to go on with; the message says what, where, and what to do."""
+
+
+REFUSALS = (DataRefused, storage.NotPublished, storage.Superseded)
+"""What ends a job with exit 3."""
 
 
 def set_up_logging() -> None:
@@ -62,33 +132,73 @@ def parse(arguments: Sequence[str], description: str) -> Settings:
     return settings
 
 
-def run(name: str, job: Job, session: SparkSession, settings: Settings) -> float:
-    """Run one job in a session that is there; log its counts and return its seconds."""
-    log.info("%s %s: starts", name, settings.date)
+def run(job: Job, session: SparkSession, settings: Settings) -> Ran:
+    """Run a job in a session that is there, unless it need not run; log its counts."""
     start = time.perf_counter()
-    counts = job(session, settings)
+    record = _record(settings, job.name)
+    made = None
+    if job.reads is not None:
+        made = made_from.fingerprint(made_from.of_package(), job.reads(session, settings))
+        since = _made_before(record, made, job.writes(settings))
+        if since and not settings.force:
+            log.info(
+                "%s %s: left alone: what it is made from has not changed since %s "
+                "(--force makes it again)",
+                job.name,
+                settings.date,
+                since,
+            )
+            return Ran(time.perf_counter() - start, left_alone=True)
+    log.info("%s %s: starts", job.name, settings.date)
+    with storage.claim(job.claims(settings)):
+        counts = job(session, settings)
     seconds = time.perf_counter() - start
     rows = counts.get("rows")
     if isinstance(rows, int) and seconds > 0:
         counts = {**counts, "rows_per_second": round(rows / seconds)}
+    if made is not None:
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        storage.replace_json(record, {"made_from": made, "at": now, "counts": dict(counts)})
     told = ", ".join(f"{key}={_short(value)}" for key, value in counts.items())
-    log.info("%s %s: done in %.1f s: %s", name, settings.date, seconds, told)
-    return seconds
+    log.info("%s %s: done in %.1f s: %s", job.name, settings.date, seconds, told)
+    return Ran(seconds, left_alone=False)
+
+
+def last_made(settings: Settings, name: str) -> str | None:
+    """Fingerprint of what a job's output of the run date was made from; None if it never ran."""
+    try:
+        return str(storage.read_json(_record(settings, name))["made_from"])
+    except FileNotFoundError:
+        return None
+
+
+def _record(settings: Settings, name: str) -> str:
+    return f"{settings.root}/made/{settings.date}/{name}.json"
+
+
+def _made_before(record: str, made: str, written: Sequence[str]) -> str | None:
+    """When the same was made that would be now; None if it was not, or is not there any more."""
+    try:
+        found = storage.read_json(record)
+    except FileNotFoundError:
+        return None
+    if found["made_from"] != made or not all(storage.exists(path) for path in written):
+        return None
+    return str(found["at"])
 
 
 def main(job: Job) -> None:
     """Run a script of jobs/: exit 0 when done, 2 for bad settings, 3 when data are refused."""
     set_up_logging()
-    name = job.__name__
     try:
-        settings = parse(sys.argv[1:], (job.__doc__ or name).splitlines()[0])
+        settings = parse(sys.argv[1:], job.description)
     except BadSettings as error:
-        sys.exit(refuse(name, error, BAD_SETTINGS))
-    session = sessions.start(settings, name)
+        sys.exit(refuse(job.name, error, BAD_SETTINGS))
+    session = sessions.start(settings, job.name)
     try:
-        run(name, job, session, settings)
-    except (DataRefused, NotPublished) as error:
-        sys.exit(refuse(name, error, DATA_REFUSED))
+        run(job, session, settings)
+    except REFUSALS as error:
+        sys.exit(refuse(job.name, error, DATA_REFUSED))
     finally:
         session.stop()
 

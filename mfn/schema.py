@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from pyspark.sql.types import (
     ArrayType,
+    BooleanType,
     DataType,
     DateType,
     DoubleType,
@@ -30,7 +31,7 @@ STRING, LONG, INTEGER, FLOAT, DOUBLE = (
     FloatType(),
     DoubleType(),
 )
-DATE, TIMESTAMP = DateType(), TimestampType()
+DATE, TIMESTAMP, BOOLEAN = DateType(), TimestampType(), BooleanType()
 STRING_MAP = MapType(STRING, STRING)
 
 PADDING, MISSING, UNKNOWN = 0, 1, 2
@@ -124,7 +125,7 @@ QUARANTINE = Table(
             column("dt", DATE, "day of the folder that the row came in"),
             column("reason", STRING, "the first check that the row failed"),
             column("source_file", STRING, "file that it came from"),
-            column("raw", STRING, "the row as it was read"),
+            column("raw", STRING, "the row as it was read; of Parquet and of bots, as JSON"),
         ]
     ),
     ("dt",),
@@ -138,6 +139,23 @@ VALIDATION = Table(
             column("source", STRING, "events"),
             column("reason", STRING, "clean, repeat, blank, or why rows went to quarantine"),
             column("rows", LONG, "rows of the raw log with this outcome"),
+            column("made_from", STRING, "fingerprint of the files, settings and rules used", True),
+        ]
+    ),
+    ("run_date",),
+)
+
+VALIDATION_MEASURES = Table(
+    "validation_measures",
+    StructType(
+        [
+            column("run_date", DATE, "day of the folder that was validated"),
+            column("measure", STRING, "quarantined_share, events or clicked_share"),
+            column("value", DOUBLE, "of clicked_share estimated, to about 1 per cent of it"),
+            column("median_before", DOUBLE, "median of the days before; null if too few", True),
+            column("least", DOUBLE, "the least that it may be, by limits and days before"),
+            column("most", DOUBLE, "the most that it may be; null without limit", True),
+            column("passed", BOOLEAN, "false refused the day, of which no other table tells then"),
         ]
     ),
     ("run_date",),
@@ -208,7 +226,16 @@ COMPARISONS = Table(
     ("run_date",),
 )
 
-TABLES = (EVENTS, QUARANTINE, VALIDATION, VOCABULARIES, PREDICTIONS, METRICS, COMPARISONS)
+TABLES = (
+    EVENTS,
+    QUARANTINE,
+    VALIDATION,
+    VALIDATION_MEASURES,
+    VOCABULARIES,
+    PREDICTIONS,
+    METRICS,
+    COMPARISONS,
+)
 
 # Splits, plain Parquet.
 

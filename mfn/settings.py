@@ -23,6 +23,11 @@ from mfn.models.settings import (
 
 NonNegativeInt = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Change = Annotated[float, Field(ge=1, allow_inf_nan=False)]
+
+
+LogsKind = Literal["events", "items", "users", "truth"]
+"""Kinds of raw logs, each of which has a folder of its own."""
 
 
 class BadSettings(ValueError):
@@ -117,14 +122,44 @@ class IngestSettings(Strict):
 
 
 class ValidateSettings(Strict):
-    """What makes an event bad, and how much of that a day may hold."""
+    """What makes an event bad, and what stops a day."""
 
     late_hours: float = Field(
-        0.0, ge=0, le=12, description="how far an event's time may lie outside its day's folder"
+        0.0, ge=0, le=12, description="how far before its folder's day an event's time may lie"
+    )
+    early_minutes: float = Field(
+        0.0,
+        ge=0,
+        le=720,
+        description="how far after its folder's day an event's time may lie, for clocks ahead",
     )
     id_length: PositiveInt = Field(256, description="longest id that is still believed")
+    user_events: PositiveInt = Field(
+        10_000, description="events of a user in a day's folder; those after them are a bot's"
+    )
     quarantined_share: Share = Field(
         0.05, description="a larger share of quarantined rows than this refuses the day"
+    )
+    fewest_events: NonNegativeInt = Field(
+        0, description="fewer clean events than this refuse the day"
+    )
+    least_clicked_share: Share = Field(
+        0.0, description="a smaller share of requests with a click than this refuses the day"
+    )
+    most_clicked_share: Share = Field(
+        1.0, description="a larger share of requests with a click than this refuses the day"
+    )
+    days_before: NonNegativeInt = Field(
+        7, description="days before, with whose median a day is compared; 0 for no comparison"
+    )
+    quarantined_share_change: Change = Field(
+        10.0, description="times the median share of quarantined rows that refuse the day"
+    )
+    events_change: Change = Field(
+        4.0, description="times more, or fewer, events than the median that refuse the day"
+    )
+    clicked_share_change: Change = Field(
+        3.0, description="times more, or fewer, requests with a click that refuse the day"
     )
 
 
@@ -246,6 +281,9 @@ class Settings(Strict):
         description="folder or URL under which all data lie",
     )
     date: datetime.date = Field(description="the run date: the last day of the test window")
+    force: bool = Field(
+        False, description="run jobs again whose inputs, settings and code have not changed"
+    )
     spark: SparkSettings = SparkSettings()
     logs: LogsSettings = LogsSettings()
     simulate: SimulateSettings = SimulateSettings()
@@ -330,7 +368,7 @@ class Settings(Strict):
         """Where a model of the run date is published."""
         return f"{self.root}/models/{self.date}/{name}"
 
-    def logs_folder(self, kind: Literal["events", "items", "users", "truth"]) -> str:
+    def logs_folder(self, kind: LogsKind) -> str:
         """Folder of one kind of raw logs, which holds a folder dt=YYYY-MM-DD a day."""
         return getattr(self.logs, kind) or f"{self.root}/raw/{kind}"
 

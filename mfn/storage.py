@@ -3,6 +3,9 @@
 A publication is a new folder `versions/<id>` and then one small file, CURRENT, which names it and
 the version before it. Readers follow only that pointer. A rename of a folder would not do: object
 stores have none.
+
+Of two runs that make the same at once, the one that began later goes on: a run writes its name
+into a file, and looks whether it still stands there before each thing that it publishes.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ import json
 import logging
 import uuid
 from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import fsspec
@@ -31,13 +36,81 @@ class NotPublished(FileNotFoundError):
     """An artifact that a job needs is not there; the message says which job makes it."""
 
 
+class Superseded(RuntimeError):
+    """Another run of the same has begun since, so that this one may publish nothing more."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right of one run to publish: a file that holds the run's name."""
+
+    path: str
+    run: str
+
+    def check(self) -> None:
+        """See whether the right is still this run's.
+
+        Raises:
+            Superseded: another run has begun.
+        """
+        files, inner = fsspec.url_to_fs(self.path)
+        holder = str(files.cat_file(inner), "utf-8")
+        if holder != self.run:
+            raise Superseded(
+                f"{self.path}: another run of the same began while this one ran, and it goes on; "
+                "this one has stopped, and what it had made is made by the other"
+            )
+
+
+_claims: ContextVar[tuple[Claim, ...]] = ContextVar("claims", default=())
+
+
+@contextlib.contextmanager
+def claim(path: str) -> Iterator[None]:
+    """Take the right to publish in this block from whoever has it."""
+    files, inner = fsspec.url_to_fs(path)
+    mine = Claim(path, uuid.uuid4().hex)
+    files.makedirs(inner.rpartition("/")[0], exist_ok=True)
+    _replace_file(files, inner, mine.run)
+    with holding((*claims(), mine)):
+        yield
+
+
+def claims() -> tuple[Claim, ...]:
+    """What this run has claimed: to be held by its workers too."""
+    return _claims.get()
+
+
+@contextlib.contextmanager
+def holding(claimed: tuple[Claim, ...]) -> Iterator[None]:
+    """Publish in this block under claims that were made elsewhere."""
+    before = _claims.set(claimed)
+    try:
+        yield
+    finally:
+        _claims.reset(before)
+
+
+def check_claims() -> None:
+    """See whether this run may still publish.
+
+    Raises:
+        Superseded: another run of the same has begun.
+    """
+    for one in claims():
+        one.check()
+
+
 @contextlib.contextmanager
 def publish(folder: str) -> Iterator[str]:
     """Give a fresh folder to fill; make it the current version when the block ends well.
 
     When the block raises, or the process dies, readers keep the version from before. The version
     before the current one stays, for those who are reading it; older ones are removed. Of two
-    publishers at once the last to end wins.
+    publishers at once the last to end wins, unless they have a claim.
+
+    Raises:
+        Superseded: another run has taken the claim; the version from before stays.
     """
     begun = datetime.datetime.now(datetime.UTC).strftime(_BEGUN)
     version = f"versions/{begun}-{uuid.uuid4().hex[:12]}"
@@ -45,15 +118,13 @@ def publish(folder: str) -> Iterator[str]:
     files.makedirs(f"{path}/{version}", exist_ok=True)
     try:
         yield f"{folder}/{version}"
+        check_claims()
     except BaseException:
         with contextlib.suppress(Exception):  # what is raised already is what matters
             files.rm(f"{path}/{version}", recursive=True)
         raise
     before = _published(files, path)
-    # Written beside its place and moved over it: on a local disk only a rename is atomic.
-    pointer = f"{path}/{version}.{POINTER}"
-    files.pipe_file(pointer, "\n".join([version, *before[:1]]).encode())
-    files.mv(pointer, f"{path}/{POINTER}")
+    _replace_file(files, f"{path}/{POINTER}", "\n".join([version, *before[:1]]))
     _remove_old(files, path, kept={version, *before[:1]}, superseded=before[1:])
 
 
@@ -101,11 +172,28 @@ def list_files(folder: str, suffix: str) -> list[str]:
     )
 
 
+def replace_json(path: str, content: Any) -> None:
+    """Write `content` as JSON in place of what is there, whole or not at all."""
+    files, inner = fsspec.url_to_fs(path)
+    files.makedirs(inner.rpartition("/")[0], exist_ok=True)
+    _replace_file(files, inner, _as_json(content))
+
+
+def _replace_file(files: Any, path: str, text: str) -> None:
+    """Write a small file beside its place and move it there: on a disk only a rename is atomic."""
+    beside = f"{path}.{uuid.uuid4().hex[:12]}"
+    files.pipe_file(beside, text.encode())
+    files.mv(beside, path)
+
+
 def write_json(path: str, content: Any) -> None:
     """Write `content` as sorted, indented JSON."""
     with fsspec.open(path, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2, sort_keys=True, ensure_ascii=False)
-        file.write("\n")
+        file.write(_as_json(content))
+
+
+def _as_json(content: Any) -> str:
+    return json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def read_json(path: str) -> Any:

@@ -3,17 +3,43 @@
 from __future__ import annotations
 
 import datetime
+import logging
+import re
 from collections.abc import Mapping, Sequence
 
+import tenacity
 from delta.tables import DeltaTable
 from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
 from pyspark.sql.types import StructField, StructType
 
 from mfn.schema import Table
-from mfn.storage import NotPublished
+from mfn.storage import NotPublished, check_claims
 
 Value = datetime.date | str
+
+log = logging.getLogger("mfn")
+
+_MET_ANOTHER = re.compile(r"DELTA_(CONCURRENT_\w+|METADATA_CHANGED|PROTOCOL_CHANGED)")
+
+
+def _met_another(error: BaseException) -> bool:
+    """Whether Delta refused a commit since another one came in between; only the text tells."""
+    is_sparks = isinstance(error, PySparkException | Py4JJavaError)
+    return is_sparks and _MET_ANOTHER.search(str(error)) is not None
+
+
+_again_later = tenacity.retry(
+    retry=tenacity.retry_if_exception(_met_another),
+    wait=tenacity.wait_random_exponential(multiplier=0.5, max=10),
+    stop=tenacity.stop_after_attempt(10),
+    before_sleep=lambda state: log.info(
+        "another run has written to the same table; try %d follows", state.attempt_number + 1
+    ),
+    reraise=True,
+)
+"""Six immediate tries were seen to be needed; with waits of random length fewer are."""
 
 
 def path_of(root: str, table: Table) -> str:
@@ -37,20 +63,24 @@ def read(spark: SparkSession, root: str, table: Table, made_by: str) -> DataFram
     return spark.read.format("delta").load(path_of(root, table))
 
 
+@_again_later
 def replace(
     frame: DataFrame, root: str, table: Table, where: Mapping[str, Sequence[Value]]
 ) -> None:
     """Replace, in one commit, the partitions `where` of a table by `frame`.
 
     Every row of `frame` must lie in those partitions, so that a job that runs again leaves what
-    it left the first time. Replacing other partitions at the same time is no conflict.
+    it left the first time. Replacing other partitions at the same time is no conflict; where
+    another commit to the same ones came first, it is tried again.
 
     Raises:
+        Superseded: another run of the same job has begun.
         AnalysisException: DELTA_REPLACE_WHERE_MISMATCH, a row lies elsewhere or holds a null where
             the schema has none; the table is as it was.
     """
     if not where or not all(where.values()):
         raise ValueError(f"{table.name}: expected the partitions to replace, got {dict(where)}")
+    check_claims()
     predicate = " AND ".join(
         f"{name} IN ({', '.join(_literal(value) for value in values)})"
         for name, values in where.items()

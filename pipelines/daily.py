@@ -20,7 +20,6 @@ from mfn import spark as sessions
 from mfn.evaluation.report import report_path
 from mfn.evaluation.summary import print_summary, summary
 from mfn.settings import BadSettings, Settings
-from mfn.storage import NotPublished
 from pipelines.steps import steps
 
 log = logging.getLogger("mfn")
@@ -36,39 +35,40 @@ def main(arguments: list[str]) -> int:
     console = Console()
     start = time.perf_counter()
     session = sessions.start(settings, f"day {settings.date}")
-    seconds = {"start Spark": time.perf_counter() - start}
+    ran = {"start Spark": job.Ran(time.perf_counter() - start, left_alone=False)}
     try:
-        run_day(session, settings, seconds)
-        _print_seconds(console, settings, seconds)
+        run_day(session, settings, ran)
+        _print_seconds(console, settings, ran)
         print_summary(summary(session, settings), console, report_path(settings))
-    except (job.DataRefused, NotPublished) as error:
-        _print_seconds(console, settings, seconds)
-        return job.refuse(list(seconds)[-1], error, job.DATA_REFUSED)
+    except job.REFUSALS as error:
+        _print_seconds(console, settings, ran)
+        return job.refuse(list(ran)[-1], error, job.DATA_REFUSED)
     finally:
         session.stop()
     return job.DONE
 
 
-def run_day(session: SparkSession, settings: Settings, seconds: dict[str, float]) -> None:
-    """Run every step in its order; `seconds` gains each step's as it ends."""
+def run_day(session: SparkSession, settings: Settings, ran: dict[str, job.Ran]) -> None:
+    """Run every step in its order; `ran` gains each step as it ends."""
     day = steps(settings)
     for number, step in enumerate(day, start=1):
         log.info("step %d of %d: %s", number, len(day), step.name)
         start = time.perf_counter()
         try:
-            job.run(step.name, step.job, session, settings)
-        finally:
-            seconds[step.name] = time.perf_counter() - start
+            ran[step.name] = job.run(step.job, session, settings)
+        except BaseException:
+            ran[step.name] = job.Ran(time.perf_counter() - start, left_alone=False)
+            raise
 
 
-def _print_seconds(console: Console, settings: Settings, seconds: dict[str, float]) -> None:
+def _print_seconds(console: Console, settings: Settings, ran: dict[str, job.Ran]) -> None:
     table = Table(title=f"steps of {settings.date}", title_justify="left")
     table.add_column("step")
     table.add_column("seconds", justify="right")
-    for name, spent in seconds.items():
-        table.add_row(name, f"{spent:.1f}")
+    for name, one in ran.items():
+        table.add_row(name, "left alone" if one.left_alone else f"{one.seconds:.1f}")
     table.add_section()
-    table.add_row("all", f"{sum(seconds.values()):.1f}")
+    table.add_row("all", f"{sum(one.seconds for one in ran.values()):.1f}")
     console.print(table)
 
 

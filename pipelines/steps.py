@@ -29,7 +29,7 @@ class Step:
     @property
     def name(self) -> str:
         """The job's name."""
-        return self.job.__name__
+        return self.job.name
 
 
 DAY = (
@@ -44,7 +44,7 @@ DAY = (
 )
 """What a day takes once its raw logs are there."""
 
-SOURCES: dict[str, Job] = {job.__name__: job for job in (simulate_logs, ingest)}
+SOURCES: dict[str, Job] = {job.name: job for job in (simulate_logs, ingest)}
 """Jobs that make raw logs, where they are not delivered; by the setting logs.made_by."""
 
 

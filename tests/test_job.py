@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
+import logging
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+from pyspark.sql import SparkSession
 
+from mfn import job
 from mfn import spark as sessions
 from mfn.settings import BadSettings, Settings, TrainSettings
 
@@ -19,10 +24,11 @@ REPOSITORY = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 
 STUB = '''
-from mfn.job import DataRefused, main
+from mfn.job import DataRefused, job, main
 from mfn.storage import current
 
 
+@job()
 def stub_job(spark, settings):
     """Count to the number of training passes; refuse more than five."""
     if settings.train.epochs > 5:
@@ -151,6 +157,87 @@ def test_under_spark_submit_its_options_win_and_its_slots_count(stub: Path) -> N
     control = run(stub, "--train.num_workers", "3", submit=submit)
     assert control.returncode == 0, control.stderr
     assert "zone=UTC, master=local[3], partitions=5" in control.stdout + control.stderr
+
+
+class Copier:
+    """A job that copies a file and counts how often it does."""
+
+    def __init__(self, folder: Path) -> None:
+        self.source, self.copy, self.runs = folder / "source", folder / "copy", 0
+        self.source.write_text("as delivered")
+
+        def copy(spark: SparkSession, settings: Settings) -> Mapping[str, int]:
+            self.runs += 1
+            self.copy.write_text(self.source.read_text())
+            return {"rows": 1}
+
+        def reads(spark: SparkSession, settings: Settings) -> list[object]:
+            return [self.source.read_text(), settings.train.epochs]
+
+        self.job = job.job(reads, lambda settings: [str(self.copy)])(copy)
+
+    def runs_again(self, spark: SparkSession, settings: Settings) -> bool:
+        before = self.runs
+        ran = job.run(self.job, spark, settings)
+        assert ran.left_alone == (self.runs == before)
+        return not ran.left_alone
+
+
+def test_a_job_runs_again_where_what_it_reads_has_changed_and_only_there(
+    spark: SparkSession, make_settings: Callable[..., Settings], tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    copier, chosen = Copier(tmp_path), make_settings()
+    assert copier.runs_again(spark, chosen)
+    caplog.set_level(logging.INFO, "mfn")
+    assert not copier.runs_again(spark, chosen)
+    assert "copy 2026-03-08: left alone: what it is made from has not changed since" in caplog.text
+    assert copier.runs_again(spark, make_settings(force=True))
+    assert not copier.runs_again(spark, chosen)
+    assert copier.runs_again(spark, make_settings(train={"epochs": 2}))
+    copier.source.write_text("mended")
+    assert copier.runs_again(spark, chosen)
+    copier.copy.unlink()
+    assert copier.runs_again(spark, chosen)
+    other_day = make_settings(date=RUN_DATE + datetime.timedelta(days=1))
+    assert copier.runs_again(spark, other_day)
+    assert not copier.runs_again(spark, chosen)
+
+
+def test_a_job_that_fails_is_not_taken_for_done(
+    spark: SparkSession, make_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    copier, chosen = Copier(tmp_path), make_settings()
+    copier.runs_again(spark, chosen)
+    copier.source.write_text("")
+    broken = dataclasses.replace(copier.job, function=refuse)
+    with pytest.raises(job.DataRefused):
+        job.run(broken, spark, chosen)
+    assert copier.runs_again(spark, chosen)
+
+
+def refuse(spark: SparkSession, settings: Settings) -> Mapping[str, int]:
+    raise job.DataRefused("nothing in it")
+
+
+def test_changed_code_is_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a process each, since what is imported stays as it was."""
+    package = tmp_path / "mfn"
+    shutil.copytree(REPOSITORY / "mfn", package, ignore=shutil.ignore_patterns("__pycache__"))
+    program = "from mfn import made_from; print(made_from.__file__, made_from.of_package())"
+
+    def printed() -> str:
+        command = [sys.executable, "-c", program]
+        return subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, check=True
+        ).stdout
+
+    before = printed()
+    assert before.startswith(str(package))
+    assert printed() == before
+    with open(package / "models" / "mfn.py", "a") as module:
+        module.write("\n# changed\n")
+    assert printed() != before
 
 
 @pytest.mark.parametrize(

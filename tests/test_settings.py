@@ -395,6 +395,18 @@ def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     assert line.startswith("config: expected a YAML file")
 
 
+def test_a_switch_needs_no_value_and_takes_one(yaml_file: Any) -> None:
+    assert not load().force
+    assert load("--force").force
+    assert load("--force", "--train.epochs", "2").train.epochs == 2
+    assert load("--force", "true").force
+    assert not load("--force", "false", file=yaml_file("force: true")).force
+    assert not load("--force=false").force
+    assert refused("--force", "twice") == [
+        "twice: expected --NAME VALUE, with the name of a setting"
+    ]
+
+
 def test_the_file_named_by_an_argument_wins_over_the_caller_s(yaml_file: Any) -> None:
     assert load("--config", yaml_file("train: {epochs: 4}"), file="nowhere").train.epochs == 4
 

@@ -20,7 +20,10 @@ from mfn.storage import (
     ABANDONED_AFTER,
     POINTER,
     NotPublished,
+    Superseded,
+    claim,
     current,
+    holding,
     list_files,
     publish,
     read_json,
@@ -210,6 +213,23 @@ def test_of_two_publishers_at_once_the_last_to_end_wins_and_nothing_is_mixed(fol
         assert contents(folder) == {"second"}
         write_json(f"{first}/b.json", "first")
     assert contents(folder) == {"first"}
+
+
+def test_a_run_that_was_superseded_publishes_nothing_and_leaves_nothing(folder: str) -> None:
+    def first_run() -> None:
+        with claim(path):
+            put(folder, "first run")  # the control
+            with publish(folder) as version:
+                write_json(f"{version}/a.json", "first run, later")
+                with holding(()), claim(path):
+                    put(folder, "second run")
+                write_json(f"{version}/b.json", "first run, later")
+
+    path = f"{folder}.claim"
+    with pytest.raises(Superseded, match=r"splits\.claim: another run of the same began"):
+        first_run()
+    assert contents(folder) == {"second run"}
+    assert len(versions(folder)) == 2  # the second run's and the one before it
 
 
 def test_readers_beside_two_busy_publishers_never_find_a_mixture(folder: str) -> None:

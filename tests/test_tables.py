@@ -16,7 +16,7 @@ from pyspark.sql.types import StructType
 
 from mfn import tables
 from mfn.schema import DATE, DOUBLE, STRING, Table, column
-from mfn.storage import NotPublished
+from mfn.storage import NotPublished, Superseded, claim
 
 MONDAY, TUESDAY = datetime.date(2026, 3, 9), datetime.date(2026, 3, 10)
 
@@ -149,7 +149,7 @@ def test_replacing_different_partitions_at_once_is_no_conflict(
 def test_replacing_one_partition_at_once_leaves_one_of_the_two_whole(
     spark: SparkSession, root: str
 ) -> None:
-    replace(root, frame(spark, (MONDAY, "mfn", 0.0)), [MONDAY])
+    """From the first write on, which also makes the table."""
     refused: list[Exception] = []
 
     def write(auc: float) -> None:
@@ -159,10 +159,19 @@ def test_replacing_one_partition_at_once_leaves_one_of_the_two_whole(
             refused.append(error)
 
     at_once(*(threading.Thread(target=write, args=(auc,)) for auc in (0.6, 0.7)))
-    assert len(refused) < 2
-    assert all("DELTA_CONCURRENT" in str(error) for error in refused)
+    assert refused == []  # whoever comes second tries again
     assert {row[2] for row in found(spark, root)} in ({0.6}, {0.7})
     assert len(found(spark, root)) == 2
+
+
+def test_a_run_that_was_superseded_replaces_nothing(spark: SparkSession, root: str) -> None:
+    with claim(f"{root}/made/monday.claim"):
+        replace(root, frame(spark, (MONDAY, "mfn", 0.5)), [MONDAY])  # the control
+        with claim(f"{root}/made/monday.claim"):
+            pass  # as another run would begin
+        with pytest.raises(Superseded, match=r"monday\.claim: another run of the same began"):
+            replace(root, frame(spark, (MONDAY, "mfn", 0.9)), [MONDAY])
+    assert found(spark, root) == [(MONDAY, "mfn", 0.5)]
 
 
 def test_a_column_that_is_new_in_the_schema_comes_into_tables_of_before(

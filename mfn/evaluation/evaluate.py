@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
-from mfn import storage, tables
+from mfn import made_from, storage, tables
 from mfn.evaluation.auc import ALL, areas, count_requests, slices
 from mfn.evaluation.comparison import ORACLE, Metric, compare
-from mfn.job import Counts, DataRefused
+from mfn.job import Counts, DataRefused, job, last_made
 from mfn.schema import COMPARISONS, METRICS, PREDICTIONS, TRUTH
 from mfn.settings import Settings
 from mfn.splits.windows import days_between, windows
@@ -31,6 +32,13 @@ Part = tuple[str, str]
 """A slice and its value."""
 
 
+def _reads(spark: SparkSession, settings: Settings) -> Any:
+    truth = [made_from.of_files(folder) for folder in _finished_truth(settings)]
+    own, models = settings.evaluate.model_dump(), sorted(settings.models)
+    return [last_made(settings, "predict"), truth, own, models]
+
+
+@job(_reads, lambda settings: [tables.path_of(settings.root, METRICS)])
 def evaluate(spark: SparkSession, settings: Settings) -> Counts:
     """Measure each model on the test window and compare it with the base model.
 
@@ -88,11 +96,15 @@ def evaluate(spark: SparkSession, settings: Settings) -> Counts:
 
 def read_truth(spark: SparkSession, settings: Settings) -> DataFrame | None:
     """True click probabilities of the test window's finished days; None where there are none."""
+    finished = _finished_truth(settings)
+    return spark.read.schema(TRUTH).parquet(*finished) if finished else None
+
+
+def _finished_truth(settings: Settings) -> list[str]:
     folder = settings.logs_folder("truth")
     test = windows(settings.date, settings.windows).test
     folders = [f"{folder}/dt={day}" for day in days_between(test)]
-    finished = [one for one in folders if storage.exists(f"{one}/_SUCCESS")]
-    return spark.read.schema(TRUTH).parquet(*finished) if finished else None
+    return [one for one in folders if storage.exists(f"{one}/_SUCCESS")]
 
 
 def score_truth(candidates: DataFrame, truth: DataFrame) -> DataFrame:

@@ -23,7 +23,7 @@ from mfn.evaluation.comparison import constant_logloss, standard_error
 from mfn.evaluation.day import Day, Result, read_day
 from mfn.evaluation.numbers import NOTHING, decimals, per_cent, percentage, thousands
 from mfn.evaluation.summary import data_facts
-from mfn.job import Counts
+from mfn.job import Counts, job
 from mfn.settings import Settings
 
 TEMPLATE = "report.html"
@@ -45,6 +45,7 @@ REASONS = {
 """What outcomes of validation mean where their name does not say so."""
 
 
+@job()
 def report(spark: SparkSession, settings: Settings) -> Counts:
     """Write the page of the run date.
 

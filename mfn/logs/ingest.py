@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pyspark.sql import SparkSession
 
-from mfn.job import Counts
+from mfn import made_from
+from mfn.job import Counts, job
 from mfn.logs.movielens import movielens
 from mfn.settings import Settings
 
 SOURCES = {"movielens": movielens}
 
 
+def _reads(spark: SparkSession, settings: Settings) -> Any:
+    own, zones = settings.ingest, (settings.logs.time_zone, settings.logs.day_time_zone)
+    return [own.model_dump(), zones, made_from.of_files(own.path) if own.path else None]
+
+
+@job(_reads, lambda settings: [settings.logs_folder("events")])
 def ingest(spark: SparkSession, settings: Settings) -> Counts:
     """Write raw logs made of the files of the data set that `ingest.source` names.
 

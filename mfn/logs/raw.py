@@ -32,6 +32,7 @@ from pyspark.sql.types import (
 )
 
 from mfn.job import DataRefused
+from mfn.made_from import fingerprint
 from mfn.schema import DATE, RAW_EVENT, STRING, STRING_MAP
 
 DAY = "dt"
@@ -40,8 +41,9 @@ PARQUET = ".parquet"
 SUCCESS = "_SUCCESS"
 
 BLANK = "blank"
-WRONG_ENCODING, NOT_JSON, BAD_CONTEXT = "wrong_encoding", "not_json", "bad_context"
-UNREADABLE = (WRONG_ENCODING, NOT_JSON, BAD_CONTEXT)
+WRONG_ENCODING, TRUNCATED = "wrong_encoding", "truncated_line"
+NOT_JSON, BAD_CONTEXT = "not_json", "bad_context"
+UNREADABLE = (WRONG_ENCODING, TRUNCATED, NOT_JSON, BAD_CONTEXT)
 """Faults of a row as such, in the order in which they are looked for."""
 
 RAW_ROWS = StructType(
@@ -57,18 +59,21 @@ RAW_ROWS = StructType(
 UNREADABLE, or blank, or null where the row could be read."""
 
 _WHITE = r"' \t\r\n\f\u000b'"
+_TRIMMED = f"btrim(value, {_WHITE})"
+_CUT = f"startswith({_TRIMMED}, '{{') and not endswith({_TRIMMED}, '}}')"
 _STRICT = {"allowSingleQuotes": "false", "allowNonNumericNumbers": "false"}
 
 
 @dataclass(frozen=True)
 class DayFolder:
-    """A day's folder and its files of data."""
+    """A day's folder, its files of data, and what tells these files from others."""
 
     day: datetime.date
     path: str
     json_lines: tuple[str, ...]
     parquet: tuple[str, ...]
     finished: bool
+    fingerprint: str
 
 
 def day_folders(folder: str, days: Sequence[datetime.date]) -> list[DayFolder]:
@@ -97,6 +102,7 @@ def day_folders(folder: str, days: Sequence[datetime.date]) -> list[DayFolder]:
             tuple(name for name in data if name.endswith(JSON_LINES)),
             tuple(name for name in data if name.endswith(PARQUET)),
             SUCCESS in names,
+            fingerprint([[name, files.ukey(f"{path}/{inner}/{name}")] for name in names]),
         )
         if unknown:
             problems.append(
@@ -172,8 +178,9 @@ def _read_lines(spark: SparkSession, folder: str, paths: Sequence[str]) -> DataF
         F.when(encoded, F.col("value"))
         .otherwise(F.decode(F.col("value").cast("binary"), "ISO-8859-1"))
         .alias("raw"),
-        F.when(F.expr(f"btrim(value, {_WHITE}) = ''"), BLANK)
+        F.when(F.expr(f"{_TRIMMED} = ''"), BLANK)
         .when(~encoded, WRONG_ENCODING)
+        .when(F.col("event").isNull() & F.expr(_CUT), TRUNCATED)
         .when(F.col("event").isNull(), NOT_JSON)
         .when(bad_context, BAD_CONTEXT)
         .alias("fault"),

@@ -35,10 +35,10 @@ from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import IntegerType, LongType, StructField, StructType
 
 from mfn import schema
-from mfn.job import Counts
+from mfn.job import Counts, job
 from mfn.logs import shop, traffic
-from mfn.logs.raw import DAY, write_days
-from mfn.settings import Settings, SimulateSettings
+from mfn.logs.raw import DAY, SUCCESS, write_days
+from mfn.settings import LogsKind, Settings, SimulateSettings
 
 TASK_ROWS = 250_000
 """Rows that a task makes, about; a file holds those of one day."""
@@ -56,6 +56,16 @@ Make = Callable[[int, "Part"], Iterator[Columns]]
 log = logging.getLogger("mfn")
 
 
+def _reads(spark: SparkSession, settings: Settings) -> Any:
+    return settings.simulate.model_dump()
+
+
+def _writes(settings: Settings) -> list[str]:
+    kinds: tuple[LogsKind, ...] = ("events", "items", "users", "truth")
+    return [f"{settings.logs_folder(kind)}/{DAY}={settings.date}/{SUCCESS}" for kind in kinds]
+
+
+@job(_reads, _writes)
 def simulate_logs(spark: SparkSession, settings: Settings) -> Counts:
     """Write raw logs of a simulated shop, with the true probability of every click."""
     of = settings.simulate

@@ -2,23 +2,17 @@
 
 Every row of the raw log ends in exactly one place, and is counted there in the table
 `validation`: clean (table `events`), quarantined with the first reason that holds (table
-`quarantine`), a repeat of an event already seen, or blank.
+`quarantine`), a repeat of an event already seen, or blank. `mfn.logs.outcomes` says what the
+reasons are; `mfn.logs.gates` says what stops a day.
 
-**Reasons**, in the order in which they are looked for: wrong_encoding (no UTF-8), not_json,
-bad_context (no object), missing_<field> (lacking, null or empty), unknown_event_type, bad_time
-(neither ISO 8601 nor milliseconds), outside_day (further from the day of its folder than
-`validation.late_hours`), bad_position (no whole number from 0), id_too_long.
-
-**Repeats.** Of events with one id in a day's folder the earliest is kept; if several are of that
-time, the first by their content. Where late events are tolerated, an event whose id was kept in
-the folder of the day before is a repeat too. What is quarantined is no event and repeats nothing.
-
-**Which days.** The run date, always anew, and every other day of its windows that is not in
-`validation` yet, all in one go: one read, one shuffle by event id, one aggregate. The shuffle
-brings the repeats together; what it leaves is kept until it is written, so that nothing is read
-or shuffled again. It goes by day instead where there are more days than partitions, or each
-partition would write a file of a few rows for each day. `validation` is written last: what a
-killed run has left is done again.
+**Which days.** Every day of the run date's windows that is not validated yet, or was from other
+files, settings or rules than those of now; all in one go: one read, the shuffles that
+`mfn.logs.outcomes` tells, one aggregate for all counts and measures. What the shuffle by event
+leaves is kept until it is written, so that nothing is read or shuffled again. It goes by day
+where there are more days than partitions, or each partition would write a file of a few rows for
+each day. With late events a day's repeats depend on the day before: then the days after a changed
+one are validated again too. `validation` is written last: what a killed run has left is done
+again. A file that comes while the job reads is not read, and the next run finds the day changed.
 """
 
 from __future__ import annotations
@@ -26,203 +20,155 @@ from __future__ import annotations
 import contextlib
 import datetime
 import logging
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
-from pyspark.sql import Column, DataFrame, Observation, SparkSession, Window
+from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 
 from mfn import tables
-from mfn.job import Counts, DataRefused
-from mfn.logs import raw
-from mfn.logs.raw import BLANK, DAY, UNREADABLE
-from mfn.schema import EVENTS, QUARANTINE, RAW_EVENT, VALIDATION
+from mfn.job import Counts, DataRefused, job
+from mfn.logs import gates, outcomes, raw
+from mfn.logs.outcomes import CLEAN, REASONS, REPEAT, TOO_MANY_EVENTS
+from mfn.logs.raw import BLANK, DAY
+from mfn.made_from import fingerprint, of_source
+from mfn.schema import EVENTS, QUARANTINE, VALIDATION, VALIDATION_MEASURES
 from mfn.settings import Settings
 from mfn.splits.windows import windows
 
 log = logging.getLogger("mfn")
 
-CLEAN, REPEAT = "clean", "repeat"
-EVENT_TYPES = ("impression", "click", "cart", "purchase")
-REQUIRED = ("event_id", "event_time", "user_id", "event_type", "item_id")
-IDS = ("event_id", "user_id", "item_id", "request_id")
-REASONS = (
-    *UNREADABLE,
-    *(f"missing_{name}" for name in REQUIRED),
-    "unknown_event_type",
-    "bad_time",
-    "outside_day",
-    "bad_position",
-    "id_too_long",
-)
-"""Why a row goes to quarantine, in the order in which the reasons are looked for."""
-
 OutcomesOfDay = Mapping[str, int]
 """Rows of a day by outcome: clean, repeat, blank, or one of REASONS; those that occur."""
 
-_DATE_TIME = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d"
-_ZONE = r"(Z|[+-]\d\d(:?\d\d)?)$"
-_MILLISECONDS = r"^-?\d{1,14}$"
 _UNREADABLE_FILE = re.compile(
     r"\[(FAILED_READ_FILE|CANNOT_READ_FILE_FOOTER|CANNOT_MERGE_SCHEMAS)[^\]]*\].*"
 )
 _EXAMPLE_LENGTH = 200
+_ERROR_OF_ESTIMATE = 0.01
+_OF_OUTCOMES = ("late_hours", "early_minutes", "id_length", "user_events")
 
 
+@dataclass(frozen=True)
+class Counted:
+    """A day's rows by outcome, and its share of requests with a click; None without requests."""
+
+    outcomes: OutcomesOfDay
+    clicked_share: float | None
+
+    @property
+    def measures(self) -> dict[str, float]:
+        """The values that the gates look at."""
+        values = {
+            "quarantined_share": quarantined_share(self.outcomes),
+            "events": float(self.outcomes.get(CLEAN, 0)),
+        }
+        clicked = self.clicked_share
+        return values if clicked is None else {**values, "clicked_share": clicked}
+
+
+ByDay = Mapping[datetime.date, Counted]
+
+
+def _reads(spark: SparkSession, settings: Settings) -> Any:
+    span = windows(settings.date, settings.windows).days
+    folders = raw.day_folders(settings.logs_folder("events"), span)
+    days = {str(one.day): made_from(one, settings) for one in folders}
+    return [days, settings.validation.model_dump()]
+
+
+def _writes(settings: Settings) -> list[str]:
+    return [tables.path_of(settings.root, table) for table in (EVENTS, QUARANTINE, VALIDATION)]
+
+
+@job(_reads, _writes, one_at_a_time=True)
 def validate_logs(spark: SparkSession, settings: Settings) -> Counts:
     """Check raw events: clean ones to the table events, bad ones to quarantine, all counted.
 
     Raises:
         DataRefused: a day has no folder, an unfinished folder without rows, a file that cannot be
-            read, or too large a share of bad rows. Then no table is changed.
+            read, or is not what the gates admit. Then no table is changed but
+            `validation_measures`, which says what was measured.
     """
     folder = settings.logs_folder("events")
-    validated = _validated_days(spark, settings)
     span = windows(settings.date, settings.windows).days
-    days = [day for day in span if day == settings.date or day not in validated]
-    found = raw.day_folders(folder, days)
+    validated = validated_days(spark, settings)
+    found = _changed(raw.day_folders(folder, span), validated, settings)
+    if not found:
+        return {"rows": 0, "days": 0}
+    days = [one.day for one in found]
     lines = Observation()
     with _readable(folder):
-        rows = judge(raw.read_events(spark, folder, found), settings)
+        rows = outcomes.judge(raw.read_events(spark, folder, found), settings)
         rows = rows.observe(lines, F.count("*").alias("lines"))
-        before = _kept_before(spark, settings, days, validated)
-        outcomes = mark_repeats(rows, before, _by_day(settings, days)).persist()
+        before = _kept_before(spark, settings, days, set(validated))
+        marked = outcomes.mark_repeats(rows, before, _by_day(settings, days)).persist()
+        last = outcomes.last_allowed(marked, settings.validation.user_events).persist()
         try:
-            counts = _count(outcomes, days)
-            _refuse_unless_all_counted(counts, lines, rows, found)
-            _refuse_empty_days(counts, found)
-            _refuse_bad_days(counts, outcomes, found, settings)
-            _write(spark, settings, outcomes, counts)
+            judged = outcomes.limit_users(marked, last)
+            counted = _count(judged, days)
+            _refuse_unless_all_counted(counted, lines, rows, found)
+            _refuse_empty_days(counted, found)
+            measured = gates.measure(
+                {day: of.measures for day, of in counted.items()},
+                _measured_before(spark, settings, days),
+                settings.validation,
+            )
+            _write_measures(spark, settings, measured, days)
+            _refuse_bad_days(measured, counted, judged, settings)
+            _write(spark, settings, judged, counted, found)
         finally:
-            outcomes.unpersist()
-    return _account(counts)
+            last.unpersist()
+            marked.unpersist()
+    return _account(counted)
 
 
-# Pure functions over frames.
-
-
-def judge(rows: DataFrame, settings: Settings) -> DataFrame:
-    """RAW_ROWS to events and reasons: the columns of `events`, `reason`, `source_file`, `raw`.
-
-    For an event `reason`, `source_file` and `raw` are null, for anything else the event's columns:
-    no more is carried on than is needed.
-    """
-    checks = settings.validation
-    times = rows.withColumn("time", parse_time(F.col("event_time"), settings.logs.time_zone))
-    zone, late = settings.logs.day_time_zone, round(checks.late_hours * 3600)
-    tolerance = F.expr(f"interval {late} seconds")
-    day_before, day_after = (
-        F.to_date(F.from_utc_timestamp(time, zone))
-        for time in (F.col("time") - tolerance, F.col("time") + tolerance)
+def made_from(folder: raw.DayFolder, settings: Settings) -> str:
+    """Fingerprint of all that a day's outcomes follow from, but the events of the day before."""
+    return fingerprint(
+        folder.fingerprint,
+        {name: getattr(settings.validation, name) for name in _OF_OUTCOMES},
+        settings.logs.time_zone,
+        settings.logs.day_time_zone,
+        of_source(raw, outcomes),
     )
-    place = _given("position")
-    holds = [
-        *((F.col("fault") == fault, fault) for fault in (BLANK, *UNREADABLE)),
-        *((_given(name).isNull(), f"missing_{name}") for name in REQUIRED),
-        (~F.col("event_type").isin(*EVENT_TYPES), "unknown_event_type"),
-        (F.col("time").isNull(), "bad_time"),
-        ((day_before > F.col(DAY)) | (day_after < F.col(DAY)), "outside_day"),
-        (~place.rlike(r"^\d{1,9}(\.0+)?$"), "bad_position"),
-        (
-            F.greatest(*(F.coalesce(F.length(name), F.lit(0)) for name in IDS)) > checks.id_length,
-            "id_too_long",
-        ),
+
+
+def _changed(
+    folders: Sequence[raw.DayFolder],
+    validated: Mapping[datetime.date, str | None],
+    settings: Settings,
+) -> list[raw.DayFolder]:
+    """Folders of days that are not validated, or were from something else than what is there."""
+    changed = [
+        one.day
+        for one in folders
+        if settings.force or validated.get(one.day) != made_from(one, settings)
     ]
-    reason = F.lit(None).cast("string")
-    for fails, name in reversed(holds):
-        reason = F.when(fails, name).otherwise(reason)
-    event = {
-        **{name: F.col(name) for name in RAW_EVENT.names},
-        "event_time": F.col("time"),
-        "request_id": _given("request_id"),
-        "position": F.substring_index(place, ".", 1).cast("int"),
-    }
-    is_event = F.col("reason").isNull()
-    return times.withColumn("reason", reason).select(
-        DAY,
-        "reason",
-        *(F.when(~is_event, F.col(name)).alias(name) for name in ("source_file", "raw")),
-        *(F.when(is_event, column).alias(name) for name, column in event.items()),
-    )
+    again = [day for day in changed if day in validated]
+    if again and not settings.force:
+        log.info(
+            "validate_logs %s: validated again, since files or settings have changed: %s",
+            settings.date,
+            ", ".join(map(str, again)),
+        )
+    if settings.validation.late_hours and changed:
+        return [one for one in folders if one.day >= changed[0]]
+    return [one for one in folders if one.day in changed]
 
 
-def parse_time(text: Column, zone: str) -> Column:
-    """A time as ISO 8601 or as milliseconds since 1970; null if it is neither.
-
-    zone: of a time that names none itself.
-    """
-    text = F.trim(text)
-    with_seconds = F.when(text.rlike(rf"{_DATE_TIME}:\d\d(\.\d{{1,9}})?(Z|[+-]|$)"), text).when(
-        text.rlike(f"{_DATE_TIME}(Z|[+-]|$)"),
-        F.concat(F.substring(text, 1, 16), F.lit(":00"), F.substring(text, 17, 6)),
-    )
-    time = with_seconds.try_cast("timestamp")
-    return (
-        F.when(text.rlike(_MILLISECONDS), F.timestamp_millis(text.try_cast("bigint")))
-        .when(text.rlike(_ZONE), time)
-        .otherwise(F.to_utc_timestamp(time, zone))
-    )
-
-
-def mark_repeats(rows: DataFrame, before: DataFrame | None, by_day: bool) -> DataFrame:
-    """Columns of `rows` with `outcome` for `reason`: the reason, clean or repeat.
-
-    Args:
-        rows: what `judge` gives.
-        before: `dt` and `event_id` of events that were kept before in the days next to these;
-            None if only events of one folder can repeat one another.
-        by_day: shuffle by day instead of by event.
-    """
-    # What is no event has no id: a number of its own keeps it from crowding into one partition.
-    key = F.when(F.col("reason").isNull(), F.xxhash64("event_id")).otherwise(
-        F.monotonically_increasing_id()
-    )
-    rows = rows.withColumn("key", key).withColumn("kept_before", F.lit(False))
-    same = ["key", "event_id"]
-    if before is None:
-        same.append(DAY)
-    else:
-        known = before.select(DAY, "event_id", F.xxhash64("event_id").alias("key"))
-        known = known.withColumn("kept_before", F.lit(True))
-        rows = rows.unionByName(known, allowMissingColumns=True)
-    if by_day and before is None:
-        rows = rows.repartition(DAY)
-    content = ("event_time", "user_id", "event_type", "item_id", "request_id", "position")
-    order = Window.partitionBy(*same).orderBy(
-        DAY, *content, F.map_keys("context"), F.map_values("context")
-    )
-    # Days since the previous event of this id: none if it is the first, 0 in the same folder.
-    rows = rows.withColumn("gap", F.datediff(DAY, F.lag(DAY).over(order)))
-    repeats = F.col("gap").isNotNull()
-    if before is not None:
-        # An id in the folders of several days in a row: the first is kept, the second repeats
-        # it, the third has none kept the day before, and so on.
-        first = F.col("kept_before") | F.col("gap").isNull() | (F.col("gap") > 1)
-        so_far = order.rowsBetween(Window.unboundedPreceding, Window.currentRow)
-        since = F.last(F.when(first, F.col(DAY)), ignorenulls=True).over(so_far)
-        rows = rows.withColumn("since", since).where(~F.col("kept_before"))
-        same_day = F.coalesce(F.col("gap") == 0, F.lit(False))
-        repeats = same_day | (F.datediff(DAY, "since") % 2 == 1)
-    is_event = F.col("reason").isNull()
-    outcome = F.when(~is_event, F.col("reason")).when(repeats, REPEAT).otherwise(CLEAN)
-    return rows.select(DAY, outcome.alias("outcome"), "source_file", "raw", *RAW_EVENT.names)
-
-
-def _given(name: str) -> Column:
-    """A field's text; null if it is empty."""
-    return F.when(F.trim(name) != "", F.col(name))
-
-
-# What is read and written around them.
-
-
-def _validated_days(spark: SparkSession, settings: Settings) -> set[datetime.date]:
+def validated_days(spark: SparkSession, settings: Settings) -> dict[datetime.date, str | None]:
+    """What each validated day was made from."""
     if not tables.is_there(spark, settings.root, VALIDATION):
-        return set()
-    rows = tables.read(spark, settings.root, VALIDATION, "validate_logs").select("run_date")
-    return {row["run_date"] for row in rows.distinct().collect()}
+        return {}
+    found = tables.read(spark, settings.root, VALIDATION, "validate_logs")
+    rows = found.select("run_date", "made_from").distinct().collect()
+    return {row["run_date"]: row["made_from"] for row in rows}
 
 
 def _kept_before(
@@ -239,7 +185,11 @@ def _kept_before(
     if not known:
         return spark.createDataFrame([], EVENTS.columns).select(DAY, "event_id")
     events = tables.read(spark, settings.root, EVENTS, "validate_logs")
-    return events.where(F.col(DAY).isin(known)).select(DAY, "event_id")
+    bots = tables.read(spark, settings.root, QUARANTINE, "validate_logs")
+    bots = bots.where(F.col("reason") == TOO_MANY_EVENTS)
+    bots = bots.withColumn("event_id", F.get_json_object("raw", "$.event_id"))
+    both = events.select(DAY, "event_id").unionByName(bots.select(DAY, "event_id"))
+    return both.where(F.col(DAY).isin(known))
 
 
 def _by_day(settings: Settings, days: Sequence[datetime.date]) -> bool:
@@ -263,129 +213,190 @@ def _readable(folder: str) -> Iterator[None]:
         ) from error
 
 
-def _count(
-    outcomes: DataFrame, days: Sequence[datetime.date]
-) -> dict[datetime.date, OutcomesOfDay]:
+def _count(judged: DataFrame, days: Sequence[datetime.date]) -> dict[datetime.date, Counted]:
+    """One aggregate over all rows.
+
+    An impression without request id is a request of its own, and so is told by its user and item:
+    a click without request id says no more.
+    """
+    request = F.xxhash64(F.coalesce("request_id", F.concat_ws("\n", "user_id", "item_id")))
+
+    def requests(event_type: str) -> Column:
+        of_type = F.when(F.col("event_type") == event_type, request)
+        return F.approx_count_distinct(of_type, _ERROR_OF_ESTIMATE)
+
+    found = judged.groupBy(DAY, "outcome").agg(
+        F.count("*").alias("rows"),
+        requests("impression").alias("shown"),
+        requests("click").alias("clicked"),
+    )
     counts: dict[datetime.date, dict[str, int]] = {day: {} for day in days}
-    for row in outcomes.groupBy(DAY, "outcome").agg(F.count("*").alias("rows")).collect():
+    shares: dict[datetime.date, float] = {}
+    for row in found.collect():
         counts[row[DAY]][row["outcome"]] = row["rows"]
+        if row["outcome"] == CLEAN and row["shown"]:
+            shares[row[DAY]] = min(1.0, row["clicked"] / row["shown"])
     return {
-        day: {name: of[name] for name in (CLEAN, REPEAT, BLANK, *REASONS) if name in of}
+        day: Counted(
+            {name: of[name] for name in (CLEAN, REPEAT, BLANK, *REASONS) if name in of},
+            shares.get(day),
+        )
         for day, of in counts.items()
     }
 
 
 def _refuse_unless_all_counted(
-    counts: Mapping[datetime.date, OutcomesOfDay],
-    lines: Observation,
-    rows: DataFrame,
-    folders: Sequence[raw.DayFolder],
+    counted: ByDay, lines: Observation, rows: DataFrame, folders: Sequence[raw.DayFolder]
 ) -> None:
     """Nothing may be lost or doubled between the reading and the counting."""
-    counted = sum(sum(of.values()) for of in counts.values())
+    told = sum(sum(of.outcomes.values()) for of in counted.values())
     # Where there are no rows at all, Spark may leave out the observation, and never answer.
-    if counted and counted == lines.get["lines"]:
+    if told and told == lines.get["lines"]:
         return
     # A task that Spark ran twice, its first results having been lost, has told its lines twice.
     read = rows.count()
-    if counted != read:
+    if told != read:
         raise DataRefused(
             f"{folders[0].path} to {folders[-1].path}: expected an outcome for each of {read} "
-            f"rows, got {counted}; were the files changed meanwhile? Run the job again"
+            f"rows, got {told}; were the files changed meanwhile? Run the job again"
         )
 
 
-def _refuse_empty_days(
-    counts: Mapping[datetime.date, OutcomesOfDay], folders: Sequence[raw.DayFolder]
-) -> None:
-    lacking = [one for one in folders if not sum(counts[one.day].values()) and not one.finished]
+def _refuse_empty_days(counted: ByDay, folders: Sequence[raw.DayFolder]) -> None:
+    lacking = [
+        one for one in folders if not sum(counted[one.day].outcomes.values()) and not one.finished
+    ]
     if lacking:
         raise DataRefused("\n".join(f"{one.day}: {raw.empty(one)}" for one in lacking))
 
 
-def _refuse_bad_days(
-    counts: Mapping[datetime.date, OutcomesOfDay],
-    outcomes: DataFrame,
-    folders: Sequence[raw.DayFolder],
+def _measured_before(
+    spark: SparkSession, settings: Settings, days: Sequence[datetime.date]
+) -> dict[datetime.date, dict[str, float]]:
+    """What was measured of other days that passed, as far back as the days are compared."""
+    if not tables.is_there(spark, settings.root, VALIDATION_MEASURES):
+        return {}
+    first = days[0] - datetime.timedelta(days=settings.validation.days_before)
+    rows = (
+        tables.read(spark, settings.root, VALIDATION_MEASURES, "validate_logs")
+        .where(F.col("run_date").between(first, days[-1]) & ~F.col("run_date").isin([*days]))
+        .select("run_date", "measure", "value", "passed")
+        .collect()
+    )
+    refused = {row["run_date"] for row in rows if not row["passed"]}
+    before: dict[datetime.date, dict[str, float]] = {}
+    for row in rows:
+        if row["run_date"] not in refused:
+            before.setdefault(row["run_date"], {})[row["measure"]] = row["value"]
+    return before
+
+
+def _write_measures(
+    spark: SparkSession,
     settings: Settings,
+    measured: Sequence[gates.Measured],
+    days: Sequence[datetime.date],
 ) -> None:
-    """The gate: too large a share of bad rows stops the day."""
-    limit = settings.validation.quarantined_share
-    bad = [one for one in folders if quarantined_share(counts[one.day]) > limit]
-    if not bad:
+    rows = [
+        (
+            one.run_date,
+            one.measure,
+            one.value,
+            one.median_before,
+            one.least,
+            one.most if math.isfinite(one.most) else None,
+            one.passed,
+        )
+        for one in measured
+    ]
+    frame = spark.createDataFrame(rows, VALIDATION_MEASURES.columns).coalesce(1)
+    tables.replace(frame, settings.root, VALIDATION_MEASURES, {"run_date": days})
+
+
+def _refuse_bad_days(
+    measured: Sequence[gates.Measured], counted: ByDay, judged: DataFrame, settings: Settings
+) -> None:
+    """The gates: what is not passed stops the day, with an account and an example."""
+    problems = gates.account(measured, settings.validation)
+    if not problems:
         return
-    problems = [_bad_day(one, counts[one.day], limit) for one in bad]
-    worst = max(bad, key=lambda one: quarantined_share(counts[one.day]))
-    reason = _largest(counts[worst.day])[0]
-    like_it = (F.col(DAY) == worst.day) & (F.col("outcome") == reason)
-    example = outcomes.where(like_it).orderBy("source_file", "raw").first()
-    if example is not None:
-        text = example["raw"]
-        shown = text if len(text) <= _EXAMPLE_LENGTH else f"{text[:_EXAMPLE_LENGTH]} …"
-        problems.append(f"an example of {reason}, in {example['source_file']}: {shown}")
+    bad = [one for one in measured if not one.passed and one.measure == "quarantined_share"]
+    problems += [_reasons(one.run_date, counted[one.run_date].outcomes) for one in bad]
+    if bad:
+        worst = max(bad, key=lambda one: one.value).run_date
+        reason = _largest(counted[worst].outcomes)[0]
+        like_it = (F.col(DAY) == worst) & (F.col("outcome") == reason)
+        example = judged.where(like_it).orderBy("source_file", "raw").first()
+        if example is not None:
+            text = example["raw"]
+            shown = text if len(text) <= _EXAMPLE_LENGTH else f"{text[:_EXAMPLE_LENGTH]} …"
+            problems.append(f"an example of {reason}, in {example['source_file']}: {shown}")
     raise DataRefused(
         "\n".join(
             [
                 *problems,
-                "nothing was published; repair the log and run the job again, or, if such rows "
-                "may be left out, raise validation.quarantined_share",
+                f"nothing was published; {tables.path_of(settings.root, VALIDATION_MEASURES)} "
+                "holds what was measured; repair the log and run the job again, or change the "
+                "setting if such a day may pass",
             ]
         )
     )
 
 
-def quarantined(counts: OutcomesOfDay) -> int:
+def quarantined(of_day: OutcomesOfDay) -> int:
     """Rows that go to quarantine."""
-    return sum(counts.get(reason, 0) for reason in REASONS)
+    return sum(of_day.get(reason, 0) for reason in REASONS)
 
 
-def quarantined_share(counts: OutcomesOfDay) -> float:
+def quarantined_share(of_day: OutcomesOfDay) -> float:
     """Share of quarantined rows in all that are not blank; 0 where there are none."""
-    rows = sum(counts.values()) - counts.get(BLANK, 0)
-    return quarantined(counts) / rows if rows else 0.0
+    rows = sum(of_day.values()) - of_day.get(BLANK, 0)
+    return quarantined(of_day) / rows if rows else 0.0
 
 
-def _largest(counts: OutcomesOfDay) -> list[str]:
-    return sorted((name for name in REASONS if name in counts), key=lambda name: -counts[name])
+def _largest(of_day: OutcomesOfDay) -> list[str]:
+    return sorted((name for name in REASONS if name in of_day), key=lambda name: -of_day[name])
 
 
-def _bad_day(folder: raw.DayFolder, counts: OutcomesOfDay, limit: float) -> str:
-    reasons = ", ".join(f"{name} {counts[name]}" for name in _largest(counts)[:5])
-    rows = sum(counts.values()) - counts.get(BLANK, 0)
-    return (
-        f"{folder.day}: expected at most {limit:.4%} of the rows in {folder.path} to be bad "
-        f"(validation.quarantined_share), got {quarantined_share(counts):.4%}, "
-        f"{quarantined(counts)} of {rows}: {reasons}"
-    )
+def _reasons(day: datetime.date, of_day: OutcomesOfDay) -> str:
+    reasons = ", ".join(f"{name} {of_day[name]}" for name in _largest(of_day)[:5])
+    rows = sum(of_day.values()) - of_day.get(BLANK, 0)
+    return f"{day}: {quarantined(of_day)} of {rows} rows are bad: {reasons}"
 
 
 def _write(
     spark: SparkSession,
     settings: Settings,
-    outcomes: DataFrame,
-    counts: Mapping[datetime.date, OutcomesOfDay],
+    judged: DataFrame,
+    counted: ByDay,
+    folders: Sequence[raw.DayFolder],
 ) -> None:
-    days = sorted(counts)
-    events = outcomes.where(F.col("outcome") == CLEAN).select(*EVENTS.columns.names)
+    days = sorted(counted)
+    events = judged.where(F.col("outcome") == CLEAN).select(*EVENTS.columns.names)
     tables.replace(events, settings.root, EVENTS, {DAY: days})
-    bad = outcomes.where(F.col("outcome").isin(*REASONS)).withColumnRenamed("outcome", "reason")
+    bad = judged.where(F.col("outcome").isin(*REASONS)).withColumnRenamed("outcome", "reason")
     bad = bad.select(*QUARANTINE.columns.names)
     tables.replace(bad, settings.root, QUARANTINE, {DAY: days})
     rows = [
-        (day, "events", outcome, number)
-        for day, of in counts.items()
-        for outcome, number in {CLEAN: 0, REPEAT: 0, BLANK: 0, **of}.items()
+        (one.day, "events", outcome, number, made_from(one, settings))
+        for one in folders
+        for outcome, number in {
+            CLEAN: 0,
+            REPEAT: 0,
+            BLANK: 0,
+            **counted[one.day].outcomes,
+        }.items()
     ]
     validation = spark.createDataFrame(rows, VALIDATION.columns).coalesce(1)
     tables.replace(validation, settings.root, VALIDATION, {"run_date": days})
 
 
-def _account(counts: Mapping[datetime.date, OutcomesOfDay]) -> dict[str, int]:
+def _account(counted: ByDay) -> dict[str, int]:
     """The job's counts: outcomes over all days, and the reasons that occur."""
     total = {
         name: number
         for name in (CLEAN, REPEAT, BLANK, *REASONS)
-        if (number := sum(of.get(name, 0) for of in counts.values()))
+        if (number := sum(of.outcomes.get(name, 0) for of in counted.values()))
     }
     return {
         "rows": sum(total.values()),
@@ -393,6 +404,6 @@ def _account(counts: Mapping[datetime.date, OutcomesOfDay]) -> dict[str, int]:
         "quarantined": quarantined(total),
         "repeats": total.pop(REPEAT, 0),
         "blank": total.pop(BLANK, 0),
-        "days": len(counts),
+        "days": len(counted),
         **total,
     }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from sklearn.cluster import kmeans_plusplus
 from torch import Tensor
 
 from mfn import storage
-from mfn.job import Counts, DataRefused
+from mfn.job import Counts, DataRefused, job
 from mfn.models import artifact
 from mfn.models.embedding import FrozenEmbedding, FrozenItems, ItemEncoder, ItemTable, offsets_of
 from mfn.models.mfn import assignment
@@ -68,6 +68,13 @@ def _plogp(p: Tensor) -> Tensor:
     return result
 
 
+def _reads(spark: SparkSession, settings: Settings) -> Any:
+    splits = Splits.published(settings)
+    frozen = current_frozen(settings, splits)
+    return [splits.folder, frozen, settings.centers.model_dump(), wanted(settings)]
+
+
+@job(_reads, lambda settings: [f"{settings.centers_folder}/{storage.POINTER}"])
 def train_centers(spark: SparkSession, settings: Settings) -> Counts:
     """Learn the interest centers C on the pretraining rows' histories and E; publish them."""
     splits = Splits.published(settings)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 from dataclasses import asdict
 from functools import partial
+from typing import Any
 
 import torch
 from pyspark.sql import SparkSession
 from torch import Tensor
 
 from mfn import storage
-from mfn.job import Counts, DataRefused
+from mfn.job import Counts, DataRefused, job
 from mfn.models import artifact
 from mfn.models.batch import ENTITY, Features
 from mfn.models.embedding import FrozenEmbedding, ItemTable, fields_of, masked_mean
@@ -30,6 +31,11 @@ from mfn.training.workers import Workers, launch
 log = logging.getLogger("mfn")
 
 
+def _reads(spark: SparkSession, settings: Settings) -> Any:
+    return [Splits.published(settings).folder, settings.embeddings.model_dump()]
+
+
+@job(_reads, lambda settings: [f"{settings.embeddings_folder}/{storage.POINTER}"])
 def pretrain_embeddings(spark: SparkSession, settings: Settings) -> Counts:
     """Learn the frozen embedding E on the pretraining rows; publish it with its account."""
     splits = Splits.published(settings)

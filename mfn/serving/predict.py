@@ -10,6 +10,7 @@ import datetime
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +20,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_schema
 
 from mfn import storage, tables
-from mfn.job import Counts, DataRefused
+from mfn.job import Counts, DataRefused, job
 from mfn.models import artifact
 from mfn.models.batch import Batch
 from mfn.models.ranker import Ranker
@@ -28,6 +29,11 @@ from mfn.settings import Settings
 from mfn.splits.published import Splits
 
 
+def _reads(spark: SparkSession, settings: Settings) -> Any:
+    return [Splits.published(settings).folder, _models(settings)]
+
+
+@job(_reads, lambda settings: [tables.path_of(settings.root, PREDICTIONS)])
 def predict(spark: SparkSession, settings: Settings) -> Counts:
     """Score the test rows with every configured model; replace their predictions."""
     splits = Splits.published(settings)
@@ -37,9 +43,7 @@ def predict(spark: SparkSession, settings: Settings) -> Counts:
         raise DataRefused(
             f"test: expected rows from {first} to {last}, got none; give logs of these days"
         )
-    models = {
-        name: storage.current(settings.model_folder(name), "train") for name in settings.models
-    }
+    models = _models(settings)
     for folder in models.values():
         described = storage.read_json(f"{folder}/{storage.MODEL}")
         artifact.check_vocabularies(
@@ -70,6 +74,11 @@ def predict(spark: SparkSession, settings: Settings) -> Counts:
             f"each of {len(models)} models, got {written}; build the splits again"
         )
     return {"rows": written, "models": len(models)}
+
+
+def _models(settings: Settings) -> dict[str, str]:
+    """The folder of each model's current version."""
+    return {name: storage.current(settings.model_folder(name), "train") for name in settings.models}
 
 
 @dataclass(frozen=True)

@@ -18,21 +18,24 @@ import datetime
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from mfn import storage, tables
-from mfn.job import Counts, DataRefused
+from mfn.job import Counts, DataRefused, job
+from mfn.logs import raw
 from mfn.logs.raw import DAY
-from mfn.schema import EVENTS, FIRST_INDEX, RAW_ITEM, RAW_USER, VALIDATION
-from mfn.settings import Settings
+from mfn.logs.validate import validated_days
+from mfn.schema import EVENTS, FIRST_INDEX, RAW_ITEM, RAW_USER
+from mfn.settings import LogsKind, Settings
 from mfn.splits import items, snapshots, stream, vocabulary, writing
 from mfn.splits.history import COUNTED_ROWS, ToRows
 from mfn.splits.manifest import manifest
 from mfn.splits.requests import MOMENTS, SPLITS, ToMoments
 from mfn.splits.vocabulary import ITEM, ITEM_ID
-from mfn.splits.windows import Windows, windows
+from mfn.splits.windows import Windows, days_between, windows
 
 log = logging.getLogger("mfn")
 
@@ -52,6 +55,35 @@ class Inputs:
     users: DataFrame | None
 
 
+def _reads(spark: SparkSession, settings: Settings) -> Any:
+    dates = windows(settings.date, settings.windows)
+    validated = _validated(spark, settings, dates)
+    last = stream.Span.of(dates, settings).folders_ahead
+    days = {str(day): validated.get(day) for day in days_between((dates.days[0], last))}
+    kinds: list[LogsKind] = ["items", "users"] if settings.splits.user_fields else ["items"]
+    snapshots_of = {
+        kind: [
+            one.fingerprint
+            for one in raw.day_folders(folder, snapshots.days_of(folder, settings.date))
+        ]
+        for kind in kinds
+        if (folder := settings.logs_folder(kind))
+    }
+    return [
+        days,
+        snapshots_of,
+        settings.windows.model_dump(),
+        settings.splits.model_dump(),
+        settings.logs.day_time_zone,
+        settings.train.num_workers,
+    ]
+
+
+def _writes(settings: Settings) -> list[str]:
+    return [f"{settings.splits_folder}/{storage.POINTER}"]
+
+
+@job(_reads, _writes)
 def build_splits(spark: SparkSession, settings: Settings) -> Counts:
     """Build the run date's request rows and item table from clean events and the catalogue.
 
@@ -117,7 +149,7 @@ def build_splits(spark: SparkSession, settings: Settings) -> Counts:
 
 def _open(spark: SparkSession, settings: Settings) -> Inputs:
     dates = windows(settings.date, settings.windows)
-    _refuse_unvalidated_days(spark, settings, dates)
+    _validated(spark, settings, dates)
     events = tables.read(spark, settings.root, EVENTS, "validate_logs")
     folder = settings.logs_folder("items")
     days = snapshots.days_of(folder, settings.date)
@@ -146,13 +178,12 @@ def _open_users(spark: SparkSession, settings: Settings, dates: Windows) -> Data
     return snapshots.read(spark, folder, [*before[-1:], *days[len(before) :]], RAW_USER)
 
 
-def _refuse_unvalidated_days(spark: SparkSession, settings: Settings, dates: Windows) -> None:
+def _validated(
+    spark: SparkSession, settings: Settings, dates: Windows
+) -> dict[datetime.date, str | None]:
+    """What each validated day was made from; all days of the windows are."""
+    validated = validated_days(spark, settings)
     days = dates.days
-    validated = set()
-    if tables.is_there(spark, settings.root, VALIDATION):
-        found = tables.read(spark, settings.root, VALIDATION, "validate_logs")
-        rows = found.where(F.col("run_date").between(days[0], days[-1])).select("run_date")
-        validated = {row["run_date"] for row in rows.distinct().collect()}
     lacking = [day.isoformat() for day in days if day not in validated]
     if lacking:
         raise DataRefused(
@@ -160,6 +191,7 @@ def _refuse_unvalidated_days(spark: SparkSession, settings: Settings, dates: Win
             f"{', '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} not; "
             f"run jobs/validate_logs.py --date {settings.date} first"
         )
+    return validated
 
 
 def _refuse_empty_windows(files: Mapping[str, writing.Files], dates: Windows) -> None:
@@ -187,7 +219,7 @@ def _new_keys(inputs: Inputs, last: Mapping[str, datetime.date]) -> list[DataFra
         vocabulary.catalogue_keys(snapshots_new.select(day, *RAW_ITEM.names), "day").drop("place")
     ]
     # An event may be early for its folder, and then it counts as known on its own day.
-    early = 1 + int(settings.validation.late_hours / 24)
+    early = 1
     contexts = [f"context.{name}" for name in chosen.context_fields]
     events = (
         inputs.events.where(F.col(DAY) < settings.date)

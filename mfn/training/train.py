@@ -12,7 +12,7 @@ import torch
 from pyspark.sql import SparkSession
 
 from mfn import __version__, storage
-from mfn.job import Counts, DataRefused
+from mfn.job import Counts, DataRefused, job
 from mfn.models import artifact
 from mfn.models.embedding import FrozenEmbedding
 from mfn.models.ranker import Ranker
@@ -25,6 +25,23 @@ from mfn.training.loop import Account, Schedule, Trainer, parameter_count, total
 from mfn.training.workers import Workers, launch
 
 
+def _reads(spark: SparkSession, settings: Settings) -> Any:
+    splits = Splits.published(settings)
+    with_centers = any(isinstance(model, MfnSettings) for model in settings.models.values())
+    return [
+        splits.folder,
+        current_frozen(settings, splits),
+        storage.current(settings.centers_folder, "train_centers") if with_centers else None,
+        settings.train.model_dump(),
+        {name: model.model_dump() for name, model in settings.models.items()},
+    ]
+
+
+def _writes(settings: Settings) -> list[str]:
+    return [f"{settings.model_folder(name)}/{storage.POINTER}" for name in settings.models]
+
+
+@job(_reads, _writes)
 def train(spark: SparkSession, settings: Settings) -> Counts:
     """Train every configured model on the training rows; publish each as it is done."""
     splits = Splits.published(settings)
@@ -37,7 +54,13 @@ def train(spark: SparkSession, settings: Settings) -> Counts:
     for model in settings.models.values():
         if isinstance(model, MfnSettings):
             read_centers(settings, splits, model.interests)
-    work = partial(_train, settings=settings, splits=splits, frozen_folder=frozen_folder)
+    work = partial(
+        _train,
+        settings=settings,
+        splits=splits,
+        frozen_folder=frozen_folder,
+        claims=storage.claims(),
+    )
     accounts = launch(work, settings.train.num_workers)
     told: dict[str, int | float | str] = {
         "rows": sum(one.requests for one in accounts.values()),
@@ -52,7 +75,11 @@ def train(spark: SparkSession, settings: Settings) -> Counts:
 
 
 def _train(
-    workers: Workers, settings: Settings, splits: Splits, frozen_folder: str
+    workers: Workers,
+    settings: Settings,
+    splits: Splits,
+    frozen_folder: str,
+    claims: tuple[storage.Claim, ...],
 ) -> dict[str, Account]:
     torch.set_num_threads(settings.train.threads)
     frozen = artifact.read_frozen(frozen_folder)
@@ -62,7 +89,7 @@ def _train(
         model = make_model(model_settings, item_indices, frozen, settings, splits)
         accounts[name] = fit(model, name, settings, splits, workers)
         if workers.rank == 0:
-            with storage.publish(settings.model_folder(name)) as folder:
+            with storage.holding(claims), storage.publish(settings.model_folder(name)) as folder:
                 description = describe(name, model, settings, splits, accounts[name])
                 artifact.write_model(folder, model, {**description, "embeddings": frozen_folder})
     return accounts

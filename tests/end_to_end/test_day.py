@@ -7,6 +7,8 @@ workers that train both models.
 from __future__ import annotations
 
 import os
+import random
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -32,10 +34,19 @@ models: {base: {}, mfn: {interests: 4}}
 """
 
 
+STEPS = (
+    "simulate_logs", "validate_logs", "build_splits", "pretrain_embeddings", "train_centers",
+    "train", "predict", "evaluate", "report",
+)  # fmt: skip
+
+
+def arguments(root: Path, config: Path) -> list[str]:
+    return ["--config", str(config), "--root", str(root)]
+
+
 def run_day(root: Path, config: Path, zone: str, *more: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "pipelines/daily.py", "--config", str(config), "--root", str(root)]
     return subprocess.run(
-        [*command, *more],
+        [sys.executable, "pipelines/daily.py", *arguments(root, config), *more],
         cwd=PROJECT,
         env={**os.environ, "TZ": zone, "COLUMNS": "120"},
         capture_output=True,
@@ -67,9 +78,14 @@ def table(spark: SparkSession, root: Path, which: Table) -> DataFrame:
 
 
 def content(spark: SparkSession, root: Path) -> dict[str, list[str]]:
-    """Every row of every table that a day leaves, in an order of its own."""
+    """Every row of every table that a day leaves, in an order of its own.
+
+    But for when the raw files were made.
+    """
     return {
-        which.name: sorted(str(row) for row in table(spark, root, which).collect())
+        which.name: sorted(
+            str(row) for row in table(spark, root, which).drop("made_from").collect()
+        )
         for which in (EVENTS, VALIDATION, VOCABULARIES, PREDICTIONS, METRICS, COMPARISONS)
     }
 
@@ -108,10 +124,7 @@ def test_every_step_says_how_fast_it_was(
     day: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
     told = day[1].stderr
-    for job in (
-        "simulate_logs", "validate_logs", "build_splits", "pretrain_embeddings", "train_centers",
-        "train", "predict", "evaluate", "report",
-    ):  # fmt: skip
+    for job in STEPS:
         line = next(one for one in told.splitlines() if f" {job} 2026-03-08: done" in one)
         assert "rows_per_second=" in line, line
     train = next(one for one in told.splitlines() if " train 2026-03-08: done" in one)
@@ -124,12 +137,125 @@ def test_the_day_again_in_another_time_zone_leaves_the_same_tables(
 ) -> None:
     root, _ = day
     before = content(spark, root)
-    done = run_day(root, config, "Pacific/Auckland")
+    done = run_day(root, config, "Pacific/Auckland", "--force")
     assert done.returncode == 0, done.stderr[-4000:]
     spark.catalog.clearCache()
     after = content(spark, root)
     for name in before:
         assert after[name] == before[name], name
+
+
+def test_a_day_that_is_done_is_left_alone_and_says_so(
+    day: tuple[Path, subprocess.CompletedProcess[str]], config: Path
+) -> None:
+    root, _ = day
+    done = run_day(root, config, "UTC")
+    assert done.returncode == 0, done.stderr[-4000:]
+    told = [line for line in done.stderr.splitlines() if " left alone: " in line]
+    assert len(told) == len(STEPS) - 1  # the report is always made
+    control = run_day(root, config, "UTC", "--evaluate.history_edges", "1,5")
+    told = [line for line in control.stderr.splitlines() if " left alone: " in line]
+    assert len(told) == len(STEPS) - 2
+    assert "evaluate 2026-03-08: done in" in control.stderr
+
+
+KILLED_IN = """
+import os, re, signal, sys
+from mfn import storage, tables
+from pipelines import daily
+
+moment = sys.argv.pop(1)
+write, replace = storage._replace_file, tables.replace
+
+def reached(place):
+    if re.search(moment, place):
+        os.killpg(0, signal.SIGKILL)  # with Spark and all workers, as when a machine dies
+
+def replace_file(files, path, text):
+    reached(f"before the file {path}")
+    write(files, path, text)
+
+def replace_rows(frame, root, table, where):
+    reached(f"before the table {table.name}")
+    replace(frame, root, table, where)
+
+storage._replace_file, tables.replace = replace_file, replace_rows
+sys.exit(daily.main(sys.argv[1:]))
+"""
+
+MOMENTS = {
+    "simulate_logs": "made/2026-03-08/simulate_logs.json",
+    "validate_logs": "table quarantine",  # when its events are there already
+    "build_splits": "splits/2026-03-08/CURRENT",  # when all is written but the pointer
+    "pretrain_embeddings": "embeddings/2026-03-08/CURRENT",
+    "train_centers": "centers/2026-03-08/CURRENT",
+    "train": "made/2026-03-08/train.json",  # when its models are there already
+    "predict": "made/2026-03-08/predict.json",
+    "evaluate": "table evaluation/comparisons",  # when its metrics are there already
+}
+
+
+def test_a_day_in_which_each_job_is_killed_once_ends_as_one_left_alone(
+    spark: SparkSession,
+    day: tuple[Path, subprocess.CompletedProcess[str]],
+    config: Path,
+    tmp_path: Path,
+) -> None:
+    """The control is `day`, and the last run here."""
+    for job, moment in MOMENTS.items():
+        killed = subprocess.run(
+            [sys.executable, "-c", KILLED_IN, moment, *arguments(tmp_path, config)],
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+            start_new_session=True,
+        )
+        assert killed.returncode == -signal.SIGKILL, killed.stderr[-4000:]
+        assert f"{job} 2026-03-08: starts" in killed.stderr
+    done = run_day(tmp_path, config, "UTC")
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert f"{list(MOMENTS)[-2]} 2026-03-08: left alone" in done.stderr
+    expected, found = content(spark, day[0]), content(spark, tmp_path)
+    for name, rows in expected.items():
+        assert found[name] == rows, name
+
+
+@pytest.mark.soak
+def test_days_killed_at_any_moment_end_as_one_left_alone(
+    spark: SparkSession,
+    day: tuple[Path, subprocess.CompletedProcess[str]],
+    config: Path,
+    tmp_path: Path,
+) -> None:
+    expected = content(spark, day[0])
+    draw = random.Random(0)
+    kills = 0
+    for number in range(10):
+        root = tmp_path / str(number)
+        while True:
+            running = subprocess.Popen(
+                [sys.executable, "pipelines/daily.py", *arguments(root, config)],
+                cwd=PROJECT,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            try:
+                running.wait(timeout=draw.uniform(5, 60))
+                break
+            except subprocess.TimeoutExpired:
+                os.killpg(running.pid, signal.SIGKILL)
+                running.wait()
+                kills += 1
+        assert running.returncode == 0
+        spark.catalog.clearCache()
+        found = content(spark, root)
+        for name, rows in expected.items():
+            assert found[name] == rows, name
+    print(f"{kills} kills")
+    assert kills > 10
 
 
 def test_a_refused_day_exits_3_and_names_what_is_missing(config: Path, tmp_path: Path) -> None:

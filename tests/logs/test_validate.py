@@ -1,352 +1,32 @@
-"""Validation believes nothing, loses nothing, and says why."""
+"""Days are validated whole or not at all, and what stops one says why."""
 
 from __future__ import annotations
 
 import datetime
-import gzip
-import json
 import math
 import random
-import zoneinfo
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
+from pyspark.sql import SparkSession
 
 from mfn import tables
 from mfn.job import DataRefused
 from mfn.logs import raw, validate
-from mfn.logs.validate import REASONS, validate_logs
-from mfn.schema import EVENTS, QUARANTINE, VALIDATION
+from mfn.logs.validate import validate_logs
+from mfn.schema import EVENTS, QUARANTINE, VALIDATION, VALIDATION_MEASURES
 from mfn.settings import Settings, ValidateSettings, WindowSettings
-
-DAYS = [datetime.date(2026, 3, day) for day in range(5, 9)]
-LAST = DAYS[-1]
-WINDOWS = WindowSettings(pretraining_days=2, training_days=1, test_days=1)
-MakeSettings = Callable[..., Settings]
-Line = bytes | str | dict[str, Any]
-
-
-def event(event_id: str, day: datetime.date = LAST, /, **other: Any) -> dict[str, Any]:
-    """A clean event; a field that is given as ... is left out."""
-    fields = {
-        "event_id": event_id,
-        "event_time": f"{day}T12:00:00Z",
-        "user_id": "u1",
-        "event_type": "click",
-        "item_id": "i1",
-        **other,
-    }
-    return {name: value for name, value in fields.items() if value is not ...}
-
-
-def as_bytes(line: Line) -> bytes:
-    if isinstance(line, dict):
-        line = json.dumps(line)
-    return line.encode() if isinstance(line, str) else line
-
-
-def deliver(
-    settings: Settings, day: datetime.date, lines: Iterable[Line], name: str = "part-0.json"
-) -> Path:
-    """Write one file of a day's folder."""
-    folder = Path(settings.logs_folder("events"), f"dt={day}")
-    folder.mkdir(parents=True, exist_ok=True)
-    content = b"".join(as_bytes(line) + b"\n" for line in lines)
-    path = folder / name
-    path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
-    return path
-
-
-def judged(spark: SparkSession, settings: Settings, days: Sequence[datetime.date]) -> DataFrame:
-    folder = settings.logs_folder("events")
-    rows = raw.read_events(spark, folder, raw.day_folders(folder, days))
-    return validate.judge(rows, settings)
-
-
-def outcomes(spark: SparkSession, settings: Settings, days: Sequence[datetime.date]) -> DataFrame:
-    """What the job counts and writes, when nothing has been validated before."""
-    before = spark.createDataFrame([], EVENTS.columns) if settings.validation.late_hours else None
-    return validate.mark_repeats(judged(spark, settings, days), before, by_day=False)
+from tests.raw_logs import DAYS, LAST, WINDOWS, Line, MakeSettings, deliver, event
 
 
 def table(spark: SparkSession, settings: Settings, which: Any) -> list[Any]:
-    rows = tables.read(spark, settings.root, which, "validate_logs").collect()
+    rows = tables.read(spark, settings.root, which, "validate_logs").drop("made_from").collect()
     return sorted((row.asDict() for row in rows), key=repr)
 
 
 def all_tables(spark: SparkSession, settings: Settings) -> list[Any]:
     return [table(spark, settings, which) for which in (EVENTS, QUARANTINE, VALIDATION)]
-
-
-# One line for each reason, with a clean line beside it that differs in just that.
-
-PAIRS: dict[str, tuple[Line, Line]] = {
-    "wrong_encoding": (
-        '{"event_id":"é"}'.encode("latin-1"),
-        event("wrong_encoding", user_id="é"),
-    ),
-    "not_json: cut short": (
-        json.dumps(event("x"))[:-9],
-        json.dumps(event("not_json: cut short")),
-    ),
-    "not_json: two events": (
-        json.dumps(event("x")) + json.dumps(event("y")),
-        event("not_json: two events"),
-    ),
-    "not_json: two with a comma": (
-        json.dumps(event("x")) + "," + json.dumps(event("y")),
-        event("not_json: two with a comma"),
-    ),
-    "not_json: something behind": (
-        json.dumps(event("x")) + "] }",
-        " " + json.dumps(event("not_json: something behind")) + " \t",
-    ),
-    "not_json: a list": (
-        json.dumps([event("x")]),
-        event("not_json: a list", context={"a": "[]"}),
-    ),
-    "not_json: null": ("null", event("not_json: null", request_id=None)),
-    "not_json: a word": ("hello", event("not_json: a word", request_id="hello")),
-    "not_json: Python": (str(event("x")), event("not_json: Python", request_id="'x'")),
-    "bad_context": (event("x", context="phone"), event("bad_context", context={"on": "phone"})),
-    "bad_context: a list": (
-        event("x", context=["phone"]),
-        event("bad_context: a list", context=None),
-    ),
-    **{
-        f"missing_{name}: {what}": (
-            event("x", **{name: value}),
-            event(f"missing_{name}: {what}"),
-        )
-        for name in validate.REQUIRED
-        for what, value in {"lacking": ..., "null": None, "empty": "", "blank": "  "}.items()
-    },
-    "unknown_event_type": (
-        event("x", event_type="Click"),
-        event("unknown_event_type", event_type="purchase"),
-    ),
-    "bad_time: no day": (
-        event("x", event_time="2026-02-30T12:00:00Z"),
-        event("bad_time: no day", event_time="2026-03-08 12:00:00+00"),
-    ),
-    "bad_time: only a day": (
-        event("x", event_time="2026-03-08"),
-        event("bad_time: only a day", event_time="2026-03-08T00:00Z"),
-    ),
-    "bad_time: only a time": (
-        event("x", event_time="T12:00:00"),
-        event("bad_time: only a time", event_time="2026-03-08T12:00:00"),
-    ),
-    "bad_time: no zone there is": (
-        event("x", event_time="2026-03-08T12:00:00+25:00"),
-        event("bad_time: no zone there is", event_time="2026-03-08T12:00:00+0930"),
-    ),
-    "outside_day: before": (
-        event("x", event_time="2026-03-07T23:59:59.999Z"),
-        event("outside_day: before", event_time="2026-03-08T00:00:00Z"),
-    ),
-    "outside_day: after": (
-        event("x", event_time="2026-03-09T00:00:00Z"),
-        event("outside_day: after", event_time="2026-03-08T23:59:59.999Z"),
-    ),
-    "outside_day: seconds for milliseconds": (
-        event("x", event_time=1772971200),
-        event("outside_day: seconds for milliseconds", event_time=1772971200000),
-    ),
-    "bad_position: negative": (
-        event("x", position=-1),
-        event("bad_position: negative", position=0),
-    ),
-    "bad_position: a fraction": (
-        event("x", position=1.5),
-        event("bad_position: a fraction", position=1.0),
-    ),
-    "bad_position: a word": (
-        event("x", position="top"),
-        event("bad_position: a word", position="7"),
-    ),
-    "id_too_long": (event("x", item_id="é" * 51), event("id_too_long", item_id="é" * 50)),
-    "id_too_long: request": (
-        event("x", request_id="r" * 51),
-        event("id_too_long: request", request_id="r" * 50),
-    ),
-}
-"""A bad line and a clean one; a case is named after its reason, and what is behind a colon."""
-
-CASES = {name: (name.split(":")[0], *pair) for name, pair in PAIRS.items()}
-
-
-@pytest.fixture(scope="module")
-def of_cases(
-    spark: SparkSession, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[dict[str, str], dict[str, Any]]:
-    """Reason by raw text of what is bad, and the other events by id; one day of all cases."""
-    root = str(tmp_path_factory.mktemp("cases"))
-    chosen = Settings(root=root, date=LAST, validation=ValidateSettings(id_length=50))
-    lines = [line for _, bad, control in CASES.values() for line in (bad, control)]
-    deliver(chosen, LAST, lines)
-    rows = judged(spark, chosen, [LAST]).collect()
-    assert len(rows) == len(lines)
-    bad = {row["raw"]: row["reason"] for row in rows if row["reason"]}
-    return bad, {row["event_id"]: row for row in rows if not row["reason"]}
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_a_bad_line_is_found_and_the_line_like_it_is_not(
-    case: str, of_cases: tuple[dict[str, str], dict[str, Any]]
-) -> None:
-    bad, clean = of_cases
-    reason, line, _ = CASES[case]
-    as_text = as_bytes(line).decode("latin-1" if reason == "wrong_encoding" else "utf-8")
-    assert bad[as_text] == reason
-    assert case in clean
-
-
-def test_every_reason_has_a_case() -> None:
-    assert {reason for reason, _, _ in CASES.values()} == set(REASONS)
-
-
-def test_a_wrongly_encoded_line_can_be_turned_back_into_its_bytes(
-    of_cases: tuple[dict[str, str], dict[str, Any]],
-) -> None:
-    bad, _ = of_cases
-    (kept,) = (text for text, reason in bad.items() if reason == "wrong_encoding")
-    assert kept.encode("latin-1") == as_bytes(CASES["wrong_encoding"][1])
-
-
-def test_what_is_clean_keeps_its_values(
-    of_cases: tuple[dict[str, str], dict[str, Any]],
-) -> None:
-    _, clean = of_cases
-    assert clean["bad_position: a fraction"]["position"] == 1
-    assert clean["not_json: null"]["request_id"] is None
-    assert clean["bad_context"]["context"] == {"on": "phone"}
-    assert clean["wrong_encoding"]["user_id"] == "é"
-
-
-# Times.
-
-
-def test_a_time_means_the_same_moment_in_whatever_way_it_is_written(spark: SparkSession) -> None:
-    zone = zoneinfo.ZoneInfo("America/New_York")
-    moment = datetime.datetime(2026, 7, 1, 1, 30, 15, 250000, tzinfo=datetime.UTC)
-    same = [
-        "2026-07-01T01:30:15.25Z",
-        "2026-07-01T03:30:15.250+02:00",
-        "2026-07-01 03:30:15.250000+0200",
-        "2026-06-30T16:30:15.25-09",
-        moment.astimezone(zone).strftime("%Y-%m-%dT%H:%M:%S.%f"),
-        f" {round(moment.timestamp() * 1000)} ",
-    ]
-    frame = spark.createDataFrame([(text,) for text in same], "text string")
-    times = frame.select(validate.parse_time(F.col("text"), "America/New_York").cast("double"))
-    assert [row[0] for row in times.collect()] == [moment.timestamp()] * len(same)
-
-
-def test_the_setting_cuts_the_days_and_not_the_zone_of_the_machine(
-    spark: SparkSession, make_settings: MakeSettings
-) -> None:
-    midnight = datetime.datetime(2026, 3, 8, tzinfo=zoneinfo.ZoneInfo("Asia/Tokyo"))
-    chosen = make_settings(logs={"time_zone": "Asia/Tokyo", "day_time_zone": "Asia/Tokyo"})
-    lines = [
-        event("first", event_time="2026-03-08T00:00:00"),
-        event("first, in ms", event_time=str(round(midnight.timestamp() * 1000))),
-        event("last", event_time="2026-03-08T14:59:59Z"),
-        event("too late", event_time="2026-03-08T15:00:00Z"),
-    ]
-    deliver(chosen, LAST, lines)
-    rows = judged(spark, chosen, [LAST]).collect()
-    assert sorted(row["event_id"] for row in rows if not row["reason"]) == [
-        "first",
-        "first, in ms",
-        "last",
-    ]
-    assert [row["reason"] for row in rows if row["reason"]] == ["outside_day"]
-
-
-def test_late_events_are_tolerated_as_far_as_the_setting_says(
-    spark: SparkSession, make_settings: MakeSettings
-) -> None:
-    times = {
-        "far too early": "2026-03-07T22:29:59Z",
-        "early": "2026-03-07T22:30:00Z",
-        "late": "2026-03-09T01:29:59Z",
-        "far too late": "2026-03-09T01:30:00Z",
-    }
-    chosen = make_settings(validation={"late_hours": 1.5})
-    deliver(chosen, LAST, [event(name, event_time=time) for name, time in times.items()])
-    rows = judged(spark, chosen, [LAST]).where("reason is null").collect()
-    assert sorted(row["event_id"] for row in rows) == ["early", "late"]
-
-
-# Formats.
-
-
-def test_each_format_gives_the_same_events(
-    spark: SparkSession, make_settings: MakeSettings
-) -> None:
-    lines = [
-        event("a", position=0, context={"device": "phone", "page": None}),
-        event("b", event_time="2026-03-08T01:02:03.456Z", request_id="r"),
-        event("c", user_id=None),
-    ]
-    chosen = make_settings()
-    deliver(chosen, DAYS[0], lines, "a.json")
-    deliver(chosen, DAYS[1], lines[:1], "a.json.gz")
-    deliver(chosen, DAYS[1], lines[1:], "b.json")
-    path = Path(chosen.logs_folder("events"), f"dt={DAYS[2]}", "a.parquet")
-    path.parent.mkdir()
-    pq.write_table(_table(lines, pa.map_(pa.string(), pa.string())), path)
-    path = Path(chosen.logs_folder("events"), f"dt={DAYS[3]}", "a.parquet")
-    path.parent.mkdir()
-    struct = pa.struct([("device", pa.string())])
-    typed = _table([{**line, "event_time": _moment(line)} for line in lines], struct)
-    pq.write_table(typed.set_column(6, "position", pa.array([0.0, None, None])), path)
-
-    def of(day: datetime.date) -> list[Any]:
-        folder = chosen.logs_folder("events")
-        # Of another day than the folder's, so that only the format can make a difference.
-        rows = raw.read_events(spark, folder, raw.day_folders(folder, [day]))
-        rows = rows.withColumn("dt", F.lit(LAST))
-        judged_rows = validate.judge(rows, chosen).drop("source_file", "raw").collect()
-        return sorted((row.asDict() for row in judged_rows), key=repr)
-
-    from_lines, from_gzip, from_table, from_typed_table = map(of, DAYS)
-    assert {row["event_id"]: row["position"] for row in from_lines} == {
-        "a": 0,
-        "b": None,
-        None: None,
-    }
-    assert from_gzip == from_lines
-    assert from_table == from_lines
-    # A struct has no nulls to keep.
-    assert from_typed_table == [
-        {**row, "context": row["context"] and {"device": "phone"}} for row in from_lines
-    ]
-    kept = judged(spark, chosen, [DAYS[2]]).where("reason = 'missing_user_id'").collect()
-    assert json.loads(kept[0]["raw"])["event_id"] == "c"
-    assert kept[0]["source_file"].endswith(f"dt={DAYS[2]}/a.parquet")
-
-
-def _moment(line: dict[str, Any]) -> datetime.datetime:
-    return datetime.datetime.fromisoformat(line["event_time"])
-
-
-def _table(lines: list[dict[str, Any]], context: pa.DataType) -> pa.Table:
-    names = ["event_id", "event_time", "user_id", "event_type", "item_id", "request_id", "position"]
-    columns = {name: pa.array([line.get(name) for line in lines]) for name in names}
-    return pa.table(columns).append_column(
-        "context", pa.array([line.get("context") for line in lines], context)
-    )
 
 
 def test_a_file_that_is_cut_short_is_refused_and_not_read_as_far_as_it_goes(
@@ -360,157 +40,6 @@ def test_a_file_that_is_cut_short_is_refused_and_not_read_as_far_as_it_goes(
     path.write_bytes(path.read_bytes()[:-500])
     with pytest.raises(DataRefused, match=rf"cut short.*\n?.*dt={LAST}/part-0.json.gz"):
         validate_logs(spark, chosen)
-
-
-# Repeats, and that nothing is lost: against plain Python.
-
-
-def oracle(
-    folders: dict[datetime.date, list[bytes]], late_hours: float
-) -> tuple[dict[datetime.date, Counter[str]], set[tuple[datetime.date, str, str]]]:
-    """Outcomes by day, and what is kept as (day, event id, user id), row by row."""
-    counts, kept = {}, set()
-    ids_before: set[str] = set()
-    for day, lines in sorted(folders.items()):
-        counts[day] = Counter[str]()
-        good: dict[str, list[tuple[float, str]]] = {}
-        for line in lines:
-            reason = naive_reason(line, day, late_hours)
-            if reason:
-                counts[day][reason] += 1
-                continue
-            fields = json.loads(line)
-            time = naive_time(fields["event_time"])
-            assert time is not None
-            good.setdefault(str(fields["event_id"]), []).append((time, str(fields["user_id"])))
-        ids_today = {name for name in good if not (late_hours and name in ids_before)}
-        kept |= {(day, name, min(good[name])[1]) for name in ids_today}
-        repeats = sum(map(len, good.values())) - len(ids_today)
-        counts[day] += Counter({"clean": len(ids_today), "repeat": repeats})
-        ids_before = ids_today
-    return counts, kept
-
-
-def naive_reason(line: bytes, day: datetime.date, late_hours: float) -> str | None:
-    if not line.strip():
-        return "blank"
-    try:
-        text = line.decode()
-    except UnicodeDecodeError:
-        return "wrong_encoding"
-    try:
-        fields = json.loads(text)
-    except ValueError:
-        return "not_json"
-    if not isinstance(fields, dict):
-        return "not_json"
-    for name in ("event_id", "event_time", "user_id", "event_type", "item_id"):
-        if not str(fields.get(name) or "").strip():
-            return f"missing_{name}"
-    if fields["event_type"] not in ("impression", "click", "cart", "purchase"):
-        return "unknown_event_type"
-    time = naive_time(fields["event_time"])
-    if time is None:
-        return "bad_time"
-    midnight = datetime.datetime.combine(day, datetime.time(), datetime.UTC).timestamp()
-    tolerance = late_hours * 3600
-    if not midnight - tolerance <= time < midnight + 86400 + tolerance:
-        return "outside_day"
-    position = fields.get("position")
-    if position is not None and not (isinstance(position, int) and position >= 0):
-        return "bad_position"
-    return "id_too_long" if len(str(fields["item_id"])) > 256 else None
-
-
-def naive_time(value: Any) -> float | None:
-    if isinstance(value, int):
-        return value / 1000
-    try:
-        time = datetime.datetime.fromisoformat(value)
-    except ValueError:
-        return None
-    return time.replace(tzinfo=time.tzinfo or datetime.UTC).timestamp()
-
-
-NOON = datetime.time(12)
-
-
-def _at_minute(minutes: int) -> datetime.datetime:
-    return datetime.datetime.fromtimestamp(minutes * 60, datetime.UTC)
-
-
-@st.composite
-def logs(draw: st.DrawFn) -> dict[datetime.date, list[bytes]]:
-    """Days of lines in which few ids come again and again, and much is wrong."""
-    folders = {}
-    for day in DAYS[:3]:
-        minutes = int(datetime.datetime.combine(day, NOON, datetime.UTC).timestamp()) // 60
-        moment = st.integers(minutes - 13 * 60, minutes + 13 * 60).map(_at_minute)
-        fields = st.fixed_dictionaries(
-            {
-                "event_id": st.sampled_from(["a", "b", "c", "d", "e", 7, None]),
-                "event_time": moment.map(datetime.datetime.isoformat)
-                | moment.map(lambda time: round(time.timestamp() * 1000))
-                | st.sampled_from(["", "soon"]),
-                "user_id": st.sampled_from(["u1", "u2", "ü"]),
-                "event_type": st.sampled_from(["impression", "click", "hover"]),
-                "item_id": st.sampled_from(["i1", "i" * 300]),
-            },
-            optional={"position": st.integers(-1, 3), "context": st.just({"a": "b"})},
-        )
-        line = fields.map(as_bytes)
-        cut = st.tuples(line, st.integers(1, 60)).map(lambda pair: pair[0][: -pair[1]])
-        noise = st.sampled_from([b"", b" \t", b"\xff", b"[]", b"1"])
-        folders[day] = draw(st.lists(line | line | line | cut | noise, min_size=1, max_size=40))
-    return folders
-
-
-@settings(
-    max_examples=6,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-@given(logs(), st.sampled_from([0.0, 1.0]), st.booleans())
-def test_every_row_has_one_outcome_that_plain_python_gives_it_too(
-    spark: SparkSession,
-    tmp_path_factory: pytest.TempPathFactory,
-    folders: dict[datetime.date, list[bytes]],
-    late_hours: float,
-    by_day: bool,
-) -> None:
-    chosen = Settings(
-        root=str(tmp_path_factory.mktemp("drawn")),
-        date=LAST,
-        validation=ValidateSettings(late_hours=late_hours),
-    )
-    for day, lines in folders.items():
-        half = len(lines) // 2
-        deliver(chosen, day, lines[:half], "a.json.gz")
-        deliver(chosen, day, lines[half:], "b.json")
-    before = spark.createDataFrame([], EVENTS.columns) if late_hours else None
-    rows = validate.mark_repeats(judged(spark, chosen, sorted(folders)), before, by_day).collect()
-    found = {day: Counter(row["outcome"] for row in rows if row["dt"] == day) for day in folders}
-    kept = {
-        (row["dt"], row["event_id"], row["user_id"]) for row in rows if row["outcome"] == "clean"
-    }
-    assert (found, kept) == oracle(folders, late_hours)
-    assert len(rows) == sum(map(len, folders.values()))
-
-
-@pytest.mark.parametrize(("late_hours", "by_day"), [(0.0, True), (0.0, False), (1.0, False)])
-def test_repeats_are_found_in_one_shuffle(
-    spark: SparkSession, make_settings: MakeSettings, late_hours: float, by_day: bool
-) -> None:
-    chosen = make_settings(validation={"late_hours": late_hours})
-    deliver(chosen, LAST, [event("a")])
-    before = spark.createDataFrame([], EVENTS.columns) if late_hours else None
-    frame = validate.mark_repeats(judged(spark, chosen, [LAST]), before, by_day)
-    plan = frame._jdf.queryExecution().executedPlan().toString()
-    assert plan.count("Exchange hashpartitioning") == 1
-    assert plan.count("from_json") == 1
-
-
-# The job.
 
 
 LAST_DAY: list[Line] = [
@@ -528,7 +57,7 @@ def validated(
 ) -> tuple[Settings, Any, list[Any]]:
     """Four days: one empty, the last with bad lines, blanks and repeats, as many as may be."""
     root = str(tmp_path_factory.mktemp("validated"))
-    limit = ValidateSettings(quarantined_share=1 / 23)
+    limit = ValidateSettings(quarantined_share=1 / 23, days_before=0)
     chosen = Settings(root=root, date=LAST, windows=WINDOWS, validation=limit)
     deliver(chosen, DAYS[0], [event("a", DAYS[0]), event("b", DAYS[0])])
     deliver(chosen, DAYS[1], [], raw.SUCCESS)
@@ -576,12 +105,58 @@ def test_every_row_is_in_one_table_once_and_counted(
     }
 
 
-def test_a_second_run_validates_the_run_date_alone_and_leaves_the_same_tables(
+def test_a_second_run_finds_nothing_to_do_and_one_by_force_leaves_the_same_tables(
     spark: SparkSession, validated: tuple[Settings, Any, list[Any]]
 ) -> None:
     chosen, _, before = validated
-    assert validate_logs(spark, chosen)["days"] == 1
+    assert validate_logs(spark, chosen) == {"rows": 0, "days": 0}
+    assert validate_logs(spark, chosen.model_copy(update={"force": True}))["days"] == 4
     assert all_tables(spark, chosen) == before
+
+
+def test_a_day_whose_files_or_rules_have_changed_is_validated_again_and_no_other(
+    spark: SparkSession, make_settings: MakeSettings
+) -> None:
+    any_share = {"quarantined_share": 1.0, "days_before": 0}
+    chosen = make_settings(windows=WINDOWS, validation=any_share)
+    for day in DAYS:
+        deliver(chosen, day, [event("a", day), event("b", day)])
+    validate_logs(spark, chosen)
+    deliver(chosen, DAYS[1], [event("c", DAYS[1])], "came-later.json")
+    assert validate_logs(spark, chosen)["days"] == 1
+    counted = {
+        row["run_date"]: row["rows"]
+        for row in table(spark, chosen, VALIDATION)
+        if row["reason"] == "clean"
+    }
+    assert counted == {DAYS[0]: 2, DAYS[1]: 3, DAYS[2]: 2, LAST: 2}
+
+    looser = chosen.validation.model_copy(update={"most_clicked_share": 0.99})
+    assert validate_logs(spark, chosen.model_copy(update={"validation": looser}))["days"] == 0
+    stricter = chosen.validation.model_copy(update={"user_events": 2})
+    counts = validate_logs(spark, chosen.model_copy(update={"validation": stricter}))
+    assert counts["days"] == 4
+    assert counts["too_many_events"] == 1
+
+
+def test_a_file_that_comes_while_the_job_reads_is_left_for_the_next_run(
+    spark: SparkSession, make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    any_share = {"quarantined_share": 1.0, "days_before": 0}
+    chosen = make_settings(windows=WINDOWS, validation=any_share)
+    for day in DAYS:
+        deliver(chosen, day, [event("a", day)])
+    read = raw.read_events
+
+    def read_as_a_file_comes(*arguments: Any) -> Any:
+        deliver(chosen, LAST, [event("b"), "cut"], "meanwhile.json")
+        return read(*arguments)
+
+    monkeypatch.setattr(raw, "read_events", read_as_a_file_comes)
+    assert validate_logs(spark, chosen)["rows"] == 4
+    monkeypatch.undo()
+    again = validate_logs(spark, chosen)
+    assert (again["days"], again["rows"], again["quarantined"]) == (1, 3, 1)
 
 
 def test_the_gate_refuses_a_bad_day_and_leaves_the_tables_as_they_were(
@@ -597,11 +172,89 @@ def test_the_gate_refuses_a_bad_day_and_leaves_the_tables_as_they_were(
     finally:
         deliver(chosen, LAST, LAST_DAY)
     told = str(refused.value)
-    assert f"{LAST}: expected at most 4.3478% of the rows in {path.parent} to be bad" in told
-    assert "got 12.0000%, 3 of 25: missing_user_id 2, not_json 1" in told
+    assert (
+        f"{LAST}: the share of rows that go to quarantine: expected at most 4.3478% "
+        "(validation.quarantined_share), got 12.0000%"
+    ) in told
+    assert f"{LAST}: 3 of 25 rows are bad: missing_user_id 2, not_json 1" in told
+    assert f"an example of missing_user_id, in file:{path}" in told.replace("///", "/")
     assert '"event_id": "x"' in told
-    assert "validation.quarantined_share" in told
     assert all_tables(spark, chosen) == before
+    measured = {
+        row["measure"]: (row["value"], row["most"], row["passed"])
+        for row in table(spark, chosen, VALIDATION_MEASURES)
+        if row["run_date"] == LAST
+    }
+    assert measured == {
+        "quarantined_share": (3 / 25, 1 / 23, False),
+        "events": (20.0, None, True),
+    }
+
+
+def test_a_day_unlike_those_before_it_stops_and_one_like_them_does_not(
+    spark: SparkSession, make_settings: MakeSettings
+) -> None:
+    def events(day: datetime.date, number: int) -> list[Line]:
+        shown = [
+            event(f"s{n}", day, event_type="impression", request_id=f"r{n}") for n in range(number)
+        ]
+        return [*shown, *(event(f"c{n}", day, request_id=f"r{n}") for n in range(number // 4))]
+
+    chosen = make_settings(windows=WINDOWS)
+    for day in DAYS[:-1]:
+        deliver(chosen, day, events(day, 400))
+    deliver(chosen, LAST, events(LAST, 80))
+    with pytest.raises(DataRefused) as refused:
+        validate_logs(spark, chosen)
+    assert str(refused.value).splitlines()[0] == (
+        f"{LAST}: the number of clean events: expected at least 125 (the median of the days "
+        "before is 500, and validation.events_change 4), got 100"
+    )
+    assert not tables.is_there(spark, chosen.root, EVENTS)
+    deliver(chosen, LAST, events(LAST, 160))
+    assert validate_logs(spark, chosen)["days"] == 4
+    rows = table(spark, chosen, VALIDATION_MEASURES)
+    shares = {row["run_date"]: row["value"] for row in rows if row["measure"] == "clicked_share"}
+    assert shares == pytest.approx(dict.fromkeys(DAYS, 0.25), rel=0.02)
+    (last,) = (row for row in rows if row["run_date"] == LAST and row["measure"] == "events")
+    assert (last["value"], last["median_before"], last["least"], last["passed"]) == (
+        200.0,
+        500.0,
+        125.0,
+        True,
+    )
+
+
+def jobs_of(spark: SparkSession, settings: Settings) -> int:
+    """Spark jobs that a validation takes."""
+    context = spark.sparkContext
+    context.setJobGroup(settings.root, "validation")
+    try:
+        validate_logs(spark, settings)
+    finally:
+        context.setJobGroup("tests", "others")
+    return len(context.statusTracker().getJobIdsForGroup(settings.root))
+
+
+def test_more_days_checks_and_files_take_no_more_spark_jobs(
+    spark: SparkSession, tmp_path: Path, make_settings: MakeSettings
+) -> None:
+    """A job a check would make a validation of many checks take minutes before it reads a row."""
+    numbers = []
+    for number, files in ((1, 1), (2, 3)):
+        chosen = make_settings(
+            root=str(tmp_path / str(number)),
+            windows=WindowSettings(pretraining_days=number + 1, training_days=1),
+            validation={"quarantined_share": 1.0, "days_before": 0},
+        )
+        days = [LAST - datetime.timedelta(days=back) for back in range(number + 3)]
+        for day in days:
+            for file in range(files):
+                bad: list[Line] = ["cut", event("x", user_id="")] * (number - 1)
+                deliver(chosen, day, [event(f"{file}", day), *bad], f"part-{file}.json")
+        numbers.append(jobs_of(spark, chosen))
+    assert numbers[0] == numbers[1]
+    assert numbers[0] <= 25
 
 
 def test_days_validated_in_one_go_are_as_those_validated_day_by_day(

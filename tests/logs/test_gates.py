@@ -1,0 +1,149 @@
+"""A day is stopped by what is out of its limits or unlike the days before, and by nothing else."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mfn.logs import gates
+from mfn.settings import ValidateSettings
+
+DAYS = [datetime.date(2026, 3, day) for day in range(1, 9)]
+LAST = DAYS[-1]
+USUAL = {"quarantined_share": 0.004, "events": 1000.0, "clicked_share": 0.3}
+
+
+def measure(last: gates.Values, usual: gates.Values = USUAL, **other: Any) -> list[str]:
+    """The account of a day after seven others."""
+    chosen = ValidateSettings(**other)
+    before = dict.fromkeys(DAYS[:-1], usual)
+    return gates.account(gates.measure({LAST: {**USUAL, **last}}, before, chosen), chosen)
+
+
+@pytest.mark.parametrize(
+    ("inside", "outside", "told"),
+    [
+        (
+            {"quarantined_share": 0.04},
+            {"quarantined_share": 0.0401},
+            "the share of rows that go to quarantine: expected at most 4.0000% (the median of the "
+            "days before is 0.4000%, and validation.quarantined_share_change 10), got 4.0100%",
+        ),
+        (
+            {"events": 4000.0},
+            {"events": 4001.0},
+            "the number of clean events: expected at most 4,000 (the median of the days before is "
+            "1,000, and validation.events_change 4), got 4,001",
+        ),
+        (
+            {"events": 250.0},
+            {"events": 249.0},
+            "the number of clean events: expected at least 250 (the median of the days before is "
+            "1,000, and validation.events_change 4), got 249",
+        ),
+        (
+            {"clicked_share": 0.11},
+            {"clicked_share": 0.09},
+            "the share of requests with a click: expected at least 10.0000% (the median of the "
+            "days before is 30.0000%, and validation.clicked_share_change 3), got 9.0000%",
+        ),
+    ],
+)
+def test_a_day_unlike_those_before_it_is_stopped_and_one_like_them_is_not(
+    inside: dict[str, float], outside: dict[str, float], told: str
+) -> None:
+    assert measure(inside) == []
+    assert measure(outside) == [f"{LAST}: {told}"]
+    assert measure(outside, days_before=0) == []
+
+
+@pytest.mark.parametrize(
+    ("limits", "inside", "outside", "told"),
+    [
+        (
+            {"quarantined_share": 0.01},
+            {"quarantined_share": 0.01},
+            {"quarantined_share": 0.011},
+            "at most 1.0000% (validation.quarantined_share), got 1.1000%",
+        ),
+        (
+            {"fewest_events": 900},
+            {"events": 900.0},
+            {"events": 899.0},
+            "at least 900 (validation.fewest_events), got 899",
+        ),
+        (
+            {"least_clicked_share": 0.2},
+            {"clicked_share": 0.2},
+            {"clicked_share": 0.19},
+            "at least 20.0000% (validation.least_clicked_share), got 19.0000%",
+        ),
+        (
+            {"most_clicked_share": 0.4},
+            {"clicked_share": 0.4},
+            {"clicked_share": 0.41},
+            "at most 40.0000% (validation.most_clicked_share), got 41.0000%",
+        ),
+    ],
+)
+def test_a_limit_of_the_settings_stops_a_day_and_is_named(
+    limits: dict[str, Any], inside: gates.Values, outside: gates.Values, told: str
+) -> None:
+    assert measure(inside, **limits) == []
+    (line,) = measure(outside, **limits)
+    assert line.startswith(f"{LAST}: ")
+    assert line.endswith(f": expected {told}")
+
+
+def test_few_bad_rows_after_days_without_any_are_no_alarm() -> None:
+    clean = {**USUAL, "quarantined_share": 0.0}
+    assert measure({"quarantined_share": 0.01}, usual=clean) == []
+    assert measure({"quarantined_share": 0.011}, usual=clean)
+
+
+def test_a_day_is_compared_once_three_days_are_known_and_those_long_ago_do_not_count() -> None:
+    chosen = ValidateSettings(days_before=4)
+    before = dict.fromkeys((DAYS[2], DAYS[3], DAYS[5], DAYS[6]), USUAL)
+    (_, events, _) = gates.measure({LAST: USUAL}, before, chosen)
+    assert events.median_before == 1000.0
+    (_, events, _) = gates.measure({LAST: USUAL}, before, ValidateSettings(days_before=3))
+    assert events.median_before is None
+    assert (events.least, events.most) == (0.0, math.inf)
+
+
+def test_days_measured_together_are_days_before_one_another() -> None:
+    numbers = [100.0, 100.0, 100.0, 1.0, 100.0]
+    days = dict(zip(DAYS, ({**USUAL, "events": number} for number in numbers), strict=False))
+    chosen = ValidateSettings()
+    failed = [one.run_date for one in gates.measure(days, {}, chosen) if not one.passed]
+    assert failed == [DAYS[3]]
+
+
+def test_a_day_without_requests_is_not_held_against_a_share_of_them() -> None:
+    days = {LAST: {"quarantined_share": 0.0, "events": 0.0}}
+    measured = gates.measure(days, {}, ValidateSettings(least_clicked_share=0.1))
+    assert [(one.measure, one.passed) for one in measured] == [
+        ("quarantined_share", True),
+        ("events", True),
+    ]
+
+
+@given(st.lists(st.floats(0, 1), min_size=3, max_size=7), st.floats(0, 1))
+def test_what_may_be_is_never_wider_than_the_limits(past: list[float], value: float) -> None:
+    chosen = ValidateSettings(
+        quarantined_share=0.2, least_clicked_share=0.1, most_clicked_share=0.9, fewest_events=1
+    )
+    names = ("quarantined_share", "events", "clicked_share")
+    before = dict(zip(DAYS, (dict.fromkeys(names, one) for one in past), strict=False))
+    measured = gates.measure({LAST: dict.fromkeys(names, value)}, before, chosen)
+    of_day = {one.measure: one for one in measured}
+    assert of_day["quarantined_share"].most <= 0.2
+    assert of_day["events"].least >= 1
+    assert of_day["clicked_share"].least >= 0.1
+    assert of_day["clicked_share"].most <= 0.9
+    assert all(one.passed == (not gates.account([one], chosen)) for one in of_day.values())

@@ -1,0 +1,105 @@
+"""Two runs of the same job at once: one is refused, or both leave the same; never a mixture."""
+
+from __future__ import annotations
+
+import datetime
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+from mfn import job, tables
+from mfn.logs.validate import validate_logs
+from mfn.schema import EVENTS, QUARANTINE, VALIDATION
+from mfn.settings import Settings
+from mfn.splits.build import build_splits
+from mfn.storage import Superseded
+from tests.logs_on_disk import Logs, Published
+from tests.raw_logs import DAYS, WINDOWS, deliver, event
+
+MakeSettings = Callable[..., Settings]
+
+
+def at_once(spark: SparkSession, settings: Settings, one: job.Job, runs: int = 2) -> list[Any]:
+    """What each of some runs that begin together ends with: Ran, or its error."""
+    ends: list[Any] = []
+    together = threading.Barrier(runs)
+
+    def run() -> None:
+        together.wait()
+        try:
+            ends.append(job.run(one, spark, settings))
+        except Exception as error:
+            ends.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(runs)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return ends
+
+
+def test_a_day_validated_twice_at_once_is_validated_once(
+    spark: SparkSession, make_settings: MakeSettings
+) -> None:
+    chosen = make_settings(
+        windows=WINDOWS, validation={"quarantined_share": 1.0, "days_before": 0}, force=True
+    )
+    for day in DAYS:
+        deliver(chosen, day, [event(f"e{n}", day) for n in range(20)] + ["cut"])
+    ends = at_once(spark, chosen, validate_logs)
+    assert any(isinstance(end, job.Ran) for end in ends)
+    assert all(isinstance(end, job.Ran | Superseded) for end in ends), ends
+    counted = {
+        table.name: tables.read(spark, chosen.root, table, "validate_logs").count()
+        for table in (EVENTS, QUARANTINE, VALIDATION)
+    }
+    # Of each day the outcomes clean, repeat, blank and not_json.
+    assert counted == {"events": 80, "quarantine": 4, "validation": 16}
+
+
+def test_splits_built_twice_at_once_are_those_built_once(
+    spark: SparkSession, make_settings: MakeSettings
+) -> None:
+    def logs(root: str) -> Settings:
+        chosen = make_settings(root=root, windows=WINDOWS, force=True)
+        on_disk = Logs(spark, chosen)
+        on_disk.catalogue(
+            DAYS[0], [{"item_id": f"i{n}", "category": f"c{n % 3}"} for n in range(9)]
+        )
+        on_disk.validated(DAYS)
+        on_disk.events(
+            [
+                {
+                    "dt": day,
+                    "event_id": f"{kind}{n}",
+                    "time": at(day, n, kind == "click"),
+                    "user": f"u{n % 4}",
+                    "type": kind,
+                    "item": f"i{n % 9}",
+                    "request": f"{day} {n}",
+                }
+                for day in DAYS
+                for n in range(20)
+                for kind in ("impression", "click")
+            ]
+        )
+        return chosen
+
+    root = make_settings().root
+    once = logs(f"{root}/once")
+    job.run(build_splits, spark, once)
+    twice = logs(f"{root}/twice")
+    ends = at_once(spark, twice, build_splits)
+    assert any(isinstance(end, job.Ran) for end in ends), ends
+    refusals = [end for end in ends if not isinstance(end, job.Ran)]
+    assert all(isinstance(end, job.REFUSALS) for end in refusals), ends
+    assert Published(twice).digests() == Published(once).digests()
+
+
+def at(day: datetime.date, minute: int, later: bool) -> datetime.datetime:
+    """A moment in the afternoon."""
+    start = datetime.datetime(day.year, day.month, day.day, 12, tzinfo=datetime.UTC)
+    return start + datetime.timedelta(minutes=minute, seconds=later)
