@@ -23,6 +23,7 @@ from mfn.models.settings import (
 
 NonNegativeInt = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+KeptShare = Annotated[float, Field(gt=0, le=1)]
 Change = Annotated[float, Field(ge=1, allow_inf_nan=False)]
 
 
@@ -202,11 +203,58 @@ class SplitSettings(Strict):
     entities: PositiveInt = Field(8, description="entities kept of an item, in catalogue order")
     price_buckets: PositiveInt = Field(10, description="quantile buckets of the price")
     user_fields: tuple[str, ...] = Field((), description="fields of the users' profile to use")
+    user_numbers: tuple[str, ...] = Field(
+        (), description="fields of the users' profile that are numbers, used by quantile bucket"
+    )
     context_fields: tuple[str, ...] = Field((), description="fields of the context to use")
+    context_numbers: tuple[str, ...] = Field(
+        (), description="fields of the context that are numbers, used by quantile bucket"
+    )
+    number_buckets: PositiveInt = Field(
+        10, description="quantile buckets of such a number, learnt on the training window"
+    )
+    fewest_events: PositiveInt = Field(
+        1, description="events before the test window that give an item id an embedding of its own"
+    )
+    fewest_items: PositiveInt = Field(
+        1, description="items with a category, entity, … that give it an embedding of its own"
+    )
+    title_words: bool = Field(
+        True, description="words of its title are the entities of an item that has none"
+    )
+    negatives_kept: KeptShare = Field(
+        1.0,
+        description="share of the unclicked candidates that training rows keep; scores are "
+        "corrected for it",
+    )
     files: PositiveInt = Field(
         16, description="files of one row group each that a split is written as, at most"
     )
-    seed: int = Field(5, description="of the one shuffle of the rows, when they are written")
+    seed: int = Field(
+        5, description="of the shuffle of the rows, when written, and of the negatives kept"
+    )
+
+    @model_validator(mode="after")
+    def _a_field_is_a_category_or_a_number(self) -> SplitSettings:
+        for kind in ("user", "context"):
+            names = [*getattr(self, f"{kind}_fields"), *getattr(self, f"{kind}_numbers")]
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(
+                    f"expected each field once in {kind}_fields and {kind}_numbers, "
+                    f"got {', '.join(twice)} twice"
+                )
+        return self
+
+    @property
+    def all_user_fields(self) -> tuple[str, ...]:
+        """Fields of the profile in the order of a row's: categories, then numbers."""
+        return (*self.user_fields, *self.user_numbers)
+
+    @property
+    def all_context_fields(self) -> tuple[str, ...]:
+        """Fields of the context in the order of a row's: categories, then numbers."""
+        return (*self.context_fields, *self.context_numbers)
 
 
 class EmbeddingSettings(Strict):

@@ -7,6 +7,7 @@ shuffle: a task's predictions are written where they were made.
 from __future__ import annotations
 
 import datetime
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -44,12 +45,16 @@ def predict(spark: SparkSession, settings: Settings) -> Counts:
             f"test: expected rows from {first} to {last}, got none; give logs of these days"
         )
     models = _models(settings)
-    for folder in models.values():
+    corrections = {}
+    for name, folder in models.items():
         described = storage.read_json(f"{folder}/{storage.MODEL}")
         artifact.check_vocabularies(
             described["schema"]["vocabularies"], splits.manifest["vocabularies"], folder
         )
-    work = ScoreRows(settings.date, splits.folder, models, settings.predict.batch_requests)
+        corrections[name] = math.log(described["negatives_kept"])
+    work = ScoreRows(
+        settings.date, splits.folder, models, corrections, settings.predict.batch_requests
+    )
     scores = (
         spark.read.schema(REQUEST_ROWS)
         .parquet(f"{splits.folder}/test")
@@ -83,11 +88,18 @@ def _models(settings: Settings) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class ScoreRows:
-    """Request rows to predictions, a whole Arrow batch at a time."""
+    """Request rows to predictions, a whole Arrow batch at a time.
+
+    models: the folder of each. corrections: what is added to each one's logits, the logarithm of
+    the share of negatives that it was trained on. Among fewer negatives the odds of a click are so
+    many times higher (He et al. 2014, Practical Lessons from Predicting Clicks on Ads at Facebook,
+    section 6.3).
+    """
 
     date: datetime.date
     splits_folder: str
     models: Mapping[str, str]
+    corrections: Mapping[str, float]
     batch_requests: int
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
@@ -98,7 +110,8 @@ class ScoreRows:
                 continue
             batch = batch_of(rows)
             for name, folder in self.models.items():
-                scores = score(_model(folder, self.splits_folder), batch, self.batch_requests)
+                model = _model(folder, self.splits_folder)
+                scores = score(model, batch, self.batch_requests, self.corrections[name])
                 columns = self._columns(rows, batch, name, scores)
                 yield pa.RecordBatch.from_arrays(
                     [columns[field.name].cast(field.type) for field in schema], schema=schema
@@ -136,10 +149,15 @@ def batch_of(rows: pa.RecordBatch) -> Batch:
 
 
 @torch.no_grad()
-def score(model: Ranker, batch: Batch, batch_requests: int) -> np.ndarray:
-    """Probabilities of a click, [B, M] in float64; padded candidates have no meaning."""
+def score(model: Ranker, batch: Batch, batch_requests: int, correction: float) -> np.ndarray:
+    """Probabilities of a click, [B, M] in float64; padded candidates have no meaning.
+
+    correction: added to each logit.
+    """
     parts = [
-        torch.sigmoid(model(batch.select(slice(first, first + batch_requests))).double())
+        torch.sigmoid(
+            model(batch.select(slice(first, first + batch_requests))).double() + correction
+        )
         for first in range(0, len(batch), batch_requests)
     ]
     scores: np.ndarray = torch.cat(parts).numpy()

@@ -31,6 +31,7 @@ from mfn.logs.validate import validated_days
 from mfn.schema import EVENTS, FIRST_INDEX, RAW_ITEM, RAW_USER
 from mfn.settings import LogsKind, Settings
 from mfn.splits import items, snapshots, stream, vocabulary, writing
+from mfn.splits.buckets import Buckets
 from mfn.splits.history import COUNTED_ROWS, ToRows
 from mfn.splits.manifest import manifest
 from mfn.splits.requests import MOMENTS, SPLITS, ToMoments
@@ -45,7 +46,7 @@ class Inputs:
     """What a run reads, besides the vocabularies: all of it lazily.
 
     catalogue and users are snapshots as they came (RAW_ITEM and RAW_USER with dt); users is None
-    where no field of the profile is used.
+    where no field of the profile is used. `named` tells the versions of all of them.
     """
 
     settings: Settings
@@ -53,6 +54,12 @@ class Inputs:
     events: DataFrame
     catalogue: DataFrame
     users: DataFrame | None
+    named: Mapping[str, Any]
+
+    @property
+    def span(self) -> stream.Span:
+        """Moments that bound what is read."""
+        return stream.Span.of(self.windows, self.settings)
 
 
 def _reads(spark: SparkSession, settings: Settings) -> Any:
@@ -60,7 +67,7 @@ def _reads(spark: SparkSession, settings: Settings) -> Any:
     validated = _validated(spark, settings, dates)
     last = stream.Span.of(dates, settings).folders_ahead
     days = {str(day): validated.get(day) for day in days_between((dates.days[0], last))}
-    kinds: list[LogsKind] = ["items", "users"] if settings.splits.user_fields else ["items"]
+    kinds: list[LogsKind] = ["items", "users"] if settings.splits.all_user_fields else ["items"]
     snapshots_of = {
         kind: [
             one.fingerprint
@@ -91,7 +98,8 @@ def build_splits(spark: SparkSession, settings: Settings) -> Counts:
         DataRefused: a day of the windows is not validated, there is no catalogue, the
             vocabularies began after the run date, or there is nothing to train on or to test.
     """
-    inputs = _open(spark, settings)
+    inputs, chosen = _open(spark, settings), settings.splits
+    before_test = inputs.windows.test[0] - stream.ONE_DAY
     last = vocabulary.last_folded(spark, settings.root)
     indexed = vocabulary.fold(spark, settings.root, _new_keys(inputs, last), last)
     fields = vocabulary.event_fields(settings)
@@ -100,25 +108,40 @@ def build_splits(spark: SparkSession, settings: Settings) -> Counts:
     try:
         known = vocabulary.fingerprints(entries)
         vocabulary.refuse_if_begun_later(last, known, settings.date, settings.root)
-        catalogue = items.look_at(attributes, settings.splits.price_buckets)
+        catalogue = items.look_at(attributes, chosen.price_buckets)
+        learnt = stream.learn_buckets(inputs.events, inputs.users, inputs.span, settings)
+        own = items.with_own_embedding(
+            entries,
+            attributes,
+            inputs.events.where(F.col(DAY).between(inputs.windows.days[0], before_test)),
+            chosen.fewest_events,
+            chosen.fewest_items,
+        )
         with storage.publish(settings.splits_folder) as folder:
             table = items.write(
                 items.item_rows(
-                    spark, attributes, entries, catalogue.buckets, settings.splits.entities
+                    spark, attributes, entries, own, catalogue.buckets, chosen.entities
                 ),
                 f"{folder}/items",
             )
             files, counts = writing.write_rows(
-                _rows(inputs, entries),
+                _rows(inputs, entries, learnt),
                 folder,
-                settings.splits.files,
+                chosen.files,
                 settings.train.num_workers,
-                settings.splits.seed,
+                chosen.seed,
                 settings.spark.shuffle_partitions,
             )
             _refuse_empty_windows(files, inputs.windows)
             account = manifest(
-                settings, inputs.windows, files, counts, known, table, catalogue.buckets
+                settings,
+                inputs.windows,
+                files,
+                counts,
+                known,
+                table,
+                {"price": catalogue.buckets, **learnt},
+                inputs.named,
             )
             storage.write_json(f"{folder}/{storage.MANIFEST}", account)
     finally:
@@ -149,7 +172,7 @@ def build_splits(spark: SparkSession, settings: Settings) -> Counts:
 
 def _open(spark: SparkSession, settings: Settings) -> Inputs:
     dates = windows(settings.date, settings.windows)
-    _validated(spark, settings, dates)
+    validated = _validated(spark, settings, dates)
     events = tables.read(spark, settings.root, EVENTS, "validate_logs")
     folder = settings.logs_folder("items")
     days = snapshots.days_of(folder, settings.date)
@@ -160,22 +183,33 @@ def _open(spark: SparkSession, settings: Settings) -> Inputs:
             "say with logs.items where it is"
         )
     catalogue = snapshots.read(spark, folder, days, RAW_ITEM)
-    return Inputs(settings, dates, events, catalogue, _open_users(spark, settings, dates))
+    if settings.splits.title_words:
+        catalogue = items.with_title_words(catalogue)
+    profiles = _days_of_users(settings, dates)
+    named = {
+        "events": {str(day): validated[day] for day in dates.days},
+        "items": [str(day) for day in days],
+        "users": [str(day) for day in profiles],
+    }
+    folder = settings.logs_folder("users")
+    users = snapshots.read(spark, folder, profiles, RAW_USER) if profiles else None
+    return Inputs(settings, dates, events, catalogue, users, named)
 
 
-def _open_users(spark: SparkSession, settings: Settings, dates: Windows) -> DataFrame | None:
+def _days_of_users(settings: Settings, dates: Windows) -> list[datetime.date]:
     """Snapshots of profiles: the newest that the first window begins with, and all after it."""
-    if not settings.splits.user_fields:
-        return None
+    if not settings.splits.all_user_fields:
+        return []
     folder = settings.logs_folder("users")
     days = snapshots.days_of(folder, settings.date)
     if not days:
         raise DataRefused(
-            f"splits.user_fields: expected a snapshot of profiles in {folder}/dt=… of "
-            f"{settings.date} or an earlier day, got none; say with logs.users where it is"
+            "splits.user_fields, splits.user_numbers: expected a snapshot of profiles in "
+            f"{folder}/dt=… of {settings.date} or an earlier day, got none; say with logs.users "
+            "where it is"
         )
     before = [day for day in days if day <= dates.days[0]]
-    return snapshots.read(spark, folder, [*before[-1:], *days[len(before) :]], RAW_USER)
+    return [*before[-1:], *days[len(before) :]]
 
 
 def _validated(
@@ -231,7 +265,7 @@ def _new_keys(inputs: Inputs, last: Mapping[str, datetime.date]) -> list[DataFra
     if contexts:
         impressions = events.where(F.col("event_type") == "impression")
         keys.append(vocabulary.map_keys(impressions, "context", "context", chosen.context_fields))
-    if inputs.users is not None:
+    if inputs.users is not None and chosen.user_fields:
         earlier = inputs.users.where(F.col(DAY) < settings.date).select(day, "profile")
         keys.append(vocabulary.map_keys(earlier, "profile", "user", chosen.user_fields))
     return keys
@@ -247,17 +281,18 @@ def _since(
     return F.col(column) >= day
 
 
-def _rows(inputs: Inputs, entries: DataFrame) -> DataFrame:
+def _rows(inputs: Inputs, entries: DataFrame, buckets: Mapping[str, Buckets]) -> DataFrame:
     """COUNTED_ROWS of the windows."""
     settings, chosen = inputs.settings, inputs.settings.splits
     zone, partitions = settings.logs.day_time_zone, settings.spark.shuffle_partitions
-    span = stream.Span.of(inputs.windows, settings)
+    span = inputs.span
     events = inputs.events.where(F.col(DAY).between(inputs.windows.days[0], span.folders_ahead))
     seen = stream.facts(events, span)
-    rows = stream.indexed(events, entries, span, chosen.behaviours, chosen.context_fields)
+    rows = stream.indexed(events, entries, span, chosen, buckets)
     if inputs.users is not None:
-        rows = rows.unionByName(stream.profiles(inputs.users, entries, chosen.user_fields, zone))
-    rules = stream.rules(span, seen, chosen.candidates, len(chosen.context_fields))
+        profiles = stream.profiles(inputs.users, entries, chosen, buckets, zone)
+        rows = rows.unionByName(profiles)
+    rules = stream.rules(span, seen, chosen.candidates, len(chosen.all_context_fields))
     return (
         stream.by_user(rows, span, seen, partitions)
         .mapInArrow(ToMoments(rules), MOMENTS)
@@ -274,5 +309,5 @@ def _rows(inputs: Inputs, entries: DataFrame) -> DataFrame:
             "fields",
         )
         .select(*MOMENTS.names)
-        .mapInArrow(ToRows(chosen.history_length, len(chosen.user_fields)), COUNTED_ROWS)
+        .mapInArrow(ToRows(chosen.history_length, len(chosen.all_user_fields)), COUNTED_ROWS)
     )

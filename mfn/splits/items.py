@@ -2,50 +2,26 @@
 
 One shuffle by item for the latest snapshot of each, one by item to bring the indices of its values
 together, and one that leaves the table in one sorted file; where the vocabularies are too large to
-broadcast, also one by item and one by (field, key) to look things up.
+broadcast, also one by item and one by (field, key) to look things up. `with_own_embedding` tells
+those of its own.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 
 from mfn.logs.raw import DAY
+from mfn.logs.words import stop_words, words
 from mfn.schema import FIRST_INDEX, ITEM_FIELDS, ITEM_ROWS, MISSING, PADDING, UNKNOWN
-from mfn.splits.vocabulary import ITEM, ITEM_ID, Fingerprint, catalogue_keys, fingerprint_of
+from mfn.splits.buckets import Buckets, edges
+from mfn.splits.vocabulary import ITEM, ITEM_ID, catalogue_keys
 from mfn.splits.writing import write_one_file
 
 ENTITY = "entity"
 _ATTRIBUTES = ("category", "shop", "brand", "price", "entities")
-
-
-@dataclass(frozen=True)
-class PriceBuckets:
-    """Quantile buckets of the price: bucket b holds prices from boundaries[b-1] to below
-    boundaries[b]. What an index means is its rank in the catalogue, not an amount of money.
-    """
-
-    boundaries: tuple[float, ...]
-    count: int
-
-    @property
-    def fingerprint(self) -> Fingerprint:
-        """As of a vocabulary whose keys are the buckets' numbers."""
-        return Fingerprint(
-            FIRST_INDEX + self.count, fingerprint_of([str(bucket) for bucket in range(self.count)])
-        )
-
-    def index(self, price: Column) -> Column:
-        """The index of a price; MISSING where there is none."""
-        bucket = sum((F.when(price >= edge, 1).otherwise(0) for edge in self.boundaries), F.lit(0))
-        return F.when(_is_price(price), F.lit(FIRST_INDEX) + bucket).otherwise(MISSING)
-
-
-NO_BUCKETS = PriceBuckets((), 0)
-"""Of a catalogue without prices."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +34,7 @@ class Catalogue:
 
     items: int
     rows_without_id: int
-    buckets: PriceBuckets
+    buckets: Buckets
 
 
 @dataclass(frozen=True)
@@ -73,6 +49,14 @@ class ItemTable:
     varying: tuple[str, ...]
     constant: tuple[str, ...]
     in_snapshots: int
+
+
+def with_title_words(snapshots: DataFrame) -> DataFrame:
+    """RAW_ITEM's columns and dt; the entities of an item that has none are its title's words."""
+    given = F.filter("entities", lambda entity: entity != "")
+    of_title = F.array_distinct(words(F.col("title"), stop_words()))
+    lacking = F.coalesce(F.size(given), F.lit(0)) <= 0
+    return snapshots.withColumn("entities", F.when(lacking, of_title).otherwise(given))
 
 
 def latest_attributes(snapshots: DataFrame) -> DataFrame:
@@ -101,26 +85,24 @@ def latest_attributes(snapshots: DataFrame) -> DataFrame:
 
 def look_at(attributes: DataFrame, price_buckets: int) -> Catalogue:
     """One aggregate over `latest_attributes`: counts, and the exact quantiles of the prices."""
-    shares = [place / price_buckets for place in range(1, price_buckets)]
     named = F.col("item_id").isNotNull()
-    price = F.when(named & _is_price(F.col("price")), F.col("price"))
+    price = F.when(named, F.col("price"))
     found = attributes.agg(
         F.count("item_id"),
         F.sum(F.when(~named, F.col("snapshot_rows")).otherwise(0)),
-        F.count(price),
-        F.percentile(price, shares or [0.5]),
+        edges(price, price_buckets),
     ).first()
     assert found is not None
-    items, rows_without_id, prices, edges = found
-    buckets = PriceBuckets(tuple(edges[: len(shares)]), price_buckets) if prices else NO_BUCKETS
-    return Catalogue(items, rows_without_id or 0, buckets)
+    items, rows_without_id, of_price = found
+    return Catalogue(items, rows_without_id or 0, Buckets.of(of_price, price_buckets))
 
 
 def item_rows(
     spark: SparkSession,
     attributes: DataFrame,
     entries: DataFrame,
-    buckets: PriceBuckets,
+    own: DataFrame,
+    buckets: Buckets,
     entities: int,
 ) -> DataFrame:
     """The item table in one partition, sorted by `item`, its first rows the reserved ones.
@@ -131,6 +113,7 @@ def item_rows(
     Args:
         attributes: as `latest_attributes` gives them.
         entries: field, key, index of the vocabularies.
+        own: those of them that have an embedding of their own; other values are unknown.
         buckets: of the price.
         entities: how many entities a row holds.
 
@@ -163,7 +146,7 @@ def item_rows(
     several = F.when(F.col("field") == ENTITY, F.struct("place", index.alias("index")))
     rows = (
         keys.where(F.col("place").isNull() | (F.col("place") < entities))
-        .join(entries, ["field", "key"], how="left")
+        .join(own, ["field", "key"], how="left")
         .groupBy("item")
         .agg(
             F.max("of_log").alias("key"),
@@ -183,6 +166,36 @@ def item_rows(
     )
 
 
+def with_own_embedding(
+    entries: DataFrame,
+    attributes: DataFrame,
+    events: DataFrame,
+    fewest_events: int,
+    fewest_items: int,
+) -> DataFrame:
+    """Entries of values that occur often enough to have an embedding of their own.
+
+    Two shuffles, by item and by (field, key), unless both numbers are 1.
+
+    Args:
+        entries: field, key, index of the vocabularies.
+        attributes: as `latest_attributes` gives them.
+        events: those that are learnt from.
+        fewest_events: of an item, for its id.
+        fewest_items: that have a value of a catalogue field, for that value.
+    """
+    if fewest_events == fewest_items == 1:
+        return entries
+    ids = events.select(F.lit(ITEM_ID).alias("field"), F.col("item_id").alias("key"))
+    ids = ids.groupBy("field", "key").agg(F.count("*").alias("number"))
+    named = attributes.where(F.col("item_id").isNotNull())
+    values = catalogue_keys(named).groupBy("field", "key").agg(F.count("*").alias("number"))
+    often = ids.where(F.col("number") >= fewest_events).unionByName(
+        values.where((F.col("number") >= fewest_items) & (F.col("field") != ITEM))
+    )
+    return entries.join(often.select("field", "key"), ["field", "key"], how="left_semi")
+
+
 def write(rows: DataFrame, folder: str) -> ItemTable:
     """Write `item_rows` to a folder, and say what is in them."""
     observed = Observation()
@@ -200,10 +213,6 @@ def write(rows: DataFrame, folder: str) -> ItemTable:
         tuple(name for name in fields if not found[name]),
         found["in_snapshots"],
     )
-
-
-def _is_price(price: Column) -> Column:
-    return price.isNotNull() & ~F.isnan(price) & (F.abs(price) != math.inf)
 
 
 def _padded(indices: Column, width: int) -> Column:

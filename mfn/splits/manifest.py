@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mfn.schema import FIRST_INDEX
+from mfn.schema import FIRST_INDEX, REQUEST_ROWS
 from mfn.settings import Settings
-from mfn.splits.items import ItemTable, PriceBuckets
+from mfn.splits.buckets import Buckets
+from mfn.splits.items import ItemTable
 from mfn.splits.requests import SPLITS
 from mfn.splits.vocabulary import CATALOGUE_FIELDS, Fingerprint, event_fields, fingerprint_of
 from mfn.splits.windows import Windows
@@ -21,7 +22,8 @@ def manifest(
     counts: Mapping[str, int],
     vocabularies: Mapping[str, Fingerprint],
     table: ItemTable,
-    buckets: PriceBuckets,
+    buckets: Mapping[str, Buckets],
+    inputs: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The manifest, ready to be written as JSON.
 
@@ -29,11 +31,13 @@ def manifest(
         settings, windows: those of the run.
         files, counts: as `writing.write_rows` gave them.
         vocabularies: of the fields that have entries; others are given as empty.
-        table, buckets: of the items.
+        table: of the items.
+        buckets: of the price, and of each field that is a number.
+        inputs: what the splits were made from.
     """
     empty = Fingerprint(FIRST_INDEX, fingerprint_of([]))
-    known = {**vocabularies, "price": buckets.fingerprint}
-    fields = [*CATALOGUE_FIELDS, "price", *event_fields(settings)]
+    known = {**vocabularies, **{name: of.fingerprint for name, of in buckets.items()}}
+    fields = [*CATALOGUE_FIELDS, *event_fields(settings), *buckets]
     chosen = settings.splits
     return {
         "date": settings.date.isoformat(),
@@ -43,14 +47,17 @@ def manifest(
             for name in SPLITS
         },
         "vocabularies": {name: known.get(name, empty).as_json() for name in fields},
-        "price_boundaries": list(buckets.boundaries),
+        "boundaries": {name: list(of.boundaries) for name, of in buckets.items()},
         "item_fields": list(table.varying),
         "constant_fields": list(table.constant),
-        "user_fields": list(chosen.user_fields),
-        "context_fields": list(chosen.context_fields),
+        "user_fields": list(chosen.all_user_fields),
+        "context_fields": list(chosen.all_context_fields),
         "history_length": chosen.history_length,
         "candidates": chosen.candidates,
         "entities": chosen.entities,
+        "negatives_kept": chosen.negatives_kept,
+        "schema": {field.name: field.dataType.simpleString() for field in REQUEST_ROWS},
+        "inputs": inputs,
         **{name: counts[name] for name in COUNTS},
         "settings": {
             "windows": settings.windows.model_dump(mode="json"),

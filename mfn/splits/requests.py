@@ -15,6 +15,9 @@ window after the candidate's impression, both ends included. A click without req
 of the nearest earlier impression of its user and item, at most the attribution window before it.
 Several clicks are one; other behaviours label nothing.
 
+**Negatives.** Where training rows keep but a share of the candidates without a click, the others
+are left out of the slate, and counted; a request with none left is no row.
+
 **Immature.** A request whose last candidate's attribution window is not over where the data end
 has unknown labels: it is left out and counted.
 
@@ -55,11 +58,13 @@ EVENTS_BY_USER = StructType(
         StructField("item", INTEGER, False),
         StructField("position", INTEGER),
         StructField("event_id", STRING),
+        StructField("spared", BooleanType(), False),
         StructField("fields", ArrayType(INTEGER, False), False),
     ]
 )
 """What goes in: times in microseconds; `behaviour` says whether it may enter histories, `named`
-whether the log itself gave `request`; `fields` holds an impression's context or a profile.
+whether the log itself gave `request`; `spared` whether an impression may be a negative of the
+training window; `fields` holds an impression's context or a profile.
 
 Here and in MOMENTS a list that a row has no use for is empty, not null: runs of null lists cost
 Spark's Arrow writer time that is quadratic in their length."""
@@ -98,8 +103,11 @@ TALLIES = (
     "repeated_impressions",
     "impressions_after_attribution",
     "clicks_without_impression",
+    "negatives_left_out",
+    "requests_left_without_candidates",
 )
 NEVER = 1 << 62
+_UNPLACED = np.iinfo(np.int32).max
 
 
 @dataclass(frozen=True)
@@ -172,6 +180,13 @@ def moments(events: pa.Table, rules: RequestRules, first_group: int) -> Iterator
     mature = last_shown + rules.attribution <= rules.complete_until
     kept = inside & mature
     candidates = candidates[kept[request_of[candidates]]]
+    seen = len(candidates)
+    earliest = (
+        _earliest(events, candidates, request_of, len(request_time))
+        if rules.context_fields
+        else np.zeros(0, dtype=np.int64)
+    )
+    candidates, emptied = _without_spare_negatives(events, candidates, request_of, clicked, split)
 
     # A request and the behaviours of its id that precede it share a number, so as to be told apart.
     behaviour = booleans(events["behaviour"])
@@ -181,7 +196,7 @@ def moments(events: pa.Table, rules: RequestRules, first_group: int) -> Iterator
     numbered[request_of[early]] = first_group + request_of[early]
 
     if len(candidates):
-        rows = _slates(events, candidates, request_of, clicked, rules)
+        rows = _slates(events, candidates, request_of, clicked, rules, earliest)
         request = request_of[rows.pop("first")]
         of_request = {"time": request_time, "own": numbered, "split": split}
         columns = {name: values[request] for name, values in of_request.items()}
@@ -195,9 +210,11 @@ def moments(events: pa.Table, rules: RequestRules, first_group: int) -> Iterator
     in_windows = (time[clicks] >= rules.starts[0]) & (time[clicks] < rules.starts[-1])
     tally = (
         (inside & ~mature).sum(),
-        (shown & kept[request_of]).sum() - len(candidates),
+        (shown & kept[request_of]).sum() - seen,
         (after & kept[request_of]).sum(),
         (in_windows & ~met).sum(),
+        seen - len(candidates),
+        emptied,
     )
     if any(tally):
         of_nobody = {"user_id": pa.array([""]), "time": np.zeros(1, dtype=np.int64)}
@@ -230,15 +247,49 @@ def _request_starts(events: pa.Table) -> np.ndarray:
     return starts
 
 
+def _earliest(
+    events: pa.Table, candidates: np.ndarray, request_of: np.ndarray, requests: int
+) -> np.ndarray:
+    """[requests] the row of each one's earliest impression, of equal times the first placed one."""
+    position = numbers(events["position"], null=_UNPLACED)[candidates]
+    time = numbers(events["time"])[candidates]
+    order = candidates[np.lexsort((candidates, position, time, request_of[candidates]))]
+    earliest = np.zeros(requests, dtype=np.int64)
+    # Of several values for one place the last is kept.
+    earliest[request_of[order[::-1]]] = order[::-1]
+    return earliest
+
+
+def _without_spare_negatives(
+    events: pa.Table,
+    candidates: np.ndarray,
+    request_of: np.ndarray,
+    clicked: np.ndarray,
+    split: np.ndarray,
+) -> tuple[np.ndarray, int]:
+    """Candidates but the negatives of the training window that are not spared.
+
+    Returns also how many requests have none left.
+    """
+    in_training = split[request_of[candidates]] == SPLITS.index("train")
+    stays = ~in_training | clicked[candidates] | booleans(events["spared"])[candidates]
+    if stays.all():
+        return candidates, 0
+    left = candidates[stays]
+    emptied = len(np.unique(request_of[candidates])) - len(np.unique(request_of[left]))
+    return left, emptied
+
+
 def _slates(
     events: pa.Table,
     candidates: np.ndarray,
     request_of: np.ndarray,
     clicked: np.ndarray,
     rules: RequestRules,
+    earliest: np.ndarray,
 ) -> dict[str, Any]:
     """Columns of the requests' rows; `first` is, for each, the row in `events` of a candidate."""
-    position = numbers(events["position"], null=np.iinfo(np.int32).max)
+    position = numbers(events["position"], null=_UNPLACED)
     # Rows of one request come sorted by item id, so that the row itself orders equal positions.
     candidates = candidates[np.lexsort((candidates, position[candidates], request_of[candidates]))]
     request = request_of[candidates]
@@ -273,10 +324,6 @@ def _slates(
         "unknown": np.add.reduceat((item == UNKNOWN).astype(np.int32), first),
     }
     if rules.context_fields:
-        # The context is that of the request's earliest impression, which is a candidate's.
-        time = numbers(events["time"])[candidates]
-        order = np.lexsort((candidates, position[candidates], time, request))
-        earliest = candidates[order][firsts]
-        of_row = np.repeat(earliest, width)[first]
-        columns["fields"] = pc.take(events["fields"], pa.array(of_row))
+        # The context is that of the request's earliest impression.
+        columns["fields"] = pc.take(events["fields"], pa.array(earliest[request[first]]))
     return columns

@@ -1,13 +1,13 @@
 """Clean events, indexed and brought together by user: what requests and histories are made of.
 
-One shuffle, by user. Looking up item rows adds one by item id where the item vocabulary is too
+One shuffle, by user; `learn_buckets` looks at the training window's numbers before. Looking up item rows adds one by item id where the item vocabulary is too
 large to broadcast.
 """
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
@@ -16,7 +16,8 @@ from pyspark.sql import functions as F
 
 from mfn.logs.raw import DAY
 from mfn.schema import MISSING, UNKNOWN
-from mfn.settings import Settings
+from mfn.settings import Settings, SplitSettings
+from mfn.splits.buckets import Buckets, edges, rounded
 from mfn.splits.requests import (
     CLICK,
     EVENTS_BY_USER,
@@ -118,12 +119,52 @@ def rules(span: Span, seen: Facts, candidates: int, context_fields: int) -> Requ
     )
 
 
+def learn_buckets(
+    events: DataFrame, users: DataFrame | None, span: Span, settings: Settings
+) -> dict[str, Buckets]:
+    """Quantile buckets of the fields that are numbers, from what the training window shows.
+
+    That are the contexts of its impressions, and the profiles of snapshots up to its last day; a
+    user counts once a snapshot. One aggregate of each, if there are such fields.
+
+    Args:
+        events: EVENTS' columns, of the windows' folders.
+        users: RAW_USER's columns and dt; None where no field of the profile is used.
+    """
+    chosen = settings.splits
+    first, end = (span.starts[SPLITS.index(name)] for name in ("train", "test"))
+    time = F.unix_micros("event_time")
+    shown = events.where((F.col("event_type") == "impression") & (time >= first) & (time < end))
+    found = _learn(shown, "context", "context", chosen.context_numbers, chosen.number_buckets)
+    if users is not None:
+        known = users.where(F.unix_micros(_snapshot_begins(settings.logs.day_time_zone)) < end)
+        found |= _learn(known, "profile", "user", chosen.user_numbers, chosen.number_buckets)
+    return found
+
+
+def _learn(
+    frame: DataFrame, values: str, prefix: str, names: Sequence[str], count: int
+) -> dict[str, Buckets]:
+    if not names:
+        return {}
+    row = frame.agg(*(edges(rounded(_number(values, name)), count) for name in names)).first()
+    assert row is not None
+    return {
+        f"{prefix}.{name}": Buckets.of(of_name, count)
+        for name, of_name in zip(names, row, strict=True)
+    }
+
+
+def _number(values: str, name: str) -> Column:
+    return F.col(values)[name].try_cast("double")
+
+
 def indexed(
     events: DataFrame,
     entries: DataFrame,
     span: Span,
-    behaviours: Sequence[str],
-    context_fields: Sequence[str],
+    chosen: SplitSettings,
+    buckets: Mapping[str, Buckets],
 ) -> DataFrame:
     """EVENTS_BY_USER's columns of the events that bear on a row, in any order.
 
@@ -133,10 +174,44 @@ def indexed(
         events: EVENTS' columns, of the windows' folders and those ahead.
         entries: field, key, index of the vocabularies.
         span: of these events.
-        behaviours: event types that enter histories.
-        context_fields: fields of the context to index.
+        chosen: which behaviours enter histories, which fields of the context are used.
+        buckets: of those that are numbers.
     """
-    return _indexed(_needed(events, span, behaviours), entries, context_fields)
+    needed = _needed(events, span, chosen.behaviours)
+    items = entries.where(F.col("field") == ITEM).select(
+        F.col("key").alias("item_id"), F.col("index").alias("item")
+    )
+    rows = needed.join(items, "item_id", how="left")
+    is_impression = F.col("kind") == IMPRESSION
+    rows, indices = _look_up(rows, entries, "context", "context", chosen.context_fields)
+    numbers = _bucket_indices(buckets, "context", "context", chosen.context_numbers)
+    # Equal times are ordered by event id, in histories and where a request's context is chosen.
+    with_context = bool(chosen.all_context_fields)
+    ordered = F.col("behaviour") | (is_impression & F.lit(with_context))
+    fields = F.array(*indices, *numbers).cast("array<int>")
+    return rows.select(
+        "user_id",
+        "time",
+        "kind",
+        "behaviour",
+        "named",
+        "request",
+        F.when(F.col("kind") != OTHER, F.col("item_id")).alias("item_id"),
+        F.coalesce("item", F.lit(UNKNOWN)).alias("item"),
+        F.when(is_impression, F.col("position")).alias("position"),
+        F.when(ordered, F.col("event_id")).alias("event_id"),
+        _spared(chosen).alias("spared"),
+        F.when(is_impression, fields).otherwise(F.array().cast("array<int>")).alias("fields"),
+    )
+
+
+def _spared(chosen: SplitSettings) -> Column:
+    """Whether a candidate stays in a training row although nobody clicked on it."""
+    if chosen.negatives_kept == 1:
+        return F.lit(True)
+    parts = 1 << 20
+    drawn = F.xxhash64(F.lit(chosen.seed), F.lit("negative"), "user_id", "request", "item_id")
+    return F.pmod(drawn, F.lit(parts)) < round(chosen.negatives_kept * parts)
 
 
 def by_user(rows: DataFrame, span: Span, seen: Facts, partitions: int) -> DataFrame:
@@ -168,17 +243,31 @@ def by_user(rows: DataFrame, span: Span, seen: Facts, partitions: int) -> DataFr
     )
 
 
+def _snapshot_begins(time_zone: str) -> Column:
+    """The moment from which on a snapshot is known: the beginning of its day."""
+    return F.to_utc_timestamp(F.col(DAY).cast("timestamp"), time_zone)
+
+
 def profiles(
-    users: DataFrame, entries: DataFrame, fields: Sequence[str], time_zone: str
+    users: DataFrame,
+    entries: DataFrame,
+    chosen: SplitSettings,
+    buckets: Mapping[str, Buckets],
+    time_zone: str,
 ) -> DataFrame:
     """Profiles as EVENTS_BY_USER, each known from the beginning of its snapshot's day.
 
     Args:
         users: RAW_USER's columns and dt.
+        entries: field, key, index of the vocabularies.
+        chosen: which fields of the profile are used.
+        buckets: of those that are numbers.
+        time_zone: in which the days are cut.
     """
-    start = F.unix_micros(F.to_utc_timestamp(F.col(DAY).cast("timestamp"), time_zone))
+    start = F.unix_micros(_snapshot_begins(time_zone))
     rows = users.where(F.nullif(F.col("user_id"), F.lit("")).isNotNull())
-    rows, indices = _look_up(rows, entries, "profile", "user", fields)
+    rows, indices = _look_up(rows, entries, "profile", "user", chosen.user_fields)
+    indices += _bucket_indices(buckets, "profile", "user", chosen.user_numbers)
     return rows.select(
         "user_id",
         start.alias("time"),
@@ -190,7 +279,8 @@ def profiles(
         F.lit(UNKNOWN).alias("item"),
         F.lit(None).cast("int").alias("position"),
         F.lit(None).cast("string").alias("event_id"),
-        indices.alias("fields"),
+        F.lit(True).alias("spared"),
+        F.array(*indices).cast("array<int>").alias("fields"),
     )
 
 
@@ -227,34 +317,10 @@ def _needed(events: DataFrame, span: Span, behaviours: Sequence[str]) -> DataFra
     )
 
 
-def _indexed(events: DataFrame, entries: DataFrame, context_fields: Sequence[str]) -> DataFrame:
-    items = entries.where(F.col("field") == ITEM).select(
-        F.col("key").alias("item_id"), F.col("index").alias("item")
-    )
-    rows = events.join(items, "item_id", how="left")
-    is_impression = F.col("kind") == IMPRESSION
-    rows, indices = _look_up(rows, entries, "context", "context", context_fields)
-    # Equal times are ordered by event id, in histories and where a request's context is chosen.
-    ordered = F.col("behaviour") | (is_impression & F.lit(bool(context_fields)))
-    return rows.select(
-        "user_id",
-        "time",
-        "kind",
-        "behaviour",
-        "named",
-        "request",
-        F.when(F.col("kind") != OTHER, F.col("item_id")).alias("item_id"),
-        F.coalesce("item", F.lit(UNKNOWN)).alias("item"),
-        F.when(is_impression, F.col("position")).alias("position"),
-        F.when(ordered, F.col("event_id")).alias("event_id"),
-        F.when(is_impression, indices).otherwise(F.array().cast("array<int>")).alias("fields"),
-    )
-
-
 def _look_up(
     frame: DataFrame, entries: DataFrame, values: str, prefix: str, names: Sequence[str]
-) -> tuple[DataFrame, Column]:
-    """`frame` with the indices of some keys of its map `values` joined, and their array."""
+) -> tuple[DataFrame, list[Column]]:
+    """`frame` with the indices of some keys of its map `values` joined, and these columns."""
     columns = []
     for place, name in enumerate(names):
         key, index = f"key_{place}", f"index_{place}"
@@ -265,7 +331,13 @@ def _look_up(
         frame = frame.join(F.broadcast(known), key, how="left")
         missing = F.when(F.col(key).isNull(), MISSING).otherwise(UNKNOWN)
         columns.append(F.coalesce(F.col(index), missing))
-    return frame, F.array(*columns).cast("array<int>")
+    return frame, columns
+
+
+def _bucket_indices(
+    buckets: Mapping[str, Buckets], values: str, prefix: str, names: Iterable[str]
+) -> list[Column]:
+    return [buckets[f"{prefix}.{name}"].index(_number(values, name)) for name in names]
 
 
 def _named_clicks(rows: DataFrame, attribution: int) -> DataFrame:

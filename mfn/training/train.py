@@ -137,6 +137,7 @@ def describe(
     return {
         "name": name,
         "date": settings.date.isoformat(),
+        "negatives_kept": manifest["negatives_kept"],
         "made_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "code_version": __version__,
         "settings": model.settings.model_dump(mode="json"),
