@@ -108,12 +108,28 @@ class SimulateSettings(Strict):
 class IngestSettings(Strict):
     """A public data set's own files, turned into raw logs."""
 
-    source: Literal["movielens"] = Field("movielens", description="whose files they are")
+    source: Literal["movielens", "online_retail", "amazon", "taobao"] = Field(
+        "movielens", description="whose files they are"
+    )
     path: str | None = Field(None, description="the folder that holds the data set's files")
+    first_day: datetime.date | None = Field(
+        None,
+        description="rows of earlier days are left out; default: the data's first day. The last "
+        "is the run date. MovieLens is always taken whole",
+    )
     negatives: NonNegativeInt = Field(
         4, description="unseen items drawn as further candidates beside each rated one"
     )
     seed: int = Field(7, description="of the candidates drawn at random")
+
+    @model_validator(mode="after")
+    def _movielens_is_taken_whole(self) -> IngestSettings:
+        if self.source == "movielens" and self.first_day is not None:
+            raise ValueError(
+                f"expected no first_day for movielens, which is always taken whole, "
+                f"got {self.first_day}; leave it out, or name another source"
+            )
+        return self
 
 
 class ValidateSettings(Strict):

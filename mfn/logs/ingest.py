@@ -6,9 +6,10 @@ from pyspark.sql import SparkSession
 
 from mfn.job import Counts
 from mfn.logs.movielens import movielens
+from mfn.logs.online_retail import online_retail
 from mfn.settings import Settings
 
-SOURCES = {"movielens": movielens}
+SOURCES = {"movielens": movielens, "online_retail": online_retail}
 
 
 def ingest(spark: SparkSession, settings: Settings) -> Counts:
