@@ -29,6 +29,9 @@ from mfn.settings import Settings
 REQUEST = ("dt", "user_id", "moment", "item_id")
 """What names a choice: the day, who, when (seconds since 1970), and what."""
 
+LAST_SECOND = 253_402_300_799
+"""Of the year 9999."""
+
 AFTER = {"impression": 0, "click": 1, "cart": 2, "purchase": 2}
 """Milliseconds by which an event follows the moment of its request, so that a click comes after its
 impression and before the next request."""
@@ -47,9 +50,45 @@ def span(
         raise DataRefused(
             f"{settings.ingest.path}: expected rows of days from {since or 'the first one'} "
             f"(ingest.first_day) to {until} (date), but the rows there are of "
-            f"{'no day at all' if first is None else f'{first} to {last}'}"
+            f"{'no day at all' if first is None else f'{first} to {last}'}; choose other days"
         )
     return max(first, since or first), min(last, until)
+
+
+def when(seconds: Column, day_time_zone: str) -> tuple[Column, Column]:
+    """`dt` and `moment` of a number of seconds since 1970; null where that is no time."""
+    moment = F.when(seconds.between(0, LAST_SECOND), seconds)
+    day = F.to_date(F.from_utc_timestamp(F.timestamp_seconds(moment), day_time_zone))
+    return day.alias(DAY), moment.alias("moment")
+
+
+def look_at(rows: DataFrame, settings: Settings) -> tuple[datetime.date, datetime.date, int]:
+    """First and last day to write, and how many rows are of days before or after them.
+
+    rows: with `dt`, null where there is no time.
+
+    Raises:
+        DataRefused: no row is of these days.
+    """
+    since, until = settings.ingest.first_day, settings.date
+    inside = (F.col(DAY) <= F.lit(until)) & (F.col(DAY) >= F.lit(since or datetime.date.min))
+    found = rows.agg(
+        F.min(DAY).alias("first"),
+        F.max(DAY).alias("last"),
+        F.min(F.when(inside, F.col(DAY))).alias("first_inside"),
+        F.max(F.when(inside, F.col(DAY))).alias("last_inside"),
+        F.count_if(~inside).alias("outside"),
+    ).first()
+    assert found is not None
+    if found["first_inside"] is None:
+        return *span(settings, found["first"], found["last"]), found["outside"]
+    return found["first_inside"], found["last_inside"], found["outside"]
+
+
+def within(rows: DataFrame, first: datetime.date, last: datetime.date) -> DataFrame:
+    """Rows of these days; those without a time as if they were of the first."""
+    day = F.coalesce(DAY, F.lit(first))
+    return rows.withColumn(DAY, day).where(F.col(DAY).between(F.lit(first), F.lit(last)))
 
 
 def known(chosen: DataFrame) -> DataFrame:
