@@ -47,12 +47,20 @@ def span(
     """
     since, until = settings.ingest.first_day, settings.date
     if first is None or last is None or last < (since or first) or first > until:
-        raise DataRefused(
-            f"{settings.ingest.path}: expected rows of days from {since or 'the first one'} "
-            f"(ingest.first_day) to {until} (date), but the rows there are of "
-            f"{'no day at all' if first is None else f'{first} to {last}'}; choose other days"
-        )
+        raise _nothing(settings, first, last)
     return max(first, since or first), min(last, until)
+
+
+def _nothing(
+    settings: Settings, first: datetime.date | None, last: datetime.date | None
+) -> DataRefused:
+    return DataRefused(
+        f"{settings.ingest.path}: expected rows of days from "
+        f"{settings.ingest.first_day or 'the first one'} (ingest.first_day) to {settings.date} "
+        f"(date), but the rows there are of "
+        f"{'no day at all' if first is None else f'other days, from {first} to {last}'}; "
+        "choose other days"
+    )
 
 
 def when(seconds: Column, day_time_zone: str) -> tuple[Column, Column]:
@@ -81,7 +89,7 @@ def look_at(rows: DataFrame, settings: Settings) -> tuple[datetime.date, datetim
     ).first()
     assert found is not None
     if found["first_inside"] is None:
-        return *span(settings, found["first"], found["last"]), found["outside"]
+        raise _nothing(settings, found["first"], found["last"])
     return found["first_inside"], found["last_inside"], found["outside"]
 
 

@@ -144,10 +144,12 @@ def test_a_morning_knows_the_days_before_and_a_rerun_leaves_the_same_bytes(
 def test_a_folder_without_the_file_or_the_days_is_refused(
     spark: SparkSession, tmp_path: Path
 ) -> None:
-    with pytest.raises(
-        DataRefused, match=r"from 2017-11-27 .* but the rows there are of 2017-11-2"
-    ):
-        ingest(spark, settings_of(tmp_path, FIRST[0], first_day="2017-11-27"))
+    # Rows before and after, and a time that is none, are none of the day between them.
+    text = "".join([FIRST[0], BAD[3], ELSEWHERE[1]])
+    with pytest.raises(DataRefused, match=r"from 2017-11-26 .* from 2017-11-25 to 2017-11-27;"):
+        ingest(spark, settings_of(tmp_path, text, first_day="2017-11-26"))
+    with pytest.raises(DataRefused, match=r"but the rows there are of no day at all"):
+        ingest(spark, settings_of(tmp_path, BAD[3]))
     with pytest.raises(NotPublished, match=r"UserBehavior\.csv or UserBehavior\.csv\.gz in"):
         ingest(spark, settings_of(tmp_path, "", path=str(tmp_path)))
     assert not (tmp_path / "raw").exists()
