@@ -196,14 +196,31 @@ METRICS = Table(
     StructType(
         [
             column("run_date", DATE, "the run date"),
-            column("model", STRING, "configured model; oracle is the true probability"),
+            column(
+                "model",
+                STRING,
+                "configured model; popularity is the number of earlier behaviours, oracle the "
+                "true probability",
+            ),
             column("slice", STRING, "how the candidates were chosen; all is the whole test window"),
             column("slice_value", STRING, "which of the slice's parts"),
             column("requests", LONG, "requests in it; the oracle's are those with a known truth"),
             column("candidates", LONG, "candidates in it; the oracle's likewise"),
             column("clicks", LONG, "clicked candidates in it"),
             column("auc", DOUBLE, "exact AUC, ties as half; null without both labels", True),
-            column("logloss", DOUBLE, "mean binary cross entropy in nats, scores clipped", True),
+            column(
+                "logloss",
+                DOUBLE,
+                "mean binary cross entropy in nats, scores clipped; null of popularity, whose "
+                "scores are no probabilities",
+                True,
+            ),
+            column(
+                "candidates_from",
+                STRING,
+                "whence candidates come: logged, or drawn by popularity beside what was chosen",
+                True,
+            ),
         ]
     ),
     ("run_date",),
@@ -214,7 +231,7 @@ COMPARISONS = Table(
     StructType(
         [
             column("run_date", DATE, "the run date"),
-            column("model", STRING, "configured model; oracle is the true probability"),
+            column("model", STRING, "as in evaluation/metrics"),
             column("base_model", STRING, "the model it is compared with"),
             column("slice", STRING, "as in evaluation/metrics"),
             column("slice_value", STRING, "as in evaluation/metrics"),

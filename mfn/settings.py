@@ -30,6 +30,15 @@ Change = Annotated[float, Field(ge=1, allow_inf_nan=False)]
 LogsKind = Literal["events", "items", "users", "truth"]
 """Kinds of raw logs, each of which has a folder of its own."""
 
+CandidatesFrom = Literal["logged", "drawn by popularity"]
+"""Whence requests have their candidates: somebody saw them, or a law drew them beside a choice."""
+
+RESERVED_NAMES = {
+    "oracle": "the true probabilities",
+    "popularity": "the number of earlier behaviours",
+}
+"""What stands among the models in every table of results and is none."""
+
 
 class BadSettings(ValueError):
     """A setting or an argument is wrong; the message says which, and what was expected."""
@@ -41,6 +50,16 @@ def _known_zone(name: str) -> str:
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise ValueError("expected the name of a time zone, such as UTC or Europe/Paris") from error
     return name
+
+
+def _day_of_the_calendar(date: Any) -> Any:
+    """Pydantic alone would take a number for seconds since 1970."""
+    if date is None or isinstance(date, datetime.date):
+        return date
+    try:
+        return datetime.datetime.strptime(str(date), "%Y-%m-%d").date()
+    except ValueError as error:
+        raise ValueError("expected a day of the calendar as YYYY-MM-DD") from error
 
 
 class SparkSettings(Strict):
@@ -82,7 +101,9 @@ class LogsSettings(Strict):
         None, description="true click probabilities, read by evaluate alone; default: raw/truth"
     )
     made_by: Literal["simulate_logs", "ingest"] | None = Field(
-        None, description="the job that makes the raw logs, where they are not delivered"
+        None,
+        description="the job that makes the raw logs, where they are not delivered; with ingest, "
+        "results say that candidates were drawn",
     )
     time_zone: str = Field("UTC", description="of event times that name no zone themselves")
     day_time_zone: str = Field("UTC", description="whose midnight cuts the days")
@@ -114,12 +135,30 @@ class SimulateSettings(Strict):
 class IngestSettings(Strict):
     """A public data set's own files, turned into raw logs."""
 
-    source: Literal["movielens"] = Field("movielens", description="whose files they are")
+    source: Literal["movielens", "online_retail", "amazon", "taobao"] = Field(
+        "movielens", description="whose files they are"
+    )
     path: str | None = Field(None, description="the folder that holds the data set's files")
+    first_day: datetime.date | None = Field(
+        None,
+        description="rows of earlier days are left out; default: the data's first day. The last "
+        "is the run date. MovieLens is always taken whole",
+    )
     negatives: NonNegativeInt = Field(
         4, description="unseen items drawn as further candidates beside each rated one"
     )
     seed: int = Field(7, description="of the candidates drawn at random")
+
+    _day = field_validator("first_day", mode="before")(_day_of_the_calendar)
+
+    @model_validator(mode="after")
+    def _movielens_is_taken_whole(self) -> IngestSettings:
+        if self.source == "movielens" and self.first_day is not None:
+            raise ValueError(
+                f"expected no first_day for movielens, which is always taken whole, "
+                f"got {self.first_day}; leave it out, or name another source"
+            )
+        return self
 
 
 class ValidateSettings(Strict):
@@ -359,16 +398,7 @@ class Settings(Strict):
             return root.rstrip("/")
         return os.path.abspath(os.path.expanduser(root))
 
-    @field_validator("date", mode="before")
-    @classmethod
-    def _a_day_of_the_calendar(cls, date: Any) -> Any:
-        """Pydantic alone would take a number for seconds since 1970."""
-        if isinstance(date, datetime.date):
-            return date
-        try:
-            return datetime.datetime.strptime(str(date), "%Y-%m-%d").date()
-        except ValueError as error:
-            raise ValueError("expected a day of the calendar as YYYY-MM-DD") from error
+    _day = field_validator("date", mode="before")(_day_of_the_calendar)
 
     @field_validator("models", mode="before")
     @classmethod
@@ -381,10 +411,11 @@ class Settings(Strict):
     @classmethod
     def _names_fit_tables_and_folders(cls, models: dict[str, Any]) -> dict[str, Any]:
         for name in models:
-            if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name == "oracle":
+            if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in RESERVED_NAMES:
+                reserved = " or ".join(f"{one!r} ({what})" for one, what in RESERVED_NAMES.items())
                 raise ValueError(
                     f"{name!r} cannot be a model's name; expected lower case letters, digits "
-                    "and _, and not 'oracle', which stands for the true probabilities"
+                    f"and _, and not {reserved}, which evaluation puts beside the models"
                 )
         return models
 
@@ -396,6 +427,12 @@ class Settings(Strict):
                 f"got {self.evaluate.base_model!r}"
             )
         return self
+
+    @property
+    def candidates_from(self) -> CandidatesFrom:
+        """Whence the candidates of the raw logs come: `ingest` draws them, others log them."""
+        drawn = self.logs.made_by == "ingest" and self.ingest.negatives > 0
+        return "drawn by popularity" if drawn else "logged"
 
     @property
     def splits_folder(self) -> str:

@@ -191,6 +191,15 @@ def test_no_number_of_a_model_may_be_nan_or_endless(kind: type[BaseModel]) -> No
                     kind(**{name: value})
 
 
+def test_a_first_day_is_a_day_and_not_of_movielens() -> None:
+    day = ("--ingest.first_day", "2017-11-25")
+    assert load("--ingest.source", "taobao", *day).ingest.first_day == datetime.date(2017, 11, 25)
+    (line,) = refused(*day)
+    assert line.startswith("ingest: expected no first_day for movielens, which is always taken ")
+    (line,) = refused("--ingest.source", "taobao", "--ingest.first_day", "25")
+    assert line.startswith("ingest.first_day: expected a day of the calendar as YYYY-MM-DD")
+
+
 def test_windows_that_leave_nothing_to_learn_from_are_told() -> None:
     assert refused("--windows.pretraining_days", "1") == [
         "windows: expected pretraining_days to be more than pretraining_validation_days (1), "
@@ -333,7 +342,7 @@ def test_every_named_model_needs_no_more_than_its_name() -> None:
         assert settings.models[name] == expected
 
 
-@pytest.mark.parametrize("name", ["Mfn", "16k", "a-b", "oracle", "a b"])
+@pytest.mark.parametrize("name", ["Mfn", "16k", "a-b", "oracle", "popularity", "a b"])
 def test_a_model_s_name_fits_tables_and_folders(yaml_file: Any, name: str) -> None:
     (line,) = refused(file=yaml_file(f"models: {{base: {{}}, '{name}': {{extractor: mfn}}}}"))
     assert line.startswith(f"models: {name!r} cannot be a model's name; expected lower case")

@@ -16,7 +16,7 @@ import altair as alt
 import vl_convert
 
 from mfn.evaluation.auc import HISTORY_LENGTH
-from mfn.evaluation.comparison import ORACLE
+from mfn.evaluation.comparison import ORACLE, POPULARITY
 from mfn.evaluation.day import Day
 from mfn.evaluation.numbers import decimals
 
@@ -26,12 +26,8 @@ WIDE, NARROW = 780, 290
 COLOURS = 8
 """Colours there are for models: --model-1 and on; after the last comes the first again."""
 
-TEXT, QUIET, GRID, ORACLE_COLOUR = (
-    "var(--text)",
-    "var(--quiet)",
-    "var(--grid)",
-    "var(--oracle)",
-)
+TEXT, QUIET, GRID = "var(--text)", "var(--quiet)", "var(--grid)"
+ORACLE_COLOUR, POPULARITY_COLOUR = "var(--oracle)", "var(--popularity)"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 CHANCE = 0.5
 ROW = 46
@@ -44,8 +40,12 @@ def colour(place: int) -> str:
 
 
 def auc_by_model(day: Day, width: int) -> str | None:
-    """A bar a model from chance to its AUC, the oracle as a line; None without any AUC."""
-    by_model = {one.model: one.metric.auc for one in day.models if one.metric.auc is not None}
+    """A bar a model, and popularity, from chance to its AUC, the oracle as a line.
+
+    None without any AUC.
+    """
+    shown = [one for one in day.results if not one.is_oracle]
+    by_model = {one.model: one.metric.auc for one in shown if one.metric.auc is not None}
     if not by_model:
         return None
     rows = [
@@ -63,7 +63,7 @@ def auc_by_model(day: Day, width: int) -> str | None:
         axis=alt.Axis(title="AUC; 0.5 is chance", format=_format(aucs), tickCount=width // 90),
     )
     y = alt.Y("model:N", sort=None, scale=alt.Scale(padding=0), axis=None)
-    color = _colours([one.model for one in day.models])
+    color = _colours([one.model for one in shown])
     bars = _chart(rows).mark_bar(size=16, yOffset=8, cornerRadiusEnd=3)
     names = _chart(rows).mark_text(align="left", dy=-11, fontSize=13, color=TEXT)
     numbers = _chart(rows).mark_text(
@@ -102,7 +102,8 @@ def auc_by_history(day: Day, width: int) -> str | None:
 def relaimpr_by_day(day: Day, width: int) -> str | None:
     """A line a model over the days; None unless there are two days of it at least.
 
-    Only models of the run date; not the oracle, beside whose gain theirs would be one flat line.
+    Only models of the run date; not popularity, and not the oracle, beside whose gain theirs
+    would be one flat line.
     """
     names = [result.model for result in day.models]
     rows = [
@@ -147,9 +148,8 @@ def _lines(
 
 def _colours(names: Sequence[str]) -> alt.Color:
     """The models' colours, without a legend: the page has one, of the same colours."""
-    colours = [
-        ORACLE_COLOUR if name == ORACLE else colour(place) for place, name in enumerate(names)
-    ]
+    own = {ORACLE: ORACLE_COLOUR, POPULARITY: POPULARITY_COLOUR}
+    colours = [own.get(name) or colour(place) for place, name in enumerate(names)]
     return alt.Color("model:N", scale=alt.Scale(domain=list(names), range=colours), legend=None)
 
 

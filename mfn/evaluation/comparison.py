@@ -14,6 +14,9 @@ from typing import NamedTuple
 ORACLE = "oracle"
 """Stands among the models for the probabilities with which simulated clicks were drawn."""
 
+POPULARITY = "popularity"
+"""Stands among the models for how often each candidate's item was chosen before the test window."""
+
 
 class Metric(NamedTuple):
     """A row of `evaluation/metrics`."""
@@ -27,6 +30,7 @@ class Metric(NamedTuple):
     clicks: int
     auc: float | None
     logloss: float | None
+    candidates_from: str | None = None
 
 
 class Comparison(NamedTuple):

@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 
 from mfn import storage, tables
 from mfn.evaluation.auc import ALL
-from mfn.evaluation.comparison import ORACLE, Comparison, Metric
+from mfn.evaluation.comparison import ORACLE, POPULARITY, Comparison, Metric
 from mfn.schema import COMPARISONS, METRICS, VALIDATION
 from mfn.settings import Settings
 from mfn.splits.windows import windows
@@ -56,6 +56,16 @@ class Result:
         """Whether it is no model, but the true probabilities."""
         return self.model == ORACLE
 
+    @property
+    def is_popularity(self) -> bool:
+        """Whether it is no model, but the number of earlier behaviours."""
+        return self.model == POPULARITY
+
+    @property
+    def is_model(self) -> bool:
+        """Whether it is a model, and no yardstick beside them."""
+        return not (self.is_oracle or self.is_popularity)
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -71,7 +81,7 @@ class Day:
     """What is known of a run date.
 
     Attributes:
-        results: a model each, in the order of the settings, the oracle last.
+        results: a model each, in the order of the settings, then popularity, the oracle last.
         slices: metrics of every slice but the whole, in the order of models and slice values.
         past: comparisons over the whole test window of this day and of those before it.
         manifest: that of the day's splits.
@@ -88,8 +98,13 @@ class Day:
 
     @property
     def models(self) -> tuple[Result, ...]:
-        """Results but the oracle's."""
-        return tuple(result for result in self.results if not result.is_oracle)
+        """Results but popularity's and the oracle's."""
+        return tuple(result for result in self.results if result.is_model)
+
+    @property
+    def popularity(self) -> Result | None:
+        """Popularity's result; days that were evaluated before it came have none."""
+        return next((result for result in self.results if result.is_popularity), None)
 
     @property
     def oracle(self) -> Result | None:
@@ -171,9 +186,10 @@ def read_training(settings: Settings, model: str) -> Training:
 
 
 def _order(settings: Settings, models: Iterable[str]) -> dict[str, int]:
-    """Place of each model: as configured, then others by name, and the oracle last."""
-    others = sorted(set(models) - set(settings.models) - {ORACLE})
-    return {name: place for place, name in enumerate([*settings.models, *others, ORACLE])}
+    """Place of each model: as configured, then others by name, popularity and the oracle last."""
+    last = (POPULARITY, ORACLE)
+    others = sorted(set(models) - set(settings.models) - set(last))
+    return {name: place for place, name in enumerate([*settings.models, *others, *last])}
 
 
 def _first_number(value: str) -> int:

@@ -1,18 +1,23 @@
 """The job `evaluate`: from predictions to `evaluation/metrics` and `evaluation/comparisons`.
 
 Models can be compared only on the same candidates, so that is checked before anything is
-measured. Where the logs are simulated, the probabilities with which clicks were drawn are scored
-as one more model, `oracle`, on the same candidates: nobody can do better.
+measured. Two more are scored on the same candidates, by the same code. `popularity` is how often
+each candidate's item was chosen before the test window: what a model that knows no user can do.
+Where the logs are simulated, `oracle` is the probability with which each click was drawn: nobody
+can do better. Every metric says whether the candidates were logged or drawn.
 
-Shuffles: those of `mfn.evaluation.auc`, for all models and slices at once, and two for the
-oracle's join, the candidates of one model and the truth; what comes out of it is kept, since it
-is needed twice. What is collected are rows of models times slices.
+Shuffles: those of `mfn.evaluation.auc`, for all models and slices at once; three for popularity,
+of the behaviours by item, summed on the map side, and of their sums and the candidates of one model
+for the join, unless the sums are few enough to broadcast; and two for the oracle's join, the
+candidates of one model and the truth. What comes out of the joins is kept, since it is needed
+twice. What is collected are rows of models times slices.
 """
 
 from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 from pyspark.sql import DataFrame, Row, SparkSession
@@ -20,11 +25,14 @@ from pyspark.sql import functions as F
 
 from mfn import made_from, storage, tables
 from mfn.evaluation.auc import ALL, areas, count_requests, slices
-from mfn.evaluation.comparison import ORACLE, Metric, compare
+from mfn.evaluation.comparison import ORACLE, POPULARITY, Metric, compare
 from mfn.job import Counts, DataRefused, job, last_made
-from mfn.schema import COMPARISONS, METRICS, PREDICTIONS, TRUTH
+from mfn.schema import COMPARISONS, EVENTS, METRICS, PREDICTIONS, TRUTH
 from mfn.settings import Settings
 from mfn.splits.windows import days_between, windows
+
+BEHAVIOURS = ("click", "cart", "purchase")
+"""Types of events that make an item popular."""
 
 SCORED = ("model", "request_id", "item_id", "label", "score", "history_length")
 
@@ -43,7 +51,7 @@ def evaluate(spark: SparkSession, settings: Settings) -> Counts:
     """Measure each model on the test window and compare it with the base model.
 
     Raises:
-        NotPublished: nothing was ever predicted.
+        NotPublished: nothing was ever predicted, or no events are there.
         DataRefused: a configured model has no predictions, was scored on other candidates than
             the base model, or has scores that are no probabilities. Then no table is changed.
     """
@@ -51,15 +59,17 @@ def evaluate(spark: SparkSession, settings: Settings) -> Counts:
     base = predictions.where(F.col("model") == settings.evaluate.base_model)
     truth = read_truth(spark, settings)
     parts = slices(settings.evaluate.history_edges)
-    oracle = None if truth is None else score_truth(base, truth).persist()
+    beside = [score_popularity(base, read_popularity(spark, settings)).persist()]
+    if truth is not None:
+        beside.append(score_truth(base, truth).persist())
     try:
-        scored = predictions if oracle is None else predictions.unionByName(oracle)
+        scored = reduce(DataFrame.unionByName, beside, predictions)
         counted = _by_model(count_requests(scored, parts).collect())
         _check(counted, settings)
         measured = areas(scored, parts).collect()
     finally:
-        if oracle is not None:
-            oracle.unpersist()
+        for frame in beside:
+            frame.unpersist()
     metrics = sorted(
         Metric(
             settings.date,
@@ -70,7 +80,9 @@ def evaluate(spark: SparkSession, settings: Settings) -> Counts:
             one.candidates,
             one.clicks,
             one.auc,
-            one.logloss,
+            # Of what is no probability it would say nothing.
+            None if one.model == POPULARITY else one.logloss,
+            settings.candidates_from,
         )
         for one in measured
     )
@@ -126,6 +138,47 @@ def score_truth(candidates: DataFrame, truth: DataFrame) -> DataFrame:
         candidates.join(once, ["request_id", "item_id"], how="inner")
         .withColumn("model", F.lit(ORACLE))
         .withColumn("score", F.col("true_score"))
+        .select(*SCORED)
+    )
+
+
+def read_popularity(spark: SparkSession, settings: Settings) -> DataFrame:
+    """`item_id` and `behaviours`: clean clicks, carts and purchases before the test window.
+
+    They are those of the windows' days. What came in the folder of a day before the test window,
+    but happened in it, does not count.
+    """
+    span = windows(settings.date, settings.windows)
+    first, test = F.lit(span.days[0]), F.lit(span.test[0])
+    day = F.to_date(F.from_utc_timestamp("event_time", settings.logs.day_time_zone))
+    return (
+        tables.read(spark, settings.root, EVENTS, "validate_logs")
+        .where((F.col("dt") >= first) & (F.col("dt") < test) & (day < test))
+        .where(F.col("event_type").isin(*BEHAVIOURS))
+        .groupBy("item_id")
+        .agg(F.count("*").alias("behaviours"))
+        .select("item_id", "behaviours")
+    )
+
+
+def score_popularity(candidates: DataFrame, popularity: DataFrame) -> DataFrame:
+    """The number n of earlier behaviours as score n / (n + 1) of the model `popularity`.
+
+    The fraction rises with n and lies in [0, 1), so that scores are checked and ranked like any
+    others; doubles tell neighbours apart as far as n = 67 million. It is no probability.
+
+    Args:
+        candidates: one model's predictions, columns SCORED.
+        popularity: what `read_popularity` gives; an item that is not in it has 0.
+
+    Returns:
+        columns SCORED, all candidates.
+    """
+    behaviours = F.coalesce("behaviours", F.lit(0)).cast("double")
+    return (
+        candidates.join(popularity, "item_id", how="left")
+        .withColumn("model", F.lit(POPULARITY))
+        .withColumn("score", behaviours / (behaviours + 1))
         .select(*SCORED)
     )
 

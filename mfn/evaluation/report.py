@@ -19,7 +19,7 @@ from pyspark.sql import SparkSession
 
 from mfn.evaluation import charts
 from mfn.evaluation.auc import HISTORY_LENGTH
-from mfn.evaluation.comparison import constant_logloss, standard_error
+from mfn.evaluation.comparison import POPULARITY, constant_logloss, standard_error
 from mfn.evaluation.day import Day, Result, read_day
 from mfn.evaluation.numbers import NOTHING, decimals, per_cent, percentage, thousands
 from mfn.evaluation.summary import data_facts
@@ -112,6 +112,8 @@ def _content(day: Day) -> dict[str, Any]:
         "constant_logloss": constant_logloss(whole.clicks, whole.candidates),
         "error": standard_error(whole.auc, whole.clicks, whole.candidates - whole.clicks),
         "reached": _reached(best, day.oracle),
+        "drawn": (whole.candidates_from or "").startswith("drawn"),
+        "popularity_wins": _as_good(day.popularity, best),
         "charts": {
             name: [
                 (kind, Markup(svg))
@@ -124,7 +126,10 @@ def _content(day: Day) -> dict[str, Any]:
                 ("days", charts.relaimpr_by_day),
             )
         },
-        "colours": {one.model: charts.colour(place) for place, one in enumerate(day.models)},
+        "colours": {
+            **{one.model: charts.colour(place) for place, one in enumerate(day.models)},
+            POPULARITY: charts.POPULARITY_COLOUR,
+        },
         "history": _history(day),
         "windows": _windows(day),
         "facts": _facts(day),
@@ -140,6 +145,13 @@ def _reached(best: Result | None, oracle: Result | None) -> float | None:
     if oracle.metric.auc is None or min(oracle.metric.auc, best.metric.auc) <= 0.5:
         return None
     return (best.metric.auc - 0.5) / (oracle.metric.auc - 0.5)
+
+
+def _as_good(popularity: Result | None, best: Result | None) -> bool:
+    """Whether popularity alone ranks as well as the best model, or better."""
+    if popularity is None or best is None or popularity.metric.auc is None:
+        return False
+    return popularity.metric.auc >= (best.metric.auc or 0.0)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from mfn.settings import Settings
 class ModelRow:
     """A model on the whole test window; RelaImpr in per cent, log loss in nats.
 
-    `seconds` are those of its training; `oracle` marks the true probabilities, which are no model.
+    `seconds` are those of its training; `is_model` is false of popularity and the oracle.
     """
 
     model: str
@@ -26,12 +26,12 @@ class ModelRow:
     relaimpr: float | None
     logloss: float | None
     seconds: float | None
-    oracle: bool = False
+    is_model: bool = True
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A day's models, the oracle last, and facts about its data, each with its name."""
+    """A day's models, then popularity and the oracle, and named facts about its data."""
 
     title: str
     rows: tuple[ModelRow, ...]
@@ -56,7 +56,7 @@ def summarize(day: Day) -> Summary:
             one.relaimpr,
             one.metric.logloss,
             one.training.seconds,
-            one.is_oracle,
+            one.is_model,
         )
         for one in day.results
     )
@@ -67,11 +67,12 @@ def summarize(day: Day) -> Summary:
 
 
 def data_facts(day: Day) -> tuple[tuple[str, str], ...]:
-    """How much was known of the day's users, each with its name."""
+    """Whence the candidates come, and how much was known of the day's users, with their names."""
     manifest = day.manifest
     test = manifest.get("splits", {}).get("test", {})
     known, users = manifest.get("test_users_in_training"), manifest.get("test_users")
     return (
+        ("candidates", day.base.metric.candidates_from or NOTHING),
         ("test users known from training", _part_of(known, users)),
         (
             "test rows with an empty history",
@@ -81,16 +82,16 @@ def data_facts(day: Day) -> tuple[tuple[str, str], ...]:
 
 
 def print_summary(found: Summary, console: Console, report_path: str) -> None:
-    """Print a day: its models, the oracle beside them, its data, and where its report lies."""
+    """Print a day: its models, what stands beside them, its data, and where its report lies."""
     table = Table(title=found.title, title_justify="left")
     table.add_column("model")
     for name in ("AUC", "RelaImpr", "log loss", "seconds"):
         table.add_column(name, justify="right")
-    best = max((row.auc for row in found.rows if row.auc and not row.oracle), default=None)
-    for row in found.rows:
-        if row.oracle:
+    best = max((row.auc for row in found.rows if row.auc and row.is_model), default=None)
+    for place, row in enumerate(found.rows):
+        if not row.is_model and found.rows[place - 1].is_model:
             table.add_section()
-        style = "dim" if row.oracle else "bold" if row.auc == best else ""
+        style = "dim" if not row.is_model else "bold" if row.auc == best else ""
         table.add_row(
             row.model,
             decimals(row.auc, 4),

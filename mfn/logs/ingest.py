@@ -8,10 +8,19 @@ from pyspark.sql import SparkSession
 
 from mfn import made_from
 from mfn.job import Counts, job
+from mfn.logs.amazon import amazon
 from mfn.logs.movielens import movielens
+from mfn.logs.online_retail import online_retail
+from mfn.logs.taobao import taobao
 from mfn.settings import Settings
 
-SOURCES = {"movielens": movielens}
+SOURCES = {
+    "movielens": movielens,
+    "online_retail": online_retail,
+    "amazon": amazon,
+    "taobao": taobao,
+}
+"""By the setting `ingest.source`."""
 
 
 def _reads(spark: SparkSession, settings: Settings) -> Any:
@@ -25,6 +34,6 @@ def ingest(spark: SparkSession, settings: Settings) -> Counts:
 
     Raises:
         NotPublished: `ingest.path` is not given, or lacks a file.
-        DataRefused: the files are not what they should be.
+        DataRefused: the files are not what they should be, or have nothing of the days asked for.
     """
     return SOURCES[settings.ingest.source](spark, settings)

@@ -10,14 +10,12 @@ the decade of the age, the gender and the occupation.
 
 **Negatives.** The data have no impressions, so candidates that were not rated are drawn, for each
 rated movie `ingest.negatives`, by the law of `mfn.logs.negatives`: by popularity on earlier days,
-among what the user has not rated by then. Whoever compares models should know that it is this law
-that they tell ratings from. The place on the page is drawn too, and says nothing.
+among what the user has not rated by then. See `mfn.logs.choices`.
 
 **Snapshots.** Nobody knows on which day a movie or a user came in: the one snapshot of each, in the
 folder of the first day, holds them all.
 
-Two shuffles beside those of the negatives: by request to place the candidates, and by day, so that
-a day is one file in a fixed order.
+One shuffle beside those of `mfn.logs.choices`: by rating, for those that are there twice.
 """
 
 from __future__ import annotations
@@ -25,12 +23,12 @@ from __future__ import annotations
 import datetime
 
 import fsspec
-from pyspark.ml.feature import StopWordsRemover
-from pyspark.sql import DataFrame, SparkSession, Window
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from mfn.job import DataRefused
-from mfn.logs import negatives, raw
+from mfn.logs import choices, raw
+from mfn.logs.words import stop_words, words
 from mfn.settings import Settings
 from mfn.storage import NotPublished
 
@@ -59,32 +57,27 @@ def movielens(spark: SparkSession, settings: Settings) -> dict[str, int]:
     try:
         first, last, lines = _span(rated)
         days = [first + datetime.timedelta(days=n) for n in range((last - first).days + 1)]
-        shown = candidates(rated, settings.ingest.negatives, settings.ingest.seed).persist()
-        counted = shown.agg(
-            F.count("*").alias("candidates"),
-            F.count_if("clicked").alias("clicks"),
-            F.count_if("drawn").alias("drawn"),
-        ).first()
-        assert counted is not None
-        log = events(shown, settings.ingest.seed)
-        raw.write_days(_by_day(log, "event_time", "event_id"), settings.logs_folder("events"), days)
+        rated_well = F.col("rating") >= CLICK_RATING
+        chosen = rated.select(*choices.REQUEST, rated_well.alias("clicked"))
+        shown = choices.candidates(chosen, settings.ingest.negatives, settings.ingest.seed)
+        shown = shown.persist()
+        counted = choices.counts(shown, settings.ingest.negatives)
+        log = choices.events(shown, settings.ingest.seed)
+        log = choices.by_day(log, "event_time", "event_id")
+        raw.write_days(log, settings.logs_folder("events"), days)
         shown.unpersist()
     finally:
         rated.unpersist()
     opening = F.lit(first).alias("dt")
     movies = catalogue(files["item"], stop_words()).select(opening, "*")
-    raw.write_days(_by_day(movies, "item_id"), settings.logs_folder("items"), [first])
+    raw.write_days(choices.by_day(movies, "item_id"), settings.logs_folder("items"), [first])
     people = profiles(files["user"]).select(opening, "*")
-    raw.write_days(_by_day(people, "user_id"), settings.logs_folder("users"), [first])
-    kept = counted["candidates"] - counted["drawn"]
+    raw.write_days(choices.by_day(people, "user_id"), settings.logs_folder("users"), [first])
     return {
         "rows": counted["candidates"] + counted["clicks"],
         "days": len(days),
-        "candidates": counted["candidates"],
-        "clicks": counted["clicks"],
-        "drawn_candidates": counted["drawn"],
-        "not_to_be_drawn": kept * settings.ingest.negatives - counted["drawn"],
-        "repeated_ratings": lines - kept,
+        **counted,
+        "repeated_ratings": lines - counted["candidates"] + counted["drawn_candidates"],
     }
 
 
@@ -111,63 +104,16 @@ def ratings(rows: DataFrame, day_time_zone: str) -> DataFrame:
     )
 
 
-def candidates(rated: DataFrame, each: int, seed: int) -> DataFrame:
-    """Rated and drawn movies: `dt`, `user_id`, `moment`, `item_id`, `clicked`, `drawn`."""
-    request = ("dt", "user_id", "moment", "item_id")
-    liked = F.col("rating") >= CLICK_RATING
-    own = rated.select(*request, liked.alias("clicked"), F.lit(False).alias("drawn"))
-    unseen = negatives.draw(rated.select(*request), each, seed)
-    return own.unionByName(
-        unseen.select(*request, F.lit(False).alias("clicked"), F.lit(True).alias("drawn"))
-    )
-
-
-def events(shown: DataFrame, seed: int) -> DataFrame:
-    """RAW_EVENT's columns and `dt`: an impression of each candidate, and a click where it was one.
-
-    A click follows its impression by a millisecond, so that it comes before the next request.
-    """
-    drawn_place = F.xxhash64(F.lit(seed), F.lit("place"), "user_id", "moment", "item_id")
-    page = Window.partitionBy("user_id", "moment").orderBy(drawn_place, "item_id")
-    kinds = F.when(F.col("clicked"), F.array(F.lit("impression"), F.lit("click"))).otherwise(
-        F.array(F.lit("impression"))
-    )
-    after = F.when(F.col("event_type") == "click", 1).otherwise(0)
-    time = F.timestamp_millis(F.col("moment") * 1000 + after)
-    return (
-        shown.withColumn("request_id", F.concat_ws("-", "user_id", "moment"))
-        .withColumn("position", F.row_number().over(page) - 1)
-        .withColumn("event_type", F.explode(kinds))
-        .select(
-            "dt",
-            F.concat_ws("-", "request_id", "item_id", "event_type").alias("event_id"),
-            F.date_format(time, "yyyy-MM-dd'T'HH:mm:ss.SSS'Z'").alias("event_time"),
-            "user_id",
-            "event_type",
-            "item_id",
-            "request_id",
-            "position",
-        )
-    )
-
-
-def stop_words() -> list[str]:
-    """English words that say nothing of a movie; Spark must be running."""
-    return [word.lower() for word in StopWordsRemover.loadDefaultStopWords("english")]
-
-
 def catalogue(rows: DataFrame, stop_words: list[str]) -> DataFrame:
     """RAW_ITEM's columns that MovieLens has; entities are in lower case, genres first."""
     split = F.split(F.coalesce("class", F.lit("")), r"\s+")
     genres = F.filter(split, lambda genre: (genre != "") & (genre != NO_GENRE))
-    title = F.lower(F.coalesce("movie_title", F.lit("")))
-    words = F.regexp_extract_all(title, F.lit(r"[\p{L}\p{N}][\p{L}\p{N}']+"), 0)
-    words = F.filter(words, lambda word: ~word.rlike(r"^\p{N}+$") & ~word.isin(*stop_words))
+    of_title = words(F.col("movie_title"), stop_words)
     return rows.select(
         "item_id",
         F.get(genres, F.lit(0)).alias("category"),
         F.col("movie_title").alias("title"),
-        F.array_distinct(F.concat(F.transform(genres, F.lower), words)).alias("entities"),
+        F.array_distinct(F.concat(F.transform(genres, F.lower), of_title)).alias("entities"),
     )
 
 
@@ -196,11 +142,6 @@ def _span(rated: DataFrame) -> tuple[datetime.date, datetime.date, int]:
             f"got {found['lines']} lines of which {found['bad']} have not all of them; {FETCH}"
         )
     return found["first"], found["last"], found["lines"]
-
-
-def _by_day(rows: DataFrame, *order: str) -> DataFrame:
-    """Each day in one partition and in a fixed order, so that its file is always the same."""
-    return rows.repartition("dt").sortWithinPartitions("dt", *order)
 
 
 def _read(spark: SparkSession, folder: str | None, kind: str) -> DataFrame:

@@ -28,7 +28,7 @@ SPARE = 8
 what there is, 4 leave some 70 of 396,340 places empty, and 8 leave 2."""
 
 
-def draw(chosen: DataFrame, each: int, seed: int) -> DataFrame:
+def draw(chosen: DataFrame, each: int, seed: int, beside: str | None = None) -> DataFrame:
     """Unseen items for every request.
 
     Args:
@@ -36,11 +36,14 @@ def draw(chosen: DataFrame, each: int, seed: int) -> DataFrame:
             with time, and lies in the day), `item_id`, each such row once. The choices of one user
             at one moment are a request.
         each: items drawn for each one chosen.
+        seed: of what is drawn.
+        beside: the boolean column that says beside which choices items are drawn; None: all.
 
     Returns:
         `dt`, `user_id`, `moment`, `item_id`; of a request each item once.
     """
     request = ["dt", "user_id", "moment"]
+    asked = F.count("*") if beside is None else F.count_if(beside)
     by_day = chosen.groupBy("dt").agg(F.count("*").alias("choices"))
     # A row a day, in one partition: their number is the calendar's, not the data's.
     earlier_days = Window.orderBy("dt").rowsBetween(Window.unboundedPreceding, -1)
@@ -57,7 +60,7 @@ def draw(chosen: DataFrame, each: int, seed: int) -> DataFrame:
     places = F.sequence(F.lit(1), (F.col("wanted") * SPARE).cast("int"))
     draws = (
         chosen.groupBy(*request)
-        .agg((F.count("*") * each).alias("wanted"))
+        .agg((asked * each).alias("wanted"))
         .join(days, "dt", how="inner")
         .where((F.col("earlier") > 0) & (F.col("wanted") > 0))
         .select(*request, "wanted", "earlier", F.explode(places).alias("draw"))

@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Literal
+from typing import Any, Literal
 
 import fsspec
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -259,7 +259,8 @@ def write_days(
     Parquet.
 
     Rows are written beside their place and moved there when all of them are written. Each day is
-    marked as finished last, and unmarked first.
+    marked as finished last, and unmarked first. A finished day that holds the same already is left
+    as it is, so that nobody takes it for another.
     """
     files, path = fsspec.url_to_fs(folder)
     staged = f".staged-{uuid.uuid4().hex[:12]}"
@@ -270,15 +271,29 @@ def write_days(
         for day in days:
             inner = f"{DAY}={day}"
             made, kept = f"{path}/{staged}/{inner}", f"{path}/{inner}"
+            written = sorted(files.ls(made, detail=False)) if files.exists(made) else []
+            data = [name for name in written if name.rpartition("/")[2].startswith("part-")]
+            names = [f"{kept}/part-{place:05d}{ending}" for place in range(len(data))]
+            if _holds(files, kept, names, data):
+                continue
             for old in (f"{kept}/{SUCCESS}", kept):
                 if files.exists(old):
                     files.rm(old, recursive=True)
             files.makedirs(kept)
-            written = sorted(files.ls(made, detail=False)) if files.exists(made) else []
-            data = [name for name in written if name.rpartition("/")[2].startswith("part-")]
-            for place, name in enumerate(data):
-                files.mv(name, f"{kept}/part-{place:05d}{ending}")
+            for source, name in zip(data, names, strict=True):
+                files.mv(source, name)
             files.touch(f"{kept}/{SUCCESS}")
     finally:
         if files.exists(f"{path}/{staged}"):
             files.rm(f"{path}/{staged}", recursive=True)
+
+
+def _holds(files: Any, folder: str, names: Sequence[str], like: Sequence[str]) -> bool:
+    """Whether a finished day's folder holds these files, with the bytes of those others."""
+    marked = f"{folder}/{SUCCESS}"
+    if not files.exists(marked) or sorted(files.find(folder)) != sorted([*names, marked]):
+        return False
+    return all(
+        files.size(here) == files.size(there) and files.cat_file(here) == files.cat_file(there)
+        for here, there in zip(names, like, strict=True)
+    )

@@ -1,7 +1,7 @@
 """Clean events, indexed and brought together by user: what requests and histories are made of.
 
-One shuffle, by user; `learn_buckets` looks at the training window's numbers before. Looking up item rows adds one by item id where the item vocabulary is too
-large to broadcast.
+One shuffle, by user; `learn_buckets` looks at the training window's numbers before. Looking up item
+rows adds one by item id where the item vocabulary is too large to broadcast.
 """
 
 from __future__ import annotations

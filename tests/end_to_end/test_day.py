@@ -94,7 +94,16 @@ def test_a_day_ends_with_a_table_of_models_and_a_report(
     day: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
     root, done = day
-    for word in ("base", "mfn", "oracle", "AUC", "RelaImpr", "step 9 of 9: report"):
+    for word in (
+        "base",
+        "mfn",
+        "popularity",
+        "oracle",
+        "AUC",
+        "RelaImpr",
+        "candidates: logged",
+        "step 9 of 9: report",
+    ):
         assert word in done.stdout + done.stderr, word
     report = root / "reports" / "2026-03-08.html"
     assert report.exists()
@@ -108,7 +117,7 @@ def test_auc_and_log_loss_in_delta_are_those_of_scikit_learn(
     root, _ = day
     predictions = table(spark, root, PREDICTIONS).toPandas()
     metrics = table(spark, root, METRICS).where("slice = 'all'").toPandas().set_index("model")
-    assert sorted(metrics.index) == ["base", "mfn", "oracle"]
+    assert sorted(metrics.index) == ["base", "mfn", "oracle", "popularity"]
     for model, rows in predictions.groupby("model"):
         found = metrics.loc[model]
         assert found.auc == pytest.approx(roc_auc_score(rows.label, rows.score), abs=1e-12)

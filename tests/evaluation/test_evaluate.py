@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from mfn import tables
 from mfn.evaluation.evaluate import evaluate, read_truth
 from mfn.job import DataRefused
-from mfn.schema import COMPARISONS, METRICS, PREDICTIONS, TRUTH
+from mfn.schema import COMPARISONS, EVENTS, METRICS, PREDICTIONS, TRUTH
 from mfn.settings import Settings
 from mfn.storage import NotPublished
 
@@ -26,6 +27,8 @@ LABELS = [1 if n % 3 == 0 or n == 7 else 0 for n in range(SIZE)]
 BASE = [((n * 7) % 11) / 11 for n in range(SIZE)]
 MFN = [0.1 + 0.5 * LABELS[n] + ((n * 5) % 7) / 20 for n in range(SIZE)]
 ORACLE = [0.2 + 0.6 * LABELS[n] for n in range(SIZE)]
+CHOSEN = [(n * 3) % 5 for n in range(SIZE)]
+"""How often item n was chosen on the day before."""
 
 Make = Callable[..., Settings]
 Scores = Mapping[str, Sequence[float]]
@@ -43,7 +46,11 @@ def write_predictions(
     items: str = "i",
     history: int = 4,
 ) -> None:
-    """Request r has n candidates and `history` behaviours times its number."""
+    """Request r has n candidates and `history` behaviours times its number; events are there."""
+    if not tables.is_there(spark, settings.root, EVENTS):
+        before = settings.date - datetime.timedelta(days=1)
+        events = [(before, f"{before} 12:00", "click", f"i{n}") for n in range(SIZE)]
+        write_events(spark, settings, [e for n, e in enumerate(events) for _ in range(CHOSEN[n])])
     rows = [
         (settings.date, model, request(n), "u", f"{items}{n}", labels[n], score, n // 4 * history)
         for model, of_model in scores.items()
@@ -52,6 +59,20 @@ def write_predictions(
     frame = spark.createDataFrame(rows, PREDICTIONS.columns)
     where: dict[str, Sequence[Any]] = {"run_date": [settings.date], "model": sorted(scores)}
     tables.replace(frame, settings.root, PREDICTIONS, where)
+
+
+def write_events(
+    spark: SparkSession,
+    settings: Settings,
+    events: Sequence[tuple[datetime.date, str, str, str]],
+) -> None:
+    """Clean events: day of the folder, time in UTC, type, item."""
+    rows = [
+        (day, f"e{n}", datetime.datetime.fromisoformat(f"{time}+00:00"), "u", kind, item)
+        for n, (day, time, kind, item) in enumerate(events)
+    ]
+    frame = spark.createDataFrame([(*row, None, None, None) for row in rows], EVENTS.columns)
+    tables.replace(frame, settings.root, EVENTS, {"dt": sorted({event[0] for event in events})})
 
 
 def write_truth(
@@ -79,11 +100,12 @@ def test_metrics_and_comparisons_are_those_of_the_predictions(
 
     metrics = {(r.model, r.slice_value): r for r in rows_of(spark, settings, METRICS)}
     parts = {"all": range(24), "0": range(4), "1-9": range(4, 12), "10+": range(12, 24)}
-    assert metrics.keys() == {(model, part) for model in ("base", "mfn") for part in parts}
+    by_model: dict[str, Sequence[float]] = {"base": BASE, "mfn": MFN, "popularity": CHOSEN}
+    assert metrics.keys() == {(model, part) for model in by_model for part in parts}
     for (model, part), row in metrics.items():
         inside = parts[part]
         labels = [LABELS[n] for n in inside]
-        scores = [{"base": BASE, "mfn": MFN}[model][n] for n in inside]
+        scores = [by_model[model][n] for n in inside]
         assert row.run_date == DAY
         assert row.slice == ("all" if part == "all" else "history_length")
         assert (row.requests, row.candidates, row.clicks) == (
@@ -92,6 +114,10 @@ def test_metrics_and_comparisons_are_those_of_the_predictions(
             sum(labels),
         )
         assert row.auc == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+        assert row.candidates_from == "logged"
+        if model == "popularity":
+            assert row.logloss is None
+            continue
         clipped = [min(max(s, 1e-15), 1 - 1e-15) for s in scores]
         assert row.logloss == pytest.approx(log_loss(labels, clipped), abs=1e-12)
 
@@ -106,7 +132,7 @@ def test_metrics_and_comparisons_are_those_of_the_predictions(
             assert row.relaimpr == pytest.approx(((auc - 0.5) / (base - 0.5) - 1) * 100)
     assert comparisons["mfn", "0"].relaimpr is None
 
-    assert counts["rows"] == 48
+    assert (counts["rows"], counts["models"]) == (72, 2)
     assert (counts["requests"], counts["candidates"], counts["clicks"]) == (6, 24, sum(LABELS))
     assert counts["auc_mfn"] == metrics["mfn", "all"].auc
     assert "candidates_without_truth" not in counts
@@ -128,7 +154,62 @@ def test_the_oracle_is_scored_on_the_candidates_whose_truth_is_known(
     assert (oracle.candidates, counts["candidates_without_truth"]) == (22, 2)
     assert metrics["mfn", "all"].candidates == 24
     assert "oracle" in {r.model for r in rows_of(spark, settings, COMPARISONS)}
-    assert counts["rows"] == 24 + 24 + 22
+    assert counts["rows"] == 24 + 24 + 24 + 22
+
+
+def test_popularity_counts_behaviours_of_the_windows_before_the_test_and_no_others(
+    spark: SparkSession, make_settings: Make
+) -> None:
+    settings = make_settings(
+        windows={"test_days": 2, "training_days": 2, "pretraining_days": 2},
+        logs={"day_time_zone": "Europe/Paris"},
+    )
+    window = [datetime.date(2026, 3, day) for day in range(3, 7)]  # and 7 and 8 March are the test
+    events = []
+    for n in range(SIZE):
+        for turn in range((n * 7) % 11):
+            day = window[turn % 4]
+            kind = ("click", "cart", "purchase", "impression")[(n + turn) % 4]
+            events.append((day, f"{day} 12:00", kind, f"i{n}"))
+    counted = Counter(item for _, _, kind, item in events if kind != "impression")
+    # None of these counts: too old, in the test window, and in it but in an earlier folder.
+    wrong = [
+        (datetime.date(2026, 3, 2), "2026-03-02 12:00"),
+        (datetime.date(2026, 3, 7), "2026-03-07 12:00"),
+        (datetime.date(2026, 3, 8), "2026-03-08 12:00"),
+        (datetime.date(2026, 3, 6), "2026-03-06 23:30"),
+    ]
+    for n in range(0, SIZE, 2):
+        events += [(day, time, "click", f"i{n}") for day, time in wrong for _ in range(20)]
+    write_events(spark, settings, events)
+    write_predictions(spark, settings, {"base": BASE, "mfn": MFN})
+    counts = evaluate(spark, settings)
+    naive = [counted[f"i{n}"] for n in range(SIZE)]
+    assert len(set(naive)) > 4
+    assert counts["auc_popularity"] == pytest.approx(roc_auc_score(LABELS, naive), abs=1e-12)
+    (row,) = [
+        one
+        for one in rows_of(spark, settings, COMPARISONS)
+        if (one.model, one.slice) == ("popularity", "all")
+    ]
+    assert row.auc == counts["auc_popularity"]
+    # The control: on a longer window, and with another midnight, more counts.
+    longer = make_settings(windows={"test_days": 2, "training_days": 2, "pretraining_days": 3})
+    naive = [count + 40 * (n % 2 == 0) for n, count in enumerate(naive)]
+    assert evaluate(spark, longer)["auc_popularity"] == pytest.approx(
+        roc_auc_score(LABELS, naive), abs=1e-12
+    )
+
+
+def test_metrics_over_drawn_candidates_say_so(spark: SparkSession, make_settings: Make) -> None:
+    drawn = make_settings(logs={"made_by": "ingest"})
+    write_predictions(spark, drawn, {"base": BASE, "mfn": MFN})
+    evaluate(spark, drawn)
+    assert {r.candidates_from for r in rows_of(spark, drawn, METRICS)} == {"drawn by popularity"}
+    # The control: without drawn ones, or logs from elsewhere, they are those of the log.
+    without = make_settings(logs={"made_by": "ingest"}, ingest={"negatives": 0})
+    simulated = make_settings(logs={"made_by": "simulate_logs"})
+    assert {without.candidates_from, simulated.candidates_from} == {"logged"}
 
 
 def test_truth_of_an_unfinished_day_is_not_read(spark: SparkSession, make_settings: Make) -> None:
@@ -188,7 +269,7 @@ def test_a_model_without_predictions_is_refused_by_name(
     assert evaluate(spark, settings)["models"] == 3
     counts = evaluate(spark, make_settings())
     assert counts["models_not_configured"] == "mfn_k16"
-    assert {r.model for r in rows_of(spark, settings, METRICS)} == {"base", "mfn"}
+    assert {r.model for r in rows_of(spark, settings, METRICS)} == {"base", "mfn", "popularity"}
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from mfn.settings import Settings
 
 DAY = datetime.date(2026, 3, 8)
 DAY_BEFORE, DAY_AFTER = datetime.date(2026, 3, 7), datetime.date(2026, 3, 9)
-AUCS = {"base": 0.58124, "mfn": 0.66208, "oracle": 0.79512}
+AUCS = {"base": 0.58124, "mfn": 0.66208, "popularity": 0.57, "oracle": 0.79512}
 BUCKETS = {"0": 10, "1-9": 100, "10-49": 2000, "50+": 3000}
 OF_SPLIT = {"rows": 2050, "requests": 2000, "candidates": 20000, "clicks": 1600}
 MANIFEST = {
@@ -55,9 +55,26 @@ Make = Callable[..., Settings]
 
 
 def metrics_of(
-    date: datetime.date, aucs: dict[str, float], buckets: dict[str, int] = BUCKETS
+    date: datetime.date,
+    aucs: dict[str, float],
+    buckets: dict[str, int] = BUCKETS,
+    origin: str | None = "logged",
 ) -> list[Metric]:
-    whole = [Metric(date, m, "all", "all", 511, 5110, 408, auc, auc / 2) for m, auc in aucs.items()]
+    whole = [
+        Metric(
+            date,
+            m,
+            "all",
+            "all",
+            511,
+            5110,
+            408,
+            auc,
+            None if m == "popularity" else auc / 2,
+            origin,
+        )
+        for m, auc in aucs.items()
+    ]
     return whole + [
         Metric(date, model, "history_length", bucket, size // 10, size, 0, None, 0.3)
         if size < 50
@@ -167,6 +184,7 @@ def test_the_report_shows_each_model_with_its_numbers(html: str) -> None:
     page = Page(html)
     assert page.row("base") == ["0.5812", "0.00 %", "0.2906", "–", "–"]
     assert page.row("mfn") == ["0.6621", "+99.51 %", "0.3310", "61.2", "12,346"]
+    assert page.row("popularity") == ["0.5700", "-13.84 %", "–", "–", "–"]
     assert page.row("oracle") == ["0.7951", "+263.27 %", "0.3976", "–", "–"]
     trained = [row for row in page.rows if row[0] == "mfn" and len(row) == 8]
     assert trained == [["mfn", "mfn", "98,765", "61.2", "12,346", "3.1 %", "12.7 %", "0.3219"]]
@@ -242,7 +260,27 @@ def test_a_day_without_oracle_models_or_past_has_a_page_too() -> None:
     )
     assert page.row("base") == ["0.5000", "–", "0.2500", "–", "–"]
     assert "oracle" not in page.text.lower()
+    assert "popularity" not in page.text.lower()
     assert "Over the days" not in page.text
+
+
+@pytest.mark.parametrize(
+    ("origin", "popularity"), [("drawn by popularity", 0.67), ("logged", 0.66)]
+)
+def test_a_page_says_that_candidates_were_drawn_and_that_popularity_does_as_well(
+    origin: str, popularity: float
+) -> None:
+    aucs = {"base": 0.6, "mfn": 0.665, "popularity": popularity}
+    metrics = metrics_of(DAY, aucs, {}, origin)
+    results = tuple(Result(one, None, Training()) for one in metrics)
+    day = Day(DAY, "base", results, (), tuple(compare(metrics, "base")), {}, ())
+    text = " ".join(Page(render(day)).text.split())
+    drawn = origin != "logged"
+    assert ("Candidates were drawn by popularity" in text) == drawn
+    assert ("ranks them as well or better" in text) == drawn
+    assert "mfn ranks the day’s candidates best" in text
+    assert f"candidates{origin}" in text
+    assert ("candidates", origin) in summarize(day).facts
 
 
 @pytest.mark.parametrize("auc", [None, 0.45], ids=["one label", "below chance"])
@@ -298,10 +336,11 @@ def test_a_page_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 
 def test_the_terminal_says_what_the_report_says(spark: SparkSession, settings: Settings) -> None:
     found = summary(spark, settings)
-    assert [(row.model, row.oracle) for row in found.rows] == [
-        ("base", False),
-        ("mfn", False),
-        ("oracle", True),
+    assert [(row.model, row.is_model) for row in found.rows] == [
+        ("base", True),
+        ("mfn", True),
+        ("popularity", False),
+        ("oracle", False),
     ]
     mfn = found.rows[1]
     assert (mfn.auc, mfn.logloss, mfn.seconds) == (0.66208, 0.33104, 61.25)
@@ -314,19 +353,26 @@ def test_the_terminal_says_what_the_report_says(spark: SparkSession, settings: S
     assert cells == [
         ["base", "0.5812", "0.00", "%", "0.2906", "–"],
         ["mfn", "0.6621", "+99.51", "%", "0.3310", "61.2"],
+        ["popularity", "0.5700", "-13.84", "%", "–", "–"],
         ["oracle", "0.7951", "+263.27", "%", "0.3976", "–"],
     ]
-    assert lines[-3:] == [
+    assert lines[-4:] == [
+        "candidates: logged",
         "test users known from training: 617 of 1,000 (61.7 %)",
         "test rows with an empty history: 410 of 2,050 (20.0 %)",
         f"report: {path}",
     ]
 
 
-def test_models_come_in_the_order_of_the_settings_and_the_oracle_last(
+def test_models_come_in_the_order_of_the_settings_and_yardsticks_last(
     spark: SparkSession, settings: Settings
 ) -> None:
     turned = settings.model_copy(update={"models": dict(reversed(settings.models.items()))})
     day = read_day(spark, turned)
-    assert [row.model for row in summarize(day).rows] == ["mfn", "base", "oracle"]
+    assert [row.model for row in summarize(day).rows] == [
+        "mfn",
+        "base",
+        "popularity",
+        "oracle",
+    ]
     assert [one.slice_value for one in day.slices if one.model == "mfn"] == list(BUCKETS)

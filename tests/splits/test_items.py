@@ -14,6 +14,7 @@ from pyspark.sql import SparkSession
 from mfn.job import DataRefused
 from mfn.schema import ITEM_FIELDS, MISSING, PADDING, RAW_ITEM, UNKNOWN
 from mfn.splits import items, snapshots
+from mfn.splits.buckets import Buckets
 from tests.conftest import RUN_DATE
 from tests.logs_on_disk import DAY
 
@@ -68,9 +69,9 @@ def test_rows_of_the_item_table(spark: SparkSession, tmp_path: Path, write_first
     seen = items.look_at(attributes, price_buckets=2)
     assert (seen.items, seen.rows_without_id) == (5, 2)
     # Of 1, 1.5, 3 and 4 the median is 2.25.
-    assert seen.buckets == items.PriceBuckets((2.25,), 2)
+    assert seen.buckets == Buckets((2.25,), 2)
     entries = spark.createDataFrame(ENTRIES, "field string, key string, index int")
-    rows = items.item_rows(spark, attributes, entries, seen.buckets, entities=2)
+    rows = items.item_rows(spark, attributes, entries, entries, seen.buckets, entities=2)
     table = items.write(rows, str(tmp_path / "items"))
     found = pq.read_table(tmp_path / "items").to_pylist()
 
