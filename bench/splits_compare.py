@@ -71,12 +71,14 @@ def _request_rows(ours: Path, peer: Path) -> Iterator[str]:
                 )
         for one, other in (("ours", "peer"), ("peer", "ours")):
             database.execute(f"CREATE TABLE only_{one} AS FROM {one} EXCEPT ALL FROM {other}")
-        found = [database.table(f"only_{side}").fetchall() for side in ("ours", "peer")]
-    if found[0] or found[1]:
-        yield (
-            f"request rows: {len(found[0])} only here, {len(found[1])} only in the peer; "
-            f"{_example(found[0], found[1], keys)}"
+        here, there = (
+            database.table(f"only_{side}").count("*").fetchall()[0][0] for side in ("ours", "peer")
         )
+        if here or there:
+            yield (
+                f"request rows: {here} only here, {there} only in the peer; "
+                f"{_example(database, 'only_ours' if here else 'only_peer', keys)}"
+            )
 
 
 def _keys(table: pa.Table, index: str, key: str) -> list[str]:
@@ -99,21 +101,24 @@ def _in_items_of_peer(rows: pa.Table, to_peer: np.ndarray) -> pa.Table:
     return rows
 
 
-def _example(ours: list[Any], peers: list[Any], keys: Sequence[str]) -> str:
-    """One row of a side, and how the other side's row of that request differs, if it has one."""
-    row = dict(zip(COMPARED, min(ours or peers), strict=True))
-    others = (dict(zip(COMPARED, other, strict=True)) for other in (peers if ours else ()))
-    same = ("split", "request_id", "user_id")
-    twin = next((other for other in others if all(other[n] == row[n] for n in same)), None)
-    name = "request {request_id} of {user_id} in {split}".format_map(row)
-    if twin is None:
+def _example(database: duckdb.DuckDBPyConnection, table: str, keys: Sequence[str]) -> str:
+    """A row of one side, and how the other side's row of that request differs, if it has one."""
+    row = database.execute(f"FROM {table} ORDER BY ALL LIMIT 1").fetchall()[0]
+    other = "only_peer" if table == "only_ours" else "only_ours"
+    twins = database.execute(
+        f"FROM {other} WHERE split = ? AND request_id = ? AND user_id = ? ORDER BY ALL LIMIT 1",
+        list(row[:3]),
+    ).fetchall()
+    name = "request {1} of {2} in {0}".format(*row)
+    if not twins:
         return f"{name} is on one side alone"
 
     def told(column: str, value: Any) -> Any:
         return [keys[index] for index in value] if column in _BY_ITEM else value
 
-    differing = [column for column in COMPARED if row[column] != twin[column]]
+    first, second = (row, twins[0]) if table == "only_ours" else (twins[0], row)
     return f"{name}: " + "; ".join(
-        f"{column} {told(column, row[column])} here, {told(column, twin[column])} in the peer"
-        for column in differing
+        f"{column} {told(column, here)} here, {told(column, there)} in the peer"
+        for column, here, there in zip(COMPARED, first, second, strict=True)
+        if here != there
     )

@@ -41,7 +41,12 @@ AT_ONCE = [
     ITEM.format("z5", 4, '"event_type": "click", "item_id": "i2"'),
     # Of the impression without request id, which comes last of those two.
     ITEM.format("z6", 7, '"event_type": "click", "item_id": "i1"'),
-    ITEM.format("z7", 5, '"event_type": "purchase", "item_id": "i3"'),
+    # Two behaviours of one moment: the earlier id comes first.
+    ITEM.format("z8", 5, '"event_type": "purchase", "item_id": "i3"'),
+    ITEM.format("z7", 5, '"event_type": "cart", "item_id": "i4"'),
+    # The only one with a position is the first of its page, though the last by its id.
+    ITEM.format("z9", 5, '"event_type": "impression", "item_id": "i5", "position": 7')[:-1]
+    + ', "request_id": "q"}',
     *(
         ITEM.format(f"y{n:02}", 6, f'"event_type": "impression", "item_id": "i{n}"')[:-1]
         + ', "request_id": "long"}'
