@@ -38,6 +38,10 @@ DEVELOP = [
     "types-tqdm",
     "pre-commit",
     "uv",
+    # bench/ holds our jobs against it, so another release is another yardstick.
+    "duckdb==2.0.0",
+    # bench/ tells the memory of whole trees of processes.
+    "psutil",
 ]
 
 setup(

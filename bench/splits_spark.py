@@ -1,0 +1,57 @@
+"""This project's side of `bench/splits.py`: `validate_logs` and `build_splits` in one session.
+
+python -m bench.splits_spark TASK.json RESULT.json
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+from bench import measure
+from mfn import spark as sessions
+from mfn import storage, tables
+from mfn.logs.validate import validate_logs
+from mfn.schema import VALIDATION
+from mfn.settings import Settings
+from mfn.splits.build import build_splits
+
+
+def run(session: SparkSession, settings: Settings) -> dict[str, Any]:
+    """Both jobs, on a root that has no tables yet.
+
+    Returns:
+        seconds of each; raw rows; outcomes, a list of day, outcome and rows; the splits' folder.
+    """
+    start = time.perf_counter()
+    counts = validate_logs(session, settings)
+    validated = time.perf_counter()
+    build_splits(session, settings)
+    built = time.perf_counter()
+    outcomes = tables.read(session, settings.root, VALIDATION, "validate_logs").where("rows > 0")
+    return {
+        "validate": validated - start,
+        "build": built - validated,
+        "rows": counts["rows"],
+        "outcomes": [
+            [str(row["run_date"]), row["reason"], row["rows"]] for row in outcomes.collect()
+        ],
+        "folder": storage.current(settings.splits_folder, "build_splits"),
+    }
+
+
+def _serve(task: Any) -> dict[str, Any]:
+    settings = Settings(**task)
+    start = time.perf_counter()
+    session = sessions.start(settings, "benchmark of splits")
+    try:
+        started = time.perf_counter() - start
+        return {"start": started, **run(session, settings)}
+    finally:
+        session.stop()
+
+
+if __name__ == "__main__":
+    measure.serve(_serve)

@@ -1,0 +1,37 @@
+"""What is measured of a command."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from bench import measure
+
+HOLD = "data = bytearray({megabytes} << 20); import time; time.sleep(0.5)"
+
+
+def hold(megabytes: int) -> str:
+    """A Python that takes so much memory for a while."""
+    return HOLD.format(megabytes=megabytes)
+
+
+def test_the_memory_of_a_grandchild_counts() -> None:
+    child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {hold(200)!r}])"
+    with_it = measure.run([sys.executable, "-c", child])
+    without = measure.run([sys.executable, "-c", child.replace("200", "1")])
+    assert 190 < with_it.peak_memory_mb - without.peak_memory_mb < 210
+    assert with_it.seconds >= 0.5
+
+
+def test_processor_seconds_are_not_wall_seconds() -> None:
+    spin = "import time; end = time.process_time() + 0.5\nwhile time.process_time() < end: pass"
+    spinning = measure.run([sys.executable, "-c", spin + "\ntime.sleep(0.3)"])
+    assert 0.4 < spinning.cpu_seconds < spinning.seconds
+    assert measure.run([sys.executable, "-c", hold(1)]).cpu_seconds < 0.4
+
+
+def test_a_command_that_fails_is_no_measurement() -> None:
+    with pytest.raises(subprocess.CalledProcessError):
+        measure.run([sys.executable, "-c", "raise SystemExit(3)"])
