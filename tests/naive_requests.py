@@ -13,7 +13,8 @@ from zoneinfo import ZoneInfo
 from mfn.splits.windows import Windows
 
 Event = dict[str, Any]
-"""dt, event_id, time, user, type, item, and request, position, context where there are any."""
+"""dt, event_id, time, user, type, item, and request, position, context where there are any;
+`spared` is false of an impression that training rows may leave out."""
 Key = tuple[str, bool, str]
 UNKNOWN, PADDING = 2, 0
 SPLITS = ("pretraining", "pretraining_validation", "train", "test")
@@ -62,14 +63,13 @@ def naive_rows(
         if event["type"] in rules.behaviours and event["dt"] <= rules.last and in_windows:
             behaviours[event["user"]].append(event)
     rows = []
-    for (user, named, request), (split, time, candidates, clicked) in requests.items():
+    for (user, named, request), (split, time, candidates, clicked, first) in requests.items():
         own = (user, named, request)
         history = [
             row_of.get(one["item"], UNKNOWN)
             for one in behaviours[user]
             if one["time"] < time and (user, True, one.get("request")) != own
         ][-rules.history :]
-        first = min(candidates, key=lambda one: (one["time"], _position(one), one["item"]))
         for place in range(0, len(candidates), rules.candidates):
             part = candidates[place : place + rules.candidates]
             padding = [PADDING] * (rules.candidates - len(part))
@@ -164,10 +164,18 @@ def _requests(events: Sequence[Event], rules: Rules) -> tuple[dict[Key, Any], Co
         counts["repeated_impressions"] += len(in_time) - len(of_item)
         counts["impressions_after_attribution"] += len(slate) - len(in_time)
         candidates = sorted(of_item.values(), key=lambda event: (_position(event), event["item"]))
-        requests[key] = (split, time, candidates, clicked)
-    first = rules.windows.pretraining[0]
+        first = min(candidates, key=lambda one: (one["time"], _position(one), one["item"]))
+        if split == "train":
+            seen = len(candidates)
+            candidates = [c for c in candidates if c["item"] in clicked or c.get("spared", True)]
+            counts["negatives_left_out"] += seen - len(candidates)
+            if not candidates:
+                counts["requests_left_without_candidates"] += 1
+                continue
+        requests[key] = (split, time, candidates, clicked, first)
+    begin = rules.windows.pretraining[0]
     counts["clicks_without_impression"] = sum(
-        click["event_id"] not in explained and first <= rules.day(click) <= rules.last
+        click["event_id"] not in explained and begin <= rules.day(click) <= rules.last
         for clicks in clicks_of.values()
         for click in clicks
     )

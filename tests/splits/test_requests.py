@@ -78,6 +78,7 @@ def logs(draw: st.DrawFn) -> list[Event]:
                 st.sampled_from(["r1", "r2", "r3", "r4", None]),
                 st.sampled_from(["u", "v"]),
                 st.sampled_from([None, 0, 1, 2]),
+                st.sampled_from([True, True, False]),
             ),
             max_size=40,
         )
@@ -88,8 +89,9 @@ def logs(draw: st.DrawFn) -> list[Event]:
             "event_id": f"e{number:03d}",
             "user": user,
             "position": position if kind == "impression" else None,
+            "spared": spared,
         }
-        for number, (kind, time, item, request, user, position) in enumerate(drawn)
+        for number, (kind, time, item, request, user, position, spared) in enumerate(drawn)
     ]
 
 
@@ -168,6 +170,7 @@ def _as_stream(events: Sequence[Event], rules: Rules) -> list[dict[str, Any]]:
                 "item": ITEMS.get(one["item"], UNKNOWN),
                 "position": one.get("position"),
                 "event_id": one["event_id"],
+                "spared": one.get("spared", True),
                 "fields": [one.get("context", 1)],
             }
         )

@@ -112,8 +112,8 @@ def test_everything_is_counted_and_rows_that_only_count_are_not_written(
         row(3, 3, test_user=2),
         row(3, 4, test_user=1),
         row(3, 5),
-        row(LEFT_OUT, 6, tally=[1, 2, 3, 4]),
-        row(LEFT_OUT, 7, tally=[10, 20, 30, 40]),
+        row(LEFT_OUT, 6, tally=[1, 2, 3, 4, 5, 6]),
+        row(LEFT_OUT, 7, tally=[10, 20, 30, 40, 50, 60]),
     ]
     files, counts = write(frame(spark, rows), tmp_path)
     assert counts_of("train", counts) == {
@@ -125,7 +125,7 @@ def test_everything_is_counted_and_rows_that_only_count_are_not_written(
     }
     assert counts_of("pretraining", counts) == dict.fromkeys(counts_of("test", counts), 0)
     assert (counts["test_users"], counts["test_users_in_training"]) == (2, 1)
-    assert [counts[name] for name in TALLIES] == [11, 22, 33, 44]
+    assert [counts[name] for name in TALLIES] == [11, 22, 33, 44, 55, 66]
     assert {name: sum(int(f["rows"]) for f in listed) for name, listed in files.items()} == {
         "pretraining": 0,
         "pretraining_validation": 0,
