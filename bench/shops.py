@@ -27,6 +27,8 @@ ITEMS = 12_000
 """Of every size: what grows are users and what they do."""
 EVENTS_OF_A_REQUEST, EVENTS_A_BROWSING, EVENTS_A_USER = 15, 5, 250
 """Raw events for each request, piece of browsing, and user: about 12 of 15 are of requests."""
+HEAVIEST_USER = 1_000_000
+"""Events a day that are no bot's yet: the heavy user is to reach the histories."""
 _WHOLE = "WHOLE"
 
 Extra = Literal["one user", "all users"]
@@ -46,8 +48,16 @@ def size(rows: int) -> SimulateSettings:
 def settings_of(root: Path, logs: Path, **sections: Any) -> Settings:
     """Settings of a benchmark's run on these logs."""
     folders = {kind: f"{logs}/raw/{kind}" for kind in ("events", "items", "users", "truth")}
+    checks = {"user_events": HEAVIEST_USER}
     return Settings(
-        **{"root": str(root), "date": DATE, "spark": SPARK, "logs": folders, **sections}
+        **{
+            "root": str(root),
+            "date": DATE,
+            "spark": SPARK,
+            "logs": folders,
+            "validation": checks,
+            **sections,
+        }
     )
 
 

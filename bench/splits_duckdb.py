@@ -71,6 +71,8 @@ WITH line AS (
     SELECT *,
         CASE
             WHEN coalesce(trim(line, E' \\t\\r\\f\\v'), '') = '' THEN 'blank'
+            WHEN event IS NULL AND starts_with(trim(line, E' \\t\\r\\f\\v'), '{')
+                AND NOT ends_with(trim(line, E' \\t\\r\\f\\v'), '}') THEN 'truncated_line'
             WHEN event IS NULL THEN 'not_json'
             WHEN event.context IS NULL AND contains(line, '"context"')
                 AND coalesce(json_type(line, '$$.context'), 'NULL') <> 'NULL' THEN 'bad_context'
@@ -82,7 +84,8 @@ WITH line AS (
             WHEN event.event_type NOT IN ('impression', 'click', 'cart', 'purchase')
                 THEN 'unknown_event_type'
             WHEN time IS NULL THEN 'bad_time'
-            WHEN time::DATE <> dt THEN 'outside_day'
+            WHEN time::DATE < dt THEN 'outside_day'
+            WHEN time::DATE > dt THEN 'future_time'
             WHEN place IS NOT NULL AND NOT regexp_full_match(place, '\\d{1,9}(\\.0+)?')
                 THEN 'bad_position'
             WHEN greatest(
@@ -132,16 +135,30 @@ QUALIFY row_number() OVER (
 ) = 1;
 """
 
+_BOTS = """
+CREATE TEMP TABLE busy AS
+SELECT dt, user_id FROM event GROUP BY ALL HAVING count(*) > $user_events;
+
+CREATE TEMP TABLE too_many AS
+SELECT * FROM event SEMI JOIN busy USING (dt, user_id)
+QUALIFY row_number() OVER (PARTITION BY dt, user_id ORDER BY event_time, event_id) > $user_events;
+
+DELETE FROM event USING too_many
+WHERE event.dt = too_many.dt AND event.event_id = too_many.event_id;
+"""
+
 _OUTCOMES = """
 WITH outcome AS (
     SELECT dt, coalesce(reason, 'read') AS name, count(*) AS rows FROM judged GROUP BY ALL
     UNION ALL
     SELECT dt, 'clean', count(*) FROM event GROUP BY ALL
+    UNION ALL
+    SELECT dt, 'too_many_events', count(*) FROM too_many GROUP BY ALL
 )
 SELECT dt, name, rows FROM outcome WHERE name <> 'read'
 UNION ALL
-SELECT dt, 'repeat', sum(CASE name WHEN 'read' THEN rows WHEN 'clean' THEN -rows END)
-FROM outcome WHERE name IN ('read', 'clean') GROUP BY dt
+SELECT dt, 'repeat', sum(CASE name WHEN 'read' THEN rows ELSE -rows END)
+FROM outcome WHERE name IN ('read', 'clean', 'too_many_events') GROUP BY dt
 """
 
 _VOCABULARY = """
@@ -310,7 +327,11 @@ COPY (
 
 _WRITE_EVENTS = """
 COPY event TO $events_folder (FORMAT parquet, PARTITION_BY (dt));
-COPY (SELECT dt, reason, source_file, raw FROM judged WHERE reason <> 'blank')
+COPY (
+    SELECT dt, reason, source_file, raw FROM judged WHERE reason <> 'blank'
+    UNION ALL
+    SELECT dt, 'too_many_events', NULL, to_json(too_many) FROM too_many
+)
 TO $quarantine_folder (FORMAT parquet, PARTITION_BY (dt));
 DROP TABLE judged;
 """
@@ -318,6 +339,7 @@ DROP TABLE judged;
 _STEPS = {
     "read and check": _READ + _REJECTED,
     "repeats": _CLEAN,
+    "bots": _BOTS,
     "count": _OUTCOMES,
     "write events": _WRITE_EVENTS,
     "number": _VOCABULARY + _NUMBERED,
@@ -334,9 +356,9 @@ def run(settings: Settings, folder: Path, threads: int = 2) -> dict[str, Any]:
     Returns:
         seconds, of all and by step; outcomes, a list of day, outcome and rows.
     """
-    if settings.validation.late_hours or {settings.logs.time_zone, settings.logs.day_time_zone} != {
-        "UTC"
-    }:
+    checks, logs = settings.validation, settings.logs
+    zones = {logs.time_zone, logs.day_time_zone}
+    if checks.late_hours or checks.early_minutes or zones != {"UTC"}:
         raise ValueError("expected days in UTC and no late events: the peer knows nothing else")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -368,6 +390,7 @@ def _constants(settings: Settings, folder: Path) -> dict[str, str]:
         "lines": [f"{settings.logs_folder('events')}/dt={day}/*.json*" for day in dates.days],
         "items": f"{settings.logs_folder('items')}/dt=*/*.json*",
         "id_length": settings.validation.id_length,
+        "user_events": settings.validation.user_events,
         "first_index": FIRST_INDEX,
         "unknown": UNKNOWN,
         "padding": PADDING,

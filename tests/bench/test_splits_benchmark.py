@@ -22,6 +22,9 @@ DIRT = [
     b" \t",
     b'{"event_id": "\xe4"}',
     b"[1]",
+    b'{"event_id": "cut',
+    b'{"event_id": "x", "event_time": 1900000000000, "user_id": "u", "event_type": "cart"'
+    b', "item_id": "i1"}',
     b'{"event_id": "x", "context": [1]}',
     b'{"event_id": " ", "event_time": 1}',
     b'{"event_id": "x", "event_time": "2026-03-08T10:00:00Z", "user_id": "u", "event_type": "cart"'
@@ -62,7 +65,9 @@ class Run:
     def __init__(self, spark: SparkSession, folder: Path) -> None:
         self.folder = folder
         shop = shops.size(ROWS - EXTRA).model_copy(update={"items": 600})
-        settings = shops.settings_of(folder / "ours", folder, simulate=shop, spark=SPARK)
+        settings = shops.settings_of(
+            folder / "ours", folder, simulate=shop, spark=SPARK, validation={"user_events": 300}
+        )
         self.settings = settings
         simulate_logs(spark, settings)
         shops.add_browsing(settings, EXTRA, "one user", shop.users)
@@ -91,6 +96,7 @@ def test_both_sides_come_to_the_same(run: Run) -> None:
     outcomes = {name for _, name, _ in run.ours["outcomes"]}
     assert {"clean", "repeat", "blank", "wrong_encoding", "not_json", "bad_context"} <= outcomes
     assert {"missing_event_id", "bad_position", "bad_time", "outside_day"} <= outcomes
+    assert {"truncated_line", "future_time", "too_many_events"} <= outcomes
 
 
 @pytest.mark.parametrize(
