@@ -49,11 +49,16 @@ def column(name: str, kind: DataType, comment: str, nullable: bool = False) -> S
 
 @dataclass(frozen=True)
 class Table:
-    """A Delta table: its path under the root, its columns, and what it is partitioned by."""
+    """A Delta table: its path under the root, its columns, and what it is partitioned by.
+
+    statistics: columns of which Delta keeps the least and largest value of each file, so that
+    readers may skip files; None for all. They cost time where rows are written.
+    """
 
     name: str
     columns: StructType
     partitions: tuple[str, ...]
+    statistics: tuple[str, ...] | None = None
 
 
 # Raw logs, as they are read before anything is believed: all columns may be missing.
@@ -116,6 +121,7 @@ EVENTS = Table(
         ]
     ),
     ("dt",),
+    statistics=("event_time",),
 )
 
 QUARANTINE = Table(
@@ -151,7 +157,7 @@ VALIDATION_MEASURES = Table(
         [
             column("run_date", DATE, "day of the folder that was validated"),
             column("measure", STRING, "quarantined_share, events or clicked_share"),
-            column("value", DOUBLE, "of clicked_share estimated, to about 1 per cent of it"),
+            column("value", DOUBLE, "what was measured of the day"),
             column("median_before", DOUBLE, "median of the days before; null if too few", True),
             column("least", DOUBLE, "the least that it may be, by limits and days before"),
             column("most", DOUBLE, "the most that it may be; null without limit", True),

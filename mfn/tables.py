@@ -115,6 +115,8 @@ def _writer(frame: DataFrame, root: str, table: Table) -> DataFrameWriter:
 def _create(spark: SparkSession, root: str, table: Table) -> None:
     """Make the empty table: only so do its columns get to be NOT NULL."""
     builder = DeltaTable.createIfNotExists(spark).location(path_of(root, table))
+    if table.statistics is not None:
+        builder = builder.property("delta.dataSkippingStatsColumns", ",".join(table.statistics))
     try:
         builder.addColumns(table.columns).partitionedBy(*table.partitions).execute()
     except Py4JJavaError as error:

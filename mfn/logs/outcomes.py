@@ -18,8 +18,9 @@ repeats nothing; a bot's events can be repeated like others'.
 
 An item that the catalogue lacks is no error: it is an unknown item, and `build_splits` counts it.
 
-Shuffles: one by event id for the repeats, or by day; one by user of counts alone, to find the
-users with too many events, and one of those users' events.
+Shuffles: one of hashed event ids alone, to find those that come more than once, and one of these
+events; one of users and counts alone, to find the users with too many events, and one of these
+users' events. All other events stay in the partition that they were read in.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ REASONS = (
 
 _DATE_TIME = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d"
 _ZONE = r"(Z|[+-]\d\d(:?\d\d)?)$"
+_USUAL = rf"{_DATE_TIME}:\d\d(\.\d{{1,9}})?Z$"
 _MILLISECONDS = r"^-?\d{1,14}$"
 
 
@@ -64,11 +66,12 @@ def judge(rows: DataFrame, settings: Settings) -> DataFrame:
     times = rows.withColumn("time", parse_time(F.col("event_time"), settings.logs.time_zone))
     zone = settings.logs.day_time_zone
 
-    def day(time: Column) -> Column:
-        return F.to_date(F.from_utc_timestamp(time, zone))
+    def day(seconds: float) -> Column:
+        """Of the event's time, moved by so much."""
+        moved = F.col("time") + F.expr(f"interval {round(seconds)} seconds")
+        time = moved if seconds else F.col("time")
+        return F.to_date(time if zone == "UTC" else F.from_utc_timestamp(time, zone))
 
-    late = F.expr(f"interval {round(checks.late_hours * 3600)} seconds")
-    early = F.expr(f"interval {round(checks.early_minutes * 60)} seconds")
     place = _given("position")
     longest = F.greatest(*(F.coalesce(F.length(name), F.lit(0)) for name in IDS))
     holds = [
@@ -76,8 +79,8 @@ def judge(rows: DataFrame, settings: Settings) -> DataFrame:
         *((_given(name).isNull(), f"missing_{name}") for name in REQUIRED),
         (~F.col("event_type").isin(*EVENT_TYPES), "unknown_event_type"),
         (F.col("time").isNull(), "bad_time"),
-        (day(F.col("time") + late) < F.col(DAY), "outside_day"),
-        (day(F.col("time") - early) > F.col(DAY), "future_time"),
+        (day(checks.late_hours * 3600) < F.col(DAY), "outside_day"),
+        (day(-checks.early_minutes * 60) > F.col(DAY), "future_time"),
         (~place.rlike(r"^\d{1,9}(\.0+)?$"), "bad_position"),
         (longest > checks.id_length, "id_too_long"),
     ]
@@ -111,27 +114,51 @@ def parse_time(text: Column, zone: str) -> Column:
         F.concat(F.substring(text, 1, 16), F.lit(":00"), F.substring(text, 17, 6)),
     )
     time = with_seconds.try_cast("timestamp")
+    # Nearly all times are of the first form: one pattern tells, where four would be tried.
     return (
-        F.when(text.rlike(_MILLISECONDS), F.timestamp_millis(text.try_cast("bigint")))
+        F.when(text.rlike(_USUAL), text.try_cast("timestamp"))
+        .when(text.rlike(_MILLISECONDS), F.timestamp_millis(text.try_cast("bigint")))
         .when(text.rlike(_ZONE), time)
         .otherwise(F.to_utc_timestamp(time, zone))
     )
 
 
-def mark_repeats(rows: DataFrame, before: DataFrame | None, by_day: bool) -> DataFrame:
+def repeated_ids(rows: DataFrame, before: DataFrame | None) -> DataFrame:
+    """Ids that come more than once, as `key` (a hash, so that a few others are among them).
+
+    Args:
+        rows: what `judge` gives.
+        before: as `mark_repeats` has it.
+
+    Returns:
+        key, and dt where only events of one folder can repeat one another.
+    """
+    key = F.xxhash64("event_id").alias("key")
+    events = rows.where(F.col("reason").isNull()).select(DAY, key)
+    if before is None:
+        counted = events.groupBy(DAY, "key")
+    else:
+        counted = events.unionByName(before.select(DAY, key)).groupBy("key")
+    ids = counted.agg(F.count("*").alias("rows")).where(F.col("rows") > 1)
+    return ids.drop("rows")
+
+
+def mark_repeats(rows: DataFrame, repeated: DataFrame, before: DataFrame | None) -> DataFrame:
     """Columns of `rows` with `outcome` for `reason`: the reason, clean or repeat.
 
     Args:
         rows: what `judge` gives.
+        repeated: what `repeated_ids` gives.
         before: `dt` and `event_id` of events that were kept before in the days next to these;
             None if only events of one folder can repeat one another.
-        by_day: shuffle by day instead of by event.
     """
-    # What is no event has no id: a number of its own keeps it from crowding into one partition.
-    key = F.when(F.col("reason").isNull(), F.xxhash64("event_id")).otherwise(
-        F.monotonically_increasing_id()
-    )
-    rows = rows.withColumn("key", key).withColumn("kept_before", F.lit(False))
+    rows = rows.withColumn(
+        "key", F.when(F.col("reason").isNull(), F.xxhash64("event_id"))
+    ).withColumn("kept_before", F.lit(False))
+    names = [DAY, "outcome", "source_file", "raw", *RAW_EVENT.names]
+    seldom = rows.join(repeated, repeated.columns, how="left_anti")
+    seldom = seldom.withColumn("outcome", F.coalesce("reason", F.lit(CLEAN))).select(*names)
+    rows = rows.join(repeated, repeated.columns, how="left_semi")
     same = ["key", "event_id"]
     if before is None:
         same.append(DAY)
@@ -139,8 +166,6 @@ def mark_repeats(rows: DataFrame, before: DataFrame | None, by_day: bool) -> Dat
         known = before.select(DAY, "event_id", F.xxhash64("event_id").alias("key"))
         known = known.withColumn("kept_before", F.lit(True))
         rows = rows.unionByName(known, allowMissingColumns=True)
-    if by_day and before is None:
-        rows = rows.repartition(DAY)
     content = ("event_time", "user_id", "event_type", "item_id", "request_id", "position")
     order = Window.partitionBy(*same).orderBy(
         DAY, *content, F.map_keys("context"), F.map_values("context")
@@ -157,9 +182,8 @@ def mark_repeats(rows: DataFrame, before: DataFrame | None, by_day: bool) -> Dat
         rows = rows.withColumn("since", since).where(~F.col("kept_before"))
         same_day = F.coalesce(F.col("gap") == 0, F.lit(False))
         repeats = same_day | (F.datediff(DAY, "since") % 2 == 1)
-    is_event = F.col("reason").isNull()
-    outcome = F.when(~is_event, F.col("reason")).when(repeats, REPEAT).otherwise(CLEAN)
-    return rows.select(DAY, outcome.alias("outcome"), "source_file", "raw", *RAW_EVENT.names)
+    outcome = F.when(repeats, REPEAT).otherwise(CLEAN)
+    return seldom.unionByName(rows.withColumn("outcome", outcome).select(*names))
 
 
 def last_allowed(outcomes: DataFrame, user_events: int) -> DataFrame:

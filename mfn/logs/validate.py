@@ -7,12 +7,11 @@ reasons are; `mfn.logs.gates` says what stops a day.
 
 **Which days.** Every day of the run date's windows that is not validated yet, or was from other
 files, settings or rules than those of now; all in one go: one read, the shuffles that
-`mfn.logs.outcomes` tells, one aggregate for all counts and measures. What the shuffle by event
-leaves is kept until it is written, so that nothing is read or shuffled again. It goes by day
-where there are more days than partitions, or each partition would write a file of a few rows for
-each day. With late events a day's repeats depend on the day before: then the days after a changed
-one are validated again too. `validation` is written last: what a killed run has left is done
-again. A file that comes while the job reads is not read, and the next run finds the day changed.
+`mfn.logs.outcomes` tells, one aggregate for all counts and measures. What was read and judged is
+kept until it is written, so that nothing is read again. With late events a day's repeats depend on
+the day before: then the days after a changed one are validated again too. `validation` is written
+last: what a killed run has left is done again. A file that comes while the job reads is not read,
+and the next run finds the day changed.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from typing import Any
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
-from pyspark.sql import Column, DataFrame, Observation, SparkSession
+from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 
 from mfn import tables
@@ -50,7 +49,6 @@ _UNREADABLE_FILE = re.compile(
     r"\[(FAILED_READ_FILE|CANNOT_READ_FILE_FOOTER|CANNOT_MERGE_SCHEMAS)[^\]]*\].*"
 )
 _EXAMPLE_LENGTH = 200
-_ERROR_OF_ESTIMATE = 0.01
 _OF_OUTCOMES = ("late_hours", "early_minutes", "id_length", "user_events")
 
 
@@ -103,28 +101,31 @@ def validate_logs(spark: SparkSession, settings: Settings) -> Counts:
         return {"rows": 0, "days": 0}
     days = [one.day for one in found]
     lines = Observation()
-    with _readable(folder):
-        rows = outcomes.judge(raw.read_events(spark, folder, found), settings)
-        rows = rows.observe(lines, F.count("*").alias("lines"))
+    with _readable(folder), contextlib.ExitStack() as to_close:
+
+        def keep(frame: DataFrame) -> DataFrame:
+            to_close.callback(frame.unpersist)
+            return frame.persist()
+
+        read = outcomes.judge(raw.read_events(spark, folder, found), settings)
+        rows = keep(read.observe(lines, F.count("*").alias("lines")))
         before = _kept_before(spark, settings, days, set(validated))
-        marked = outcomes.mark_repeats(rows, before, _by_day(settings, days)).persist()
-        last = outcomes.last_allowed(marked, settings.validation.user_events).persist()
-        try:
-            judged = outcomes.limit_users(marked, last)
-            counted = _count(judged, days)
-            _refuse_unless_all_counted(counted, lines, rows, found)
-            _refuse_empty_days(counted, found)
-            measured = gates.measure(
-                {day: of.measures for day, of in counted.items()},
-                _measured_before(spark, settings, days),
-                settings.validation,
-            )
-            _write_measures(spark, settings, measured, days)
-            _refuse_bad_days(measured, counted, judged, settings)
-            _write(spark, settings, judged, counted, found)
-        finally:
-            last.unpersist()
-            marked.unpersist()
+        repeated = keep(outcomes.repeated_ids(rows, before))
+        repeated.count()  # Spark plans the joins with it by its size, once that is known
+        marked = outcomes.mark_repeats(rows, repeated, before)
+        last = keep(outcomes.last_allowed(marked, settings.validation.user_events))
+        judged = outcomes.limit_users(marked, last) if last.count() else marked
+        counted = _count(judged, days)
+        _refuse_unless_all_counted(counted, lines, rows, found)
+        _refuse_empty_days(counted, found)
+        measured = gates.measure(
+            {day: of.measures for day, of in counted.items()},
+            _measured_before(spark, settings, days),
+            settings.validation,
+        )
+        _write_measures(spark, settings, measured, days)
+        _refuse_bad_days(measured, counted, judged, settings)
+        _write(spark, settings, judged, counted, found)
     return _account(counted)
 
 
@@ -192,10 +193,6 @@ def _kept_before(
     return both.where(F.col(DAY).isin(known))
 
 
-def _by_day(settings: Settings, days: Sequence[datetime.date]) -> bool:
-    return len(days) >= settings.spark.shuffle_partitions
-
-
 @contextlib.contextmanager
 def _readable(folder: str) -> Iterator[None]:
     """Say of a file that Spark cannot read that the data are refused."""
@@ -214,28 +211,33 @@ def _readable(folder: str) -> Iterator[None]:
 
 
 def _count(judged: DataFrame, days: Sequence[datetime.date]) -> dict[datetime.date, Counted]:
-    """One aggregate over all rows.
+    """One pass over all rows.
 
-    An impression without request id is a request of its own, and so is told by its user and item:
-    a click without request id says no more.
+    A request is told by its id; an impression without one is a request of its own, told by its
+    user and item, since a click without request id says no more.
     """
     request = F.xxhash64(F.coalesce("request_id", F.concat_ws("\n", "user_id", "item_id")))
-
-    def requests(event_type: str) -> Column:
-        of_type = F.when(F.col("event_type") == event_type, request)
-        return F.approx_count_distinct(of_type, _ERROR_OF_ESTIMATE)
-
-    found = judged.groupBy(DAY, "outcome").agg(
-        F.count("*").alias("rows"),
-        requests("impression").alias("shown"),
-        requests("click").alias("clicked"),
+    of_request = F.when(F.col("outcome") == CLEAN, F.col("event_type"))
+    by_request = (
+        judged.withColumn("request", F.when(of_request.isin("impression", "click"), request))
+        .groupBy(DAY, "outcome", "request")
+        .agg(
+            F.count("*").alias("rows"),
+            F.bool_or(of_request == "impression").alias("shown"),
+            F.bool_or(of_request == "click").alias("clicked"),
+        )
+    )
+    found = by_request.groupBy(DAY, "outcome").agg(
+        F.sum("rows").alias("rows"),
+        F.count_if("shown").alias("shown"),
+        F.count_if(F.col("shown") & F.col("clicked")).alias("clicked"),
     )
     counts: dict[datetime.date, dict[str, int]] = {day: {} for day in days}
     shares: dict[datetime.date, float] = {}
     for row in found.collect():
         counts[row[DAY]][row["outcome"]] = row["rows"]
         if row["outcome"] == CLEAN and row["shown"]:
-            shares[row[DAY]] = min(1.0, row["clicked"] / row["shown"])
+            shares[row[DAY]] = row["clicked"] / row["shown"]
     return {
         day: Counted(
             {name: of[name] for name in (CLEAN, REPEAT, BLANK, *REASONS) if name in of},

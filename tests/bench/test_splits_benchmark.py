@@ -66,7 +66,11 @@ class Run:
         self.folder = folder
         shop = shops.size(ROWS - EXTRA).model_copy(update={"items": 600})
         settings = shops.settings_of(
-            folder / "ours", folder, simulate=shop, spark=SPARK, validation={"user_events": 300}
+            folder / "ours",
+            folder,
+            simulate=shop,
+            spark=SPARK,
+            validation={"user_events": 300, "quarantined_share": 0.2, "days_before": 0},
         )
         self.settings = settings
         simulate_logs(spark, settings)

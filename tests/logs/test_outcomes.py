@@ -412,13 +412,12 @@ def logs(draw: st.DrawFn) -> dict[datetime.date, list[bytes]]:
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(logs(), st.sampled_from([0.0, 1.0]), st.booleans(), st.sampled_from([1, 2, 1000]))
+@given(logs(), st.sampled_from([0.0, 1.0]), st.sampled_from([1, 2, 1000]))
 def test_every_row_has_one_outcome_that_plain_python_gives_it_too(
     spark: SparkSession,
     tmp_path_factory: pytest.TempPathFactory,
     folders: dict[datetime.date, list[bytes]],
     late_hours: float,
-    by_day: bool,
     user_events: int,
 ) -> None:
     chosen = Settings(
@@ -431,10 +430,11 @@ def test_every_row_has_one_outcome_that_plain_python_gives_it_too(
         deliver(chosen, day, lines[:half], "a.json.gz")
         deliver(chosen, day, lines[half:], "b.json")
     before = spark.createDataFrame([], EVENTS.columns) if late_hours else None
-    marked = outcomes.mark_repeats(judged(spark, chosen, sorted(folders)), before, by_day).cache()
+    read = judged(spark, chosen, sorted(folders)).cache()
+    marked = outcomes.mark_repeats(read, outcomes.repeated_ids(read, before), before)
     limited = outcomes.limit_users(marked, outcomes.last_allowed(marked, user_events))
     rows = limited.collect()
-    marked.unpersist()
+    read.unpersist()
     found = {day: Counter(row["outcome"] for row in rows if row["dt"] == day) for day in folders}
     kept = {
         (row["dt"], row["event_id"], row["user_id"]) for row in rows if row["outcome"] == "clean"
@@ -445,17 +445,27 @@ def test_every_row_has_one_outcome_that_plain_python_gives_it_too(
     assert len(rows) == sum(map(len, folders.values()))
 
 
-@pytest.mark.parametrize(("late_hours", "by_day"), [(0.0, True), (0.0, False), (1.0, False)])
-def test_repeats_are_found_in_one_shuffle(
-    spark: SparkSession, make_settings: MakeSettings, late_hours: float, by_day: bool
+@pytest.mark.parametrize("late_hours", [0.0, 1.0])
+def test_only_events_that_come_more_than_once_are_shuffled(
+    spark: SparkSession, make_settings: MakeSettings, late_hours: float
 ) -> None:
     chosen = make_settings(validation={"late_hours": late_hours})
-    deliver(chosen, LAST, [event("a")])
+    deliver(chosen, LAST, [event("a"), event("b"), event("b")])
     before = spark.createDataFrame([], EVENTS.columns) if late_hours else None
-    frame = outcomes.mark_repeats(judged(spark, chosen, [LAST]), before, by_day)
+    read = judged(spark, chosen, [LAST]).cache()
+    repeated = outcomes.repeated_ids(read, before).cache()
+    assert repeated.count() == 1
+    frame = outcomes.mark_repeats(read, repeated, before)
     plan = frame._jdf.queryExecution().executedPlan().toString()
-    assert plan.count("Exchange hashpartitioning") == 1
-    assert plan.count("from_json") == 1
+    # A join by sorting would shuffle all of them first.
+    assert "SortMergeJoin" not in plan
+    joins = [line for line in plan.splitlines() if "BroadcastHashJoin" in line]
+    assert [kind for line in joins for kind in ("LeftAnti", "LeftSemi") if kind in line] == [
+        "LeftAnti",
+        "LeftSemi",
+    ]
+    read.unpersist()
+    repeated.unpersist()
 
 
 def test_what_a_bot_did_too_much_can_be_delivered_again(
@@ -467,7 +477,8 @@ def test_what_a_bot_did_too_much_can_be_delivered_again(
         for n in range(5)
     ]
     deliver(chosen, LAST, [*lines, event("e5")])
-    marked = outcomes.mark_repeats(judged(spark, chosen, [LAST]), None, by_day=False)
+    read = judged(spark, chosen, [LAST])
+    marked = outcomes.mark_repeats(read, outcomes.repeated_ids(read, None), None)
     limited = outcomes.limit_users(marked, outcomes.last_allowed(marked, 3)).collect()
     bad = [row for row in limited if row["outcome"] == TOO_MANY_EVENTS]
     # Later events have the lower numbers here.

@@ -215,7 +215,7 @@ def test_a_day_unlike_those_before_it_stops_and_one_like_them_does_not(
     assert validate_logs(spark, chosen)["days"] == 4
     rows = table(spark, chosen, VALIDATION_MEASURES)
     shares = {row["run_date"]: row["value"] for row in rows if row["measure"] == "clicked_share"}
-    assert shares == pytest.approx(dict.fromkeys(DAYS, 0.25), rel=0.02)
+    assert shares == pytest.approx(dict.fromkeys(DAYS, 0.25))
     (last,) = (row for row in rows if row["run_date"] == LAST and row["measure"] == "events")
     assert (last["value"], last["median_before"], last["least"], last["passed"]) == (
         200.0,
