@@ -330,7 +330,7 @@ COPY event TO $events_folder (FORMAT parquet, PARTITION_BY (dt));
 COPY (
     SELECT dt, reason, source_file, raw FROM judged WHERE reason <> 'blank'
     UNION ALL
-    SELECT dt, 'too_many_events', NULL, to_json(too_many) FROM too_many
+    SELECT dt, 'too_many_events', NULL, to_json(too_many)::VARCHAR FROM too_many
 )
 TO $quarantine_folder (FORMAT parquet, PARTITION_BY (dt));
 DROP TABLE judged;

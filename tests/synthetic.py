@@ -128,4 +128,5 @@ def _manifest(settings: Settings, splits: dict[str, Any]) -> dict[str, Any]:
         "history_length": N,
         "candidates": M,
         "entities": X,
+        "negatives_kept": settings.splits.negatives_kept,
     }

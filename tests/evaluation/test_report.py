@@ -97,10 +97,10 @@ def write_day(spark: SparkSession, settings: Settings) -> None:
         frame = spark.createDataFrame(rows, table.columns).coalesce(1)
         tables.replace(frame, settings.root, table, where)
     outcomes = [
-        (DAY_BEFORE, "events", "clean", 5000),
-        (DAY, "events", "clean", 7000),
-        (DAY, "events", "missing_user_id", 31),
-        (datetime.date(2026, 2, 1), "events", "clean", 999_999),
+        (DAY_BEFORE, "events", "clean", 5000, "drawn"),
+        (DAY, "events", "clean", 7000, "drawn"),
+        (DAY, "events", "missing_user_id", 31, "drawn"),
+        (datetime.date(2026, 2, 1, "drawn"), "events", "clean", 999_999),
     ]
     frame = spark.createDataFrame(outcomes, VALIDATION.columns).coalesce(1)
     tables.append(frame, settings.root, VALIDATION)

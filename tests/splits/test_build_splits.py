@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import random
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 
 from mfn import storage
 from mfn.job import DataRefused
+from mfn.models import artifact
+from mfn.pretraining.centers import train_centers
+from mfn.pretraining.embeddings import pretrain_embeddings
 from mfn.schema import FIRST_INDEX, UNKNOWN
-from mfn.settings import Settings
+from mfn.settings import CenterSettings, EmbeddingSettings, Settings
 from mfn.splits.build import build_splits
 from mfn.splits.windows import windows
 from tests.logs_on_disk import Logs, Published
@@ -85,6 +93,7 @@ def settings(make_settings: Callable[..., Settings]) -> Settings:
     )
 
 
+SMALL_EMBEDDINGS = EmbeddingSettings(dimension=4, epochs=1, threads=1)
 LEARNT = ("pretraining", "pretraining_validation", "train")
 
 
@@ -111,41 +120,62 @@ def test_rows_are_those_of_plain_loops_over_the_log(
             assert counts[name] == counted[f"{split}_{name}"], (split, name)
 
 
-def test_nothing_later_than_the_training_window_changes_what_is_learnt_from(
-    spark: SparkSession, settings: Settings
-) -> None:
-    events = draw_log(3)
+def learnt_from(spark: SparkSession, settings: Settings, events: Sequence[Event]) -> dict[str, str]:
+    """Digests of all that a model of the day learns from: rows, item table, E and C."""
     write_log(spark, settings, events)
     build_splits(spark, settings)
-    before = Published(settings).digests(*LEARNT, "items")
-    vocabularies = Published(settings).manifest["vocabularies"]
+    pretrain_embeddings(spark, settings)
+    train_centers(spark, settings)
+    splits = Published(settings)
+    found = splits.digests(*LEARNT, "items")
+    for name, folder in (("E", settings.embeddings_folder), ("C", settings.centers_folder)):
+        tensors = Path(storage.current(folder, name), artifact.TENSORS).read_bytes()
+        found[name] = hashlib.sha256(tensors).hexdigest()
+    return {**found, "vocabularies": str(splits.manifest["vocabularies"])}
+
+
+@hypothesis.settings(
+    max_examples=2,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(st.integers(0, 10_000), st.integers(0, 2 * 24 * 60))
+def test_nothing_later_than_the_training_window_changes_what_is_learnt_from(
+    spark: SparkSession,
+    settings: Settings,
+    tmp_path_factory: pytest.TempPathFactory,
+    seed: int,
+    minutes: int,
+) -> None:
+    """The control is a change before the end of the pretraining window."""
+
+    def at_root() -> Settings:
+        root = str(tmp_path_factory.mktemp("learnt"))
+        small = {"embeddings": SMALL_EMBEDDINGS, "centers": CenterSettings(steps=3)}
+        return settings.model_copy(update={"root": root, **small})
+
+    events = draw_log(seed)
+    chosen = at_root()
+    before = learnt_from(spark, chosen, events)
     midnight = datetime.datetime.combine(D, datetime.time(), UTC)
     later = midnight + ATTRIBUTION
-    changed = [e for e in events if e["time"] <= later] + [
-        {**e, "event_id": f"x{e['event_id']}", "item": "i03", "user": "someone new"}
-        for e in events
-        if e["time"] > later
+    changed = [one for one in events if one["time"] <= later] + [
+        {**one, "event_id": f"x{one['event_id']}", "item": "i03", "user": "someone new"}
+        for one in events
+        if one["time"] > later
     ]
-    other = settings.model_copy(update={"root": f"{settings.root}/other"})
-    write_log(spark, other, changed)
-    build_splits(spark, other)
-    assert Published(other).digests(*LEARNT, "items") == before
-    assert Published(other).manifest["vocabularies"] == vocabularies
-    assert Published(other).digests("test") != Published(settings).digests("test")
-    # The control: a change before the window does change the rows.
-    earlier = min(e["time"] for e in events if e["type"] == "impression") + datetime.timedelta(
-        days=4
-    )
-    control = settings.model_copy(update={"root": f"{settings.root}/control"})
-    early = [
-        {**e, "item": "i05"} if e["type"] != "impression" and e["time"] < earlier else e
-        for e in events
+    other = at_root()
+    assert learnt_from(spark, other, changed) == before
+    assert Published(other).digests("test") != Published(chosen).digests("test")
+
+    end = midnight - datetime.timedelta(days=3, minutes=1 + minutes)
+    control = [
+        {**one, "item": "i05"} if one["type"] != "impression" and one["time"] < end else one
+        for one in events
     ]
-    write_log(spark, control, early)
-    build_splits(spark, control)
-    assert Published(control).digests(*LEARNT) != {
-        k: v for k, v in before.items() if "items" not in k
-    }
+    after = learnt_from(spark, at_root(), control)
+    assert {name for name in ("E", "C") if after[name] == before[name]} == set()
+    assert any(after[name] != before[name] for name in before if name.startswith("train"))
 
 
 def test_an_old_day_built_again_after_a_new_one_is_the_same_to_the_byte(
