@@ -100,7 +100,7 @@ def write_day(spark: SparkSession, settings: Settings) -> None:
         (DAY_BEFORE, "events", "clean", 5000, "drawn"),
         (DAY, "events", "clean", 7000, "drawn"),
         (DAY, "events", "missing_user_id", 31, "drawn"),
-        (datetime.date(2026, 2, 1, "drawn"), "events", "clean", 999_999),
+        (datetime.date(2026, 2, 1), "events", "clean", 999_999, "drawn"),
     ]
     frame = spark.createDataFrame(outcomes, VALIDATION.columns).coalesce(1)
     tables.append(frame, settings.root, VALIDATION)
