@@ -19,7 +19,7 @@ from mfn.settings import ValidateSettings
 ENOUGH_DAYS = 3
 """With fewer days before it, a day is not compared with them."""
 SMALLEST_SHARE = 0.001
-"""A median below this counts as this: among so few, ten times as many may be chance."""
+"""A median share of bad rows below this counts as this: ten times so few may be chance."""
 
 
 @dataclass(frozen=True)
@@ -136,10 +136,11 @@ def measure(
 def _held_against(gate: Gate, day: datetime.date, value: float, past: Sequence[float]) -> Measured:
     median = statistics.median(past) if len(past) >= ENOUGH_DAYS else None
     least, most = gate.least.value, gate.most.value
-    if median is not None:
+    if median is not None and gate.only_more:
         most = min(most, max(median, SMALLEST_SHARE) * gate.change.value)
-        if not gate.only_more:
-            least = max(least, median / gate.change.value)
+    elif median:  # of nothing, anything is many times more
+        least = max(least, median / gate.change.value)
+        most = min(most, median * gate.change.value)
     return Measured(day, gate.measure, value, median, least, most)
 
 

@@ -106,6 +106,12 @@ def test_few_bad_rows_after_days_without_any_are_no_alarm() -> None:
     assert measure({"quarantined_share": 0.011}, usual=clean)
 
 
+def test_the_first_day_with_events_is_not_too_much_after_days_without() -> None:
+    nothing = {**USUAL, "events": 0.0, "clicked_share": 0.0}
+    assert measure({}, usual=nothing) == []
+    assert measure({}, usual={**USUAL, "events": 1.0}) != []  # the control
+
+
 def test_a_day_is_compared_once_three_days_are_known_and_those_long_ago_do_not_count() -> None:
     chosen = ValidateSettings(days_before=4)
     before = dict.fromkeys((DAYS[2], DAYS[3], DAYS[5], DAYS[6]), USUAL)

@@ -57,7 +57,7 @@ REASONS = {
     "missing_event_time": 1,
     "unknown_event_type": 3,
     "bad_time": 1,
-    "outside_day": 1,
+    "future_time": 1,
 }
 """Of THIRD; the other two rows are good."""
 
@@ -78,7 +78,7 @@ def settings_of(root: Path, folder: Path, date: str, **ingest: Any) -> Settings:
         logs={"time_zone": "Europe/London", "day_time_zone": "Europe/London"},
         ingest={"source": "online_retail", "path": str(folder), "negatives": 2, **ingest},
         windows={"pretraining_days": 2, "training_days": 1},
-        validation={"quarantined_share": 1.0},
+        validation={"quarantined_share": 1.0, "days_before": 0},
     )
 
 
