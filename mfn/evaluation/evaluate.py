@@ -43,7 +43,7 @@ Part = tuple[str, str]
 def _reads(spark: SparkSession, settings: Settings) -> Any:
     truth = [made_from.of_files(folder) for folder in _finished_truth(settings)]
     own, models = settings.evaluate.model_dump(), sorted(settings.models)
-    return [last_made(settings, "predict"), truth, own, models]
+    return [last_made(settings, "predict"), truth, own, models, settings.candidates_from]
 
 
 @job(_reads, lambda settings: [tables.path_of(settings.root, METRICS)])
