@@ -32,6 +32,7 @@ def of_files(folder: str) -> str:
     return fingerprint([[name, files.ukey(name)] for name in sorted(found)])
 
 
+@functools.cache
 def of_source(*modules: ModuleType) -> str:
     """Fingerprint of these modules' source."""
     return fingerprint([inspect.getsource(module) for module in modules])

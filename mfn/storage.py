@@ -68,10 +68,8 @@ _claims: ContextVar[tuple[Claim, ...]] = ContextVar("claims", default=())
 @contextlib.contextmanager
 def claim(path: str) -> Iterator[None]:
     """Take the right to publish in this block from whoever has it."""
-    files, inner = fsspec.url_to_fs(path)
     mine = Claim(path, uuid.uuid4().hex)
-    files.makedirs(inner.rpartition("/")[0], exist_ok=True)
-    _replace_file(files, inner, mine.run)
+    write_whole(path, mine.run)
     with holding((*claims(), mine)):
         yield
 
@@ -174,16 +172,27 @@ def list_files(folder: str, suffix: str) -> list[str]:
 
 def replace_json(path: str, content: Any) -> None:
     """Write `content` as JSON in place of what is there, whole or not at all."""
+    write_whole(path, _as_json(content))
+
+
+def write_whole(path: str, text: str) -> None:
+    """Write a text file so that readers see all of it, or what was there before."""
     files, inner = fsspec.url_to_fs(path)
     files.makedirs(inner.rpartition("/")[0], exist_ok=True)
-    _replace_file(files, inner, _as_json(content))
+    _replace_file(files, inner, text)
 
 
 def _replace_file(files: Any, path: str, text: str) -> None:
     """Write a small file beside its place and move it there: on a disk only a rename is atomic."""
-    beside = f"{path}.{uuid.uuid4().hex[:12]}"
-    files.pipe_file(beside, text.encode())
-    files.mv(beside, path)
+    folder, _, name = path.rpartition("/")
+    beside = f"{folder}/.{name}.{uuid.uuid4().hex}"
+    try:
+        files.pipe_file(beside, text.encode())
+        files.mv(beside, path)
+    except BaseException:
+        if files.exists(beside):
+            files.rm(beside)
+        raise
 
 
 def write_json(path: str, content: Any) -> None:

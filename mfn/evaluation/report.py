@@ -7,16 +7,15 @@ day gives the same page. No shuffle but those of `mfn.evaluation.day`.
 from __future__ import annotations
 
 import datetime
-import uuid
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-import fsspec
 import jinja2
 from markupsafe import Markup
 from pyspark.sql import SparkSession
 
+from mfn import storage
 from mfn.evaluation import charts
 from mfn.evaluation.auc import HISTORY_LENGTH
 from mfn.evaluation.comparison import POPULARITY, constant_logloss, standard_error
@@ -55,7 +54,7 @@ def report(spark: SparkSession, settings: Settings) -> Counts:
     day = read_day(spark, settings)
     page = render(day)
     path = report_path(settings)
-    write_whole(path, page)
+    storage.write_whole(path, page)
     return {
         "rows": len(day.results) + len(day.slices) + len(day.past) + len(day.outcomes),
         "models": len(day.models),
@@ -68,21 +67,6 @@ def report(spark: SparkSession, settings: Settings) -> Counts:
 def report_path(settings: Settings) -> str:
     """Where the page of the run date lies."""
     return f"{settings.root}/reports/{settings.date}.html"
-
-
-def write_whole(path: str, text: str) -> None:
-    """Write a text file so that readers see all of it, or what was there before."""
-    files, inner = fsspec.url_to_fs(path)
-    folder, _, name = inner.rpartition("/")
-    files.makedirs(folder, exist_ok=True)
-    beside = f"{folder}/.{name}.{uuid.uuid4().hex}"
-    try:
-        files.pipe_file(beside, text.encode())
-        files.mv(beside, inner)
-    except BaseException:
-        if files.exists(beside):
-            files.rm(beside)
-        raise
 
 
 def render(day: Day) -> str:

@@ -162,14 +162,11 @@ def catalogue(lines: DataFrame, stop_words: list[str]) -> DataFrame:
 
 def _is_rating() -> Column:
     """Whether a line is a review that has all it needs."""
-    whole = F.lit(True)
-    for name in ("user_id", "item_id", "moment", "rating"):
-        whole &= F.col(name).isNotNull()
-    return whole
+    return choices.all_there("user_id", "item_id", "moment", "rating")
 
 
 def _first_given(*names: str) -> Column:
-    return F.coalesce(*(F.when(F.trim(name) != "", F.trim(name)) for name in names))
+    return F.coalesce(*(choices.given(F.trim(name)) for name in names))
 
 
 def _files(folder: str | None) -> tuple[list[str], list[str]]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
+from functools import reduce
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
@@ -97,6 +98,16 @@ def within(rows: DataFrame, first: datetime.date, last: datetime.date) -> DataFr
     """Rows of these days; those without a time as if they were of the first."""
     day = F.coalesce(DAY, F.lit(first))
     return rows.withColumn(DAY, day).where(F.col(DAY).between(F.lit(first), F.lit(last)))
+
+
+def given(text: Column) -> Column:
+    """A text; null if it is empty."""
+    return F.when(text != "", text)
+
+
+def all_there(*names: str) -> Column:
+    """Whether none of these columns is null."""
+    return reduce(Column.__and__, (F.col(name).isNotNull() for name in names))
 
 
 def known(chosen: DataFrame) -> DataFrame:

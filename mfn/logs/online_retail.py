@@ -135,14 +135,14 @@ def lines(rows: DataFrame, time_zone: str, day_time_zone: str) -> DataFrame:
     )
     return rows.select(
         DAY,
-        _given(F.regexp_replace(F.trim("CustomerID"), r"\.0+$", "")).alias("user_id"),
+        choices.given(F.regexp_replace(F.trim("CustomerID"), r"\.0+$", "")).alias("user_id"),
         F.when(code.rlike(PRODUCT), code).alias("item_id"),
         F.when(in_day, F.unix_seconds(time)).alias("moment"),
         kind.alias("event_type"),
         quantity.alias("quantity"),
         price.alias("price"),
-        _given(F.trim(F.regexp_replace("Description", r"\s+", " "))).alias("title"),
-        _given(F.trim("Country")).alias("country"),
+        choices.given(F.trim(F.regexp_replace("Description", r"\s+", " "))).alias("title"),
+        choices.given(F.trim("Country")).alias("country"),
         F.col("InvoiceDate").alias("time"),
         F.col("InvoiceNo").alias("invoice"),
         F.col("StockCode").alias("code"),
@@ -160,11 +160,7 @@ def lines(rows: DataFrame, time_zone: str, day_time_zone: str) -> DataFrame:
 
 def is_purchase() -> Column:
     """Whether a line is a purchase that validation will believe."""
-    known = (F.col(name).isNotNull() for name in ("user_id", "item_id", "moment"))
-    whole = F.col("event_type") == SALE
-    for given in known:
-        whole &= given
-    return whole
+    return (F.col("event_type") == SALE) & choices.all_there("user_id", "item_id", "moment")
 
 
 def purchases(rows: DataFrame) -> DataFrame:
@@ -217,10 +213,6 @@ def profiles(rows: DataFrame) -> DataFrame:
     """What rows tell of users: `dt`, `moment`, and RAW_USER's columns."""
     told = rows.where(F.col("user_id").isNotNull() & F.col("country").isNotNull())
     return told.select(DAY, "moment", "user_id", F.struct("country").alias("profile"))
-
-
-def _given(text: Column) -> Column:
-    return F.when(text != "", text)
 
 
 def _files(settings: Settings) -> dict[datetime.date, str]:

@@ -88,12 +88,13 @@ def lines(rows: DataFrame, day_time_zone: str) -> DataFrame:
     That is `user_id`, `item_id`, `category`, `event_type`, `behaviour` and the text `seconds`.
     """
     known = F.create_map(*(F.lit(text) for pair in EVENT_TYPES.items() for text in pair))
+    word = choices.given(F.trim("behaviour"))
     return rows.select(
         *choices.when(F.col("seconds").try_cast("long"), day_time_zone),
-        _given("user_id").alias("user_id"),
-        _given("item_id").alias("item_id"),
-        _given("category_id").alias("category"),
-        F.coalesce(F.try_element_at(known, _given("behaviour")), "behaviour").alias("event_type"),
+        choices.given(F.trim("user_id")).alias("user_id"),
+        choices.given(F.trim("item_id")).alias("item_id"),
+        choices.given(F.trim("category_id")).alias("category"),
+        F.coalesce(F.try_element_at(known, word), "behaviour").alias("event_type"),
         "behaviour",
         "seconds",
     )
@@ -138,13 +139,8 @@ def catalogue(rows: DataFrame) -> DataFrame:
 
 def _is_behaviour() -> Column:
     """Whether a line is an event that validation will believe."""
-    named = F.col("user_id").isNotNull() & F.col("item_id").isNotNull()
-    return named & F.col("moment").isNotNull() & F.col("behaviour").isin(*EVENT_TYPES)
-
-
-def _given(name: str) -> Column:
-    text = F.trim(name)
-    return F.when(text != "", text)
+    there = choices.all_there("user_id", "item_id", "moment")
+    return there & F.col("behaviour").isin(*EVENT_TYPES)
 
 
 def _read(spark: SparkSession, folder: str | None) -> DataFrame:

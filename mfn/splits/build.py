@@ -68,14 +68,11 @@ def _reads(spark: SparkSession, settings: Settings) -> Any:
     last = stream.Span.of(dates, settings).folders_ahead
     days = {str(day): validated.get(day) for day in days_between((dates.days[0], last))}
     kinds: list[LogsKind] = ["items", "users"] if settings.splits.all_user_fields else ["items"]
-    snapshots_of = {
-        kind: [
-            one.fingerprint
-            for one in raw.day_folders(folder, snapshots.days_of(folder, settings.date))
-        ]
-        for kind in kinds
-        if (folder := settings.logs_folder(kind))
-    }
+    snapshots_of = {}
+    for kind in kinds:
+        folder = settings.logs_folder(kind)
+        found = raw.day_folders(folder, snapshots.days_of(folder, settings.date))
+        snapshots_of[kind] = [one.fingerprint for one in found]
     return [
         days,
         snapshots_of,
@@ -253,11 +250,10 @@ def _new_keys(inputs: Inputs, last: Mapping[str, datetime.date]) -> list[DataFra
         vocabulary.catalogue_keys(snapshots_new.select(day, *RAW_ITEM.names), "day").drop("place")
     ]
     # An event may be early for its folder, and then it counts as known on its own day.
-    early = 1
     contexts = [f"context.{name}" for name in chosen.context_fields]
     events = (
         inputs.events.where(F.col(DAY) < settings.date)
-        .where(_since(DAY, last, [ITEM_ID, *contexts], days_before=early))
+        .where(_since(DAY, last, [ITEM_ID, *contexts], days_before=1))
         .withColumn("day", stream.day_of(settings.logs.day_time_zone))
         .where(F.col("day") < settings.date)
     )

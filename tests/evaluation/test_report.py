@@ -17,7 +17,7 @@ from rich.console import Console
 from mfn import storage, tables
 from mfn.evaluation.comparison import Metric, compare
 from mfn.evaluation.day import Day, Result, Training, read_day
-from mfn.evaluation.report import render, report, report_path, write_whole
+from mfn.evaluation.report import render, report, report_path
 from mfn.evaluation.summary import print_summary, summarize, summary
 from mfn.schema import COMPARISONS, METRICS, VALIDATION
 from mfn.settings import Settings
@@ -323,13 +323,13 @@ def test_later_days_and_days_out_of_sight_do_not_enter_the_page(
 
 def test_a_page_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     page = tmp_path / "reports" / "page.html"
-    write_whole(str(page), "before, with ä")
+    storage.write_whole(str(page), "before, with ä")
     with page.open(encoding="utf-8") as read_meanwhile:
-        write_whole(str(page), "now, with ö")
+        storage.write_whole(str(page), "now, with ö")
         assert read_meanwhile.read() == "before, with ä"
     unencodable = "\ud800"
     with pytest.raises(UnicodeEncodeError):
-        write_whole(str(page), unencodable)
+        storage.write_whole(str(page), unencodable)
     assert page.read_text(encoding="utf-8") == "now, with ö"
     assert [one.name for one in page.parent.iterdir()] == ["page.html"]
 
