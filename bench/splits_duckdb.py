@@ -239,11 +239,11 @@ WITH named_click AS (
         ON nearest.user = request.user AND last[2] = request.named AND last[3] = request.request
 )
 SELECT DISTINCT r, item
-FROM candidate JOIN named_click AS click USING (r, item)
-WHERE click.time BETWEEN candidate.time AND candidate.time + $attribution;
+FROM candidate JOIN named_click AS click USING (r, item) JOIN request USING (r)
+WHERE click.time BETWEEN candidate.time AND request.time + $attribution;
 
 CREATE TEMP TABLE slate AS
-SELECT r, max(time) AS last_shown,
+SELECT r,
     list(
         {'index': index, 'label': (clicked.r IS NOT NULL)::INTEGER, 'id': item_id}
         ORDER BY position NULLS LAST, item
@@ -305,11 +305,11 @@ CREATE TEMP TABLE written AS
 SELECT split, request AS request_id, user_id, request.time AS request_time, items AS history,
     slate, candidates[slate * $width + 1 : (slate + 1) * $width] AS candidates
 FROM (
-    SELECT r, last_shown, candidates, unnest(range(0, len(candidates), $width)) // $width AS slate
+    SELECT r, candidates, unnest(range(0, len(candidates), $width)) // $width AS slate
     FROM slate
 ) AS slate
 JOIN request USING (r) JOIN history USING (r) JOIN user_ USING (user)
-WHERE split >= 0 AND last_shown + $attribution <= $complete_until;
+WHERE split >= 0 AND request.time + $attribution <= $complete_until;
 """
 
 _WRITE_ROWS = """

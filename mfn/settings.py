@@ -234,7 +234,7 @@ class SplitSettings(Strict):
     history_length: PositiveInt = Field(50, description="N, behaviours in a history")
     candidates: PositiveInt = Field(10, description="M, candidates in a row")
     attribution_minutes: PositiveInt = Field(
-        30, description="a click counts for an impression at most this much older"
+        30, description="what a request is made of and is clicked on, this long from its beginning"
     )
     behaviours: tuple[Literal["click", "cart", "purchase"], ...] = Field(
         ("click", "cart", "purchase"), min_length=1, description="events that enter a history"

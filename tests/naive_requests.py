@@ -152,13 +152,13 @@ def _requests(events: Sequence[Event], rules: Rules) -> tuple[dict[Key, Any], Co
         clicked = set()
         for click in clicks_of[key]:
             shown = of_item.get(click["item"])
-            if shown and shown["time"] <= click["time"] <= shown["time"] + rules.attribution:
+            if shown and shown["time"] <= click["time"] <= time + rules.attribution:
                 clicked.add(click["item"])
                 explained.add(click["event_id"])
         split = _split(rules, {"time": time})
         if split is None:
             continue
-        if max(event["time"] for event in of_item.values()) + rules.attribution > complete:
+        if time + rules.attribution > complete:
             counts["immature_requests"] += 1
             continue
         counts["repeated_impressions"] += len(in_time) - len(of_item)

@@ -3,23 +3,23 @@
 **Request.** The impressions of one user and one request id; an impression without request id is a
 request of its own, whose id is the event's. Two users who share a request id made two requests.
 The request's time is its earliest impression, and it belongs to the window of that moment's day.
-Impressions that come more than the attribution window after it are left out and counted: a slate
-must be known when its labels are.
+The attribution window begins there: what comes after it, impression or click, is left out and
+counted, so that a request is known to the end when its window is over.
 
 **Candidate.** An item of the request; of several impressions of it the earliest counts (of equal
 times the one with the lower position). Candidates are ordered by position, unplaced ones last,
 then by item id. A slate longer than M becomes several rows of one request id.
 
-**Label.** 1 if a click on the item with the same user and request id comes within the attribution
-window after the candidate's impression, both ends included. A click without request id takes that
-of the nearest earlier impression of its user and item, at most the attribution window before it.
-Several clicks are one; other behaviours label nothing.
+**Label.** 1 if a click on the item with the same user and request id comes from the candidate's
+impression on and within the request's attribution window, both ends included. A click without
+request id takes that of the nearest earlier impression of its user and item, at most the attribution
+window before it. Several clicks are one; other behaviours label nothing.
 
 **Negatives.** Where training rows keep but a share of the candidates without a click, the others
 are left out of the slate, and counted; a request with none left is no row.
 
-**Immature.** A request whose last candidate's attribution window is not over where the data end
-has unknown labels: it is left out and counted.
+**Immature.** A request whose attribution window is not over where the data end has unknown labels:
+it is left out and counted.
 
 Here a task's events come sorted by (user, request, item, time), so that a request is a run of
 rows; runs are worked on with numpy, tens of thousands of rows at a time. Only a run that goes on
@@ -157,7 +157,8 @@ def moments(events: pa.Table, rules: RequestRules, first_group: int) -> Iterator
     request_of = np.cumsum(starts_request) - 1
     shown = kind == IMPRESSION
     request_time = np.minimum.reduceat(np.where(shown, time, NEVER), np.flatnonzero(starts_request))
-    after = shown & (time > request_time[request_of] + rules.attribution)
+    window_ends = request_time + rules.attribution
+    after = shown & (time > window_ends[request_of])
     shown &= ~after
 
     starts_item = starts_request | changes(events["item_id"])
@@ -167,17 +168,15 @@ def moments(events: pa.Table, rules: RequestRules, first_group: int) -> Iterator
     clicks = np.flatnonzero(kind == CLICK)
     candidate = candidate_of_item[(np.cumsum(starts_item) - 1)[clicks]]
     met = candidate < len(time)
-    since = time[clicks] - time[np.where(met, candidate, 0)]
-    met &= (since >= 0) & (since <= rules.attribution)
+    met &= time[clicks] >= time[np.where(met, candidate, 0)]
+    met &= time[clicks] <= window_ends[request_of[clicks]]
     clicked = np.zeros(len(time), dtype=bool)
     clicked[candidate[met]] = True
 
     candidates = candidate_of_item[candidate_of_item < len(time)]
     split = np.searchsorted(np.array(rules.starts), request_time, side="right") - 1
     inside = (split >= 0) & (split < len(rules.starts) - 1)
-    last_shown = np.full(len(request_time), -NEVER)
-    np.maximum.at(last_shown, request_of[candidates], time[candidates])
-    mature = last_shown + rules.attribution <= rules.complete_until
+    mature = window_ends <= rules.complete_until
     kept = inside & mature
     candidates = candidates[kept[request_of[candidates]]]
     seen = len(candidates)

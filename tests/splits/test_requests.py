@@ -215,7 +215,7 @@ def test_rows_and_counts_are_those_of_plain_loops_wherever_batches_end(
 def test_nothing_after_a_moment_changes_what_was_settled_before_it(
     events: list[Event], others: list[Event], day: int, minutes: int
 ) -> None:
-    """Histories of requests up to t; slates whose window closed before t; labels likewise."""
+    """Histories of requests up to t; slates and labels of those whose window closed before t."""
     moment = at(day, minutes)
     before = [one for one in events if one["time"] <= moment]
     changed = before + [
@@ -229,11 +229,8 @@ def test_nothing_after_a_moment_changes_what_was_settled_before_it(
             time, window = row["request_time"], RULES.attribution
             if time <= moment:
                 key = (row["user_id"], row["request_id"], row["slate"])
-                slate = (row["candidate_ids"], row["candidates"])
-                settled = [row["history"], slate if time + window <= moment else None]
-                # A candidate may come as late as its request's window ends.
-                labels = row["labels"] if time + 2 * window <= moment else None
-                side[key, time] = [*settled, labels]
+                slate = (row["candidate_ids"], row["candidates"], row["labels"])
+                side[key, time] = [row["history"], slate if time + window <= moment else None]
     known = {key for key, settled in sides[0].items() if settled[1] is not None}
     for key in known:
         assert sides[1][key] == sides[0][key]
@@ -327,14 +324,22 @@ def test_a_slate_ends_with_the_attribution_window_of_its_first_impression() -> N
         assert counts["impressions_after_attribution"] == 2 - len(expected)
 
 
-def test_a_request_is_mature_when_its_last_candidate_is() -> None:
-    shown = [event("impression", at(9, -minutes), "i3", "r1") for minutes in (40, 35)]
+def test_a_request_is_mature_when_its_window_is_over() -> None:
+    shown = [event("impression", at(9, -minutes), "i3", "r1") for minutes in (40, 20)]
     assert len(streamed(shown)[0]) == 1
+    assert streamed(shown[1:]) == ([], {"immature_requests": 1})
+
+
+def test_the_window_begins_with_the_request_also_for_a_candidate_that_comes_later() -> None:
+    """Else what a request of a day learns would follow from events of twice the window later."""
     shown = [
-        event("impression", at(9, -40), "i3", "r1"),
-        event("impression", at(9, -20), "i4", "r1"),
+        event("impression", at(6, minutes), item, "r1")
+        for minutes, item in ((0, "i3"), (20, "i4"))
     ]
-    assert streamed(shown) == ([], {"immature_requests": 1})
+    for minutes, expected in ((30, [0, 1, 0]), (31, [0, 0, 0])):
+        rows, counts = streamed([*shown, event("click", at(6, minutes), "i4", "r1")])
+        assert [row["labels"] for row in rows] == [expected]
+        assert counts["clicks_without_impression"] == 1 - sum(expected)
 
 
 def test_two_users_of_one_request_id_made_two_requests() -> None:
