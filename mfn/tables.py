@@ -21,11 +21,15 @@ Value = datetime.date | str
 
 log = logging.getLogger("mfn")
 
-_MET_ANOTHER = re.compile(r"DELTA_(CONCURRENT_\w+|METADATA_CHANGED|PROTOCOL_CHANGED)")
+_MET_ANOTHER = re.compile(
+    r"DELTA_(CONCURRENT_\w+|METADATA_CHANGED|PROTOCOL_CHANGED"
+    # Where another run has begun to make the table: its folder is there, its log is not.
+    r"|CREATE_TABLE_WITH_NON_EMPTY_LOCATION|TABLE_NOT_FOUND)"
+)
 
 
 def _met_another(error: BaseException) -> bool:
-    """Whether Delta refused a commit since another one came in between; only the text tells."""
+    """Whether Delta refused a commit since another one came between; only the text tells."""
     is_sparks = isinstance(error, PySparkException | Py4JJavaError)
     return is_sparks and _MET_ANOTHER.search(str(error)) is not None
 
@@ -35,7 +39,7 @@ _again_later = tenacity.retry(
     wait=tenacity.wait_random_exponential(multiplier=0.5, max=10),
     stop=tenacity.stop_after_attempt(10),
     before_sleep=lambda state: log.info(
-        "another run has written to the same table; try %d follows", state.attempt_number + 1
+        "another run writes to the same table; try %d follows", state.attempt_number + 1
     ),
     reraise=True,
 )
@@ -90,6 +94,7 @@ def replace(
     )
 
 
+@_again_later
 def append(frame: DataFrame, root: str, table: Table) -> None:
     """Add rows to a table in one commit.
 
@@ -117,12 +122,7 @@ def _create(spark: SparkSession, root: str, table: Table) -> None:
     builder = DeltaTable.createIfNotExists(spark).location(path_of(root, table))
     if table.statistics is not None:
         builder = builder.property("delta.dataSkippingStatsColumns", ",".join(table.statistics))
-    try:
-        builder.addColumns(table.columns).partitionedBy(*table.partitions).execute()
-    except Py4JJavaError as error:
-        # Another job has made it in the meantime.
-        if "DELTA_PROTOCOL_CHANGED" not in str(error) or not is_there(spark, root, table):
-            raise
+    builder.addColumns(table.columns).partitionedBy(*table.partitions).execute()
 
 
 def _nullable(column: StructField) -> StructField:

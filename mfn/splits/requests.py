@@ -12,8 +12,8 @@ then by item id. A slate longer than M becomes several rows of one request id.
 
 **Label.** 1 if a click on the item with the same user and request id comes from the candidate's
 impression on and within the request's attribution window, both ends included. A click without
-request id takes that of the nearest earlier impression of its user and item, at most the attribution
-window before it. Several clicks are one; other behaviours label nothing.
+request id takes that of the nearest earlier impression of its user and item, at most the
+attribution window before it. Several clicks are one; other behaviours label nothing.
 
 **Negatives.** Where training rows keep but a share of the candidates without a click, the others
 are left out of the slate, and counted; a request with none left is no row.

@@ -333,8 +333,7 @@ def test_a_request_is_mature_when_its_window_is_over() -> None:
 def test_the_window_begins_with_the_request_also_for_a_candidate_that_comes_later() -> None:
     """Else what a request of a day learns would follow from events of twice the window later."""
     shown = [
-        event("impression", at(6, minutes), item, "r1")
-        for minutes, item in ((0, "i3"), (20, "i4"))
+        event("impression", at(6, minutes), item, "r1") for minutes, item in ((0, "i3"), (20, "i4"))
     ]
     for minutes, expected in ((30, [0, 1, 0]), (31, [0, 0, 0])):
         rows, counts = streamed([*shown, event("click", at(6, minutes), "i4", "r1")])
