@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import tenacity
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -97,8 +98,7 @@ def build_splits(spark: SparkSession, settings: Settings) -> Counts:
     """
     inputs, chosen = _open(spark, settings), settings.splits
     before_test = inputs.windows.test[0] - stream.ONE_DAY
-    last = vocabulary.last_folded(spark, settings.root)
-    indexed = vocabulary.fold(spark, settings.root, _new_keys(inputs, last), last)
+    last, indexed = _fold(spark, inputs)
     fields = vocabulary.event_fields(settings)
     entries = vocabulary.usable(spark, settings.root, settings.date, fields).persist()
     attributes = items.latest_attributes(inputs.catalogue).persist()
@@ -165,6 +165,19 @@ def build_splits(spark: SparkSession, settings: Settings) -> Counts:
         "catalogue_rows_without_id": catalogue.rows_without_id,
         "indexed": indexed,
     }
+
+
+@tenacity.retry(
+    retry=tenacity.retry_if_exception_type(vocabulary.IndexedMeanwhile),
+    wait=tenacity.wait_random_exponential(multiplier=0.5, max=10),
+    stop=tenacity.stop_after_attempt(5),
+    reraise=True,
+)
+def _fold(spark: SparkSession, inputs: Inputs) -> tuple[dict[str, datetime.date], int]:
+    """Index what is new; returns the last day of each field before, and how many entries came."""
+    last = vocabulary.last_folded(spark, inputs.settings.root)
+    keys = _new_keys(inputs, last)
+    return last, vocabulary.fold(spark, inputs.settings.root, keys, last)
 
 
 def _open(spark: SparkSession, settings: Settings) -> Inputs:

@@ -35,6 +35,7 @@ from mfn import tables
 from mfn.job import DataRefused
 from mfn.schema import FIRST_INDEX, VOCABULARIES
 from mfn.settings import Settings
+from mfn.storage import check_claims
 
 CATALOGUE_FIELDS = ("item", "category", "shop", "brand", "entity")
 ITEM, ITEM_ID = "item", "item_id"
@@ -44,6 +45,10 @@ BLOCK = 1 << BLOCK_BITS
 
 _KEYS = "array<struct<field:string,key:string,place:int>>"
 _OF_ATTRIBUTES = {"item": "item_id", "category": "category", "shop": "shop", "brand": "brand"}
+
+
+class IndexedMeanwhile(DataRefused):
+    """Another run has indexed since this one looked; what it has to index is to be found anew."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +160,8 @@ def fold(
         How many entries were appended.
 
     Raises:
-        DataRefused: another run has appended at the same time.
+        IndexedMeanwhile: another run has appended since `last` was looked at.
+        Superseded: another run of the same job has begun.
     """
     if not keys:
         return 0
@@ -193,8 +199,10 @@ def append(spark: SparkSession, root: str, entries: DataFrame, before: int) -> N
     Delta skips a transaction version that it has seen, and refuses one that is being written.
 
     Raises:
-        DataRefused: another run has appended other entries in the meantime; nothing was.
+        IndexedMeanwhile: another run has appended other entries in the meantime; nothing was.
+        Superseded: another run of the same job has begun.
     """
+    check_claims()
     if not before:
         tables.append(spark.createDataFrame([], VOCABULARIES.columns), root, VOCABULARIES)
     writer = (
@@ -203,7 +211,7 @@ def append(spark: SparkSession, root: str, entries: DataFrame, before: int) -> N
         .option("txnVersion", before)
         .mode("append")
     )
-    refused = DataRefused(
+    refused = IndexedMeanwhile(
         f"{tables.path_of(root, VOCABULARIES)}: another run indexed at the same time; "
         "run this one again"
     )
