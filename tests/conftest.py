@@ -16,6 +16,9 @@ from mfn.settings import Settings, SparkSettings
 
 # Tests run beside Spark on few cores: threads of torch that wait for one another would crawl.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Most of a test's time Java compiles what it runs but a few times: the first compiler is enough,
+# which takes a third off small jobs.
+os.environ["JDK_JAVA_OPTIONS"] = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m"
 
 RUN_DATE = datetime.date(2026, 3, 8)
 SPARK = SparkSettings(
