@@ -250,6 +250,7 @@ def describe_settings(width: int = 100) -> str:
     for kind in _model_kinds():
         own = {name: field for name, field in kind.model_fields.items() if name not in in_all}
         title = f"--models.NAME.extractor {_extractor(kind)}: {_summary(kind)}"
+        title = textwrap.fill(title, width, subsequent_indent="  ")
         blocks += ["\n".join([title, _describe(own, "models.NAME.", width)]).rstrip()]
     return "\n\n".join(blocks)
 

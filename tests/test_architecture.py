@@ -11,8 +11,8 @@ from typing import get_args
 
 import pytest
 
-from mfn.models.ranker import EXTRACTORS
 from mfn.models.settings import ModelSettings
+from mfn.models.table import EXTRACTORS
 
 REPOSITORY = Path(__file__).parent.parent
 MODULES = sorted(REPOSITORY.glob("mfn/**/*.py"))

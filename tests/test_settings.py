@@ -350,14 +350,14 @@ def test_a_model_s_name_fits_tables_and_folders(yaml_file: Any, name: str) -> No
 
 def test_a_model_without_an_extractor_is_told_with_the_nearest_named_model() -> None:
     (line,) = refused("--models.mnf.heads", "2")
-    assert line.startswith("models.mnf.extractor: expected one of 'base', 'mfn'")
+    assert line.startswith("models.mnf.extractor: expected one of 'base', 'mind', ")
     assert line.endswith("got none (argument); did you mean mfn?")
 
 
 @pytest.mark.parametrize("extractor", ["transformer_xl", "[mfn]", "null"])
 def test_an_unknown_extractor_is_told(extractor: str) -> None:
     (line,) = refused("--models.mine.extractor", extractor)
-    assert line.startswith("models.mine.extractor: expected one of 'base', 'mfn'")
+    assert line.startswith("models.mine.extractor: expected one of 'base', 'mind', ")
 
 
 def test_a_base_model_that_is_not_configured_is_told(yaml_file: Any) -> None:

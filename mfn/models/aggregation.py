@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mfn.models.masking import masked_softmax
+
 
 class InterestAttention(nn.Module):
     """a(r_j, i_c) of eq. 10 for one group: a feed-forward network, normalised within the group.
@@ -27,13 +29,14 @@ class InterestAttention(nn.Module):
         self.score = nn.Linear(units, 1, bias=False)
 
     def forward(self, interests_BKd: Tensor, candidates_BMd: Tensor) -> Tensor:
-        """Weights [B, M, K], which add up to 1 over K."""
+        """Weights [B, M, K], which add up to 1 over the interests that are not zero."""
         add_BKh, times_BKh = self.interest(interests_BKd).chunk(2, dim=-1)
         add_BMh, times_BMh = self.candidate(candidates_BMd).chunk(2, dim=-1)
         hidden_BMKh = torch.addcmul(
             add_BMh[:, :, None] + add_BKh[:, None], times_BMh[:, :, None], times_BKh[:, None]
         )
-        return torch.softmax(self.score(functional.relu(hidden_BMKh)).squeeze(-1), dim=-1)
+        score_BMK = self.score(functional.relu(hidden_BMKh)).squeeze(-1)
+        return masked_softmax(score_BMK, (interests_BKd != 0).any(dim=-1)[:, None], dim=-1)
 
 
 class Aggregation(nn.Module):

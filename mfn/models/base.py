@@ -12,11 +12,11 @@ from mfn.models.settings import BaseSettings
 class MeanPooling(Extractor):
     """One interest: the mean of the behaviours' vectors."""
 
-    groups = (1,)
+    interests = 1
 
-    def __init__(self, settings: BaseSettings, width: int) -> None:
+    def __init__(self, settings: BaseSettings, width: int, steps: int) -> None:
         super().__init__()
 
-    def forward(self, history: History) -> tuple[Tensor, ...]:
+    def forward(self, history: History) -> Tensor:
         """The mean, [B, 1, d]."""
-        return (masked_mean(history.trainable_BNd, history.mask_BN)[:, None],)
+        return masked_mean(history.trainable_BNd, history.mask_BN)[:, None]

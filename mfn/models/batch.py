@@ -30,12 +30,18 @@ class Level:
 
 @dataclass(frozen=True)
 class Features:
-    """The fields that vary in a data set, and how many indices each has, padding included."""
+    """The fields that vary in a data set.
+
+    Attributes:
+        sizes: how many indices each field has, padding included.
+        history_length: the most steps that a history has.
+    """
 
     item_fields: tuple[str, ...]
     user_fields: tuple[str, ...]
     context_fields: tuple[str, ...]
     sizes: Mapping[str, int]
+    history_length: int
 
     @classmethod
     def from_manifest(cls, manifest: Mapping[str, Any]) -> Features:
@@ -56,6 +62,7 @@ class Features:
                 name: int(manifest["vocabularies"][name]["size"])
                 for name in [*manifest["item_fields"], *names]
             },
+            int(manifest["history_length"]),
         )
 
     @property

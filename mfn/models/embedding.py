@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mfn.models.batch import ENTITY, Features, Level
-from mfn.schema import ITEM_FIELDS, PADDING, UNKNOWN
+from mfn.schema import FIRST_INDEX, ITEM_FIELDS, PADDING, UNKNOWN
 
 
 def offsets_of(sizes: Mapping[str, int]) -> dict[str, int]:
@@ -135,6 +135,38 @@ class FrozenEmbedding:
         return int(next(iter(self.vectors.values())).shape[1])
 
 
+def freeze(
+    features: Features, items: ItemTable, table_VD: Tensor, learnt_V: Tensor
+) -> FrozenEmbedding:
+    """E from the table of all fields, with what standardises each field's part of an item.
+
+    Mean and spread are taken over the catalogue's items whose value in that field was learnt.
+    """
+    vectors = fields_of(table_VD, features.sizes)
+    learnt = fields_of(learnt_V, features.sizes)
+    mean: dict[str, Tensor] = {}
+    std: dict[str, Tensor] = {}
+    for name in features.item_fields:
+        part = _learnt_part(items, name, table_VD, learnt_V)
+        if len(part) < 2:
+            part = torch.zeros(1, table_VD.shape[1])
+        mean[name] = part.mean(dim=0)
+        spread = (part - mean[name]).square().mean().sqrt()
+        std[name] = spread if float(spread) > 0 else torch.ones(())
+    return FrozenEmbedding(vectors, learnt, mean, std)
+
+
+def _learnt_part(items: ItemTable, name: str, table_VD: Tensor, learnt_V: Tensor) -> Tensor:
+    """That field's part of the vectors of all items that have a learnt value there, [., D]."""
+    if name == ENTITY:
+        entities_IX = items.entities_IX[FIRST_INDEX:]
+        rows_IX = entities_IX.clamp(min=0)
+        real_IX = (entities_IX >= 0) & learnt_V[rows_IX]
+        return masked_mean(table_VD[rows_IX], real_IX)[real_IX.any(dim=1)]
+    rows_I = items.ids_IF[FIRST_INDEX:, items.id_fields.index(name)]
+    return table_VD[rows_I[learnt_V[rows_I]]]
+
+
 class FrozenItems(nn.Module):
     """E of items: each field's part standardised, so that no origin outweighs another.
 
@@ -174,6 +206,21 @@ class FrozenItems(nn.Module):
         place = self.item_fields.index(name)
         standard_UD = (part_UD - self.mean_FD[place]) / self.std_F[place]
         return torch.where(present_U[:, None], standard_UD, 0)
+
+
+class RandomItems(FrozenItems):
+    """An E of items drawn at random and standardised as a pretrained one is."""
+
+    def __init__(self, features: Features, items: ItemTable, dimension: int) -> None:
+        super().__init__(features, dimension)
+        rows = sum(features.sizes.values())
+        learnt_V = torch.ones(rows, dtype=torch.bool)
+        for field_rows in fields_of(learnt_V, features.sizes).values():
+            field_rows[[PADDING, UNKNOWN]] = False
+        super().load(freeze(features, items, torch.randn(rows, dimension), learnt_V))
+
+    def load(self, frozen: FrozenEmbedding) -> None:
+        """Nothing: it stays as it was drawn."""
 
 
 class ItemEncoder(nn.Module):

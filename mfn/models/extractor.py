@@ -1,4 +1,4 @@
-"""What an extractor is: from a history to groups of interest vectors, at one level.
+"""What an extractor is: from a history to a group of interest vectors, at one level.
 
 Legend: B requests, N history steps, d width of an item's vector at the level, K interests.
 """
@@ -10,10 +10,13 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from mfn.models.batch import Features
+from mfn.models.embedding import FrozenItems, ItemTable
+
 
 @dataclass(frozen=True)
 class History:
-    """Histories at one level; `mask_BN` is True at real behaviours.
+    """Histories at one level, oldest behaviour first; `mask_BN` is True at real behaviours.
 
     `trainable_BNd` is 𝓔. `frozen_BNd` is E, for extractors that ask for it.
     """
@@ -24,16 +27,45 @@ class History:
 
 
 class Extractor(nn.Module, ABC):
-    """Interests of a request, from its history alone: they are shared by all its candidates.
+    """A group of interests of a request, from its history alone: all its candidates share them.
+
+    It is made from the settings that name it, the width d, and the most steps that a history has.
 
     Attributes:
-        groups: how many interests there are in each group; a candidate attends within a group.
-        needs_frozen: whether it reads E.
+        interests: K, how many there are; a candidate attends over them.
     """
 
-    groups: tuple[int, ...]
-    needs_frozen: bool = False
+    interests: int
 
     @abstractmethod
-    def forward(self, history: History) -> tuple[Tensor, ...]:
-        """One tensor [B, K, d] a group; zeros for a request without history."""
+    def forward(self, history: History) -> Tensor:
+        """[B, K, d]. An interest that a request does not have is zero, without a history all are.
+
+        The candidate attends over those that are not zero.
+        """
+
+    def auxiliary_loss(self, history: History) -> Tensor:
+        """What training adds to the loss of every candidate; a number, by default 0."""
+        return history.trainable_BNd.new_zeros(())
+
+    @classmethod
+    def frozen_items(
+        cls, features: Features, items: ItemTable, dimension: int
+    ) -> FrozenItems | None:
+        """E as this extractor reads it; None if it does not."""
+        return None
+
+
+def of_steps(positions_Nx: Tensor, history: History) -> Tensor:
+    """What is kept by position in a history, for as many steps as these histories have.
+
+    Raises:
+        ValueError: they have more steps than the model was made for.
+    """
+    steps = history.mask_BN.shape[1]
+    if steps > len(positions_Nx):
+        raise ValueError(
+            f"history: expected at most {len(positions_Nx)} steps, as when this model was "
+            f"trained, got {steps}; train it on these splits"
+        )
+    return positions_Nx[:steps]

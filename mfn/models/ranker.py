@@ -1,4 +1,4 @@
-"""The ranking model: embeddings, an extractor and an aggregation a level, one head.
+"""The ranking model: embeddings, R(i_c) at each level, one head.
 
 Legend: B requests, M candidates, N history steps, U distinct items of a batch, D width of one
 field's embedding, d width of an item's vector at a level, P profile fields, S context fields.
@@ -6,7 +6,7 @@ field's embedding, d width of an item's vector at a level, P profile fields, S c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -14,8 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mfn.models.aggregation import Aggregation
-from mfn.models.base import MeanPooling
 from mfn.models.batch import Batch, Features
 from mfn.models.embedding import (
     EmbeddingTable,
@@ -26,11 +24,9 @@ from mfn.models.embedding import (
     fields_of,
 )
 from mfn.models.extractor import Extractor, History
-from mfn.models.mfn import MfnExtractor
+from mfn.models.interest import Interest
 from mfn.models.settings import RankerSettings
-
-EXTRACTORS: dict[str, type[Extractor]] = {"base": MeanPooling, "mfn": MfnExtractor}
-"""An extractor by the name that its settings give it."""
+from mfn.models.similarity import PretrainedCenters
 
 
 class Head(nn.Module):
@@ -59,7 +55,10 @@ class Head(nn.Module):
 
 @dataclass(frozen=True)
 class Looked:
-    """A batch's embeddings: everything that is looked up, looked up once."""
+    """A batch's embeddings: everything that is looked up, looked up once.
+
+    Candidates are seen at all levels, histories at those that have interests.
+    """
 
     history: dict[str, History]
     candidates_BMd: dict[str, Tensor]
@@ -67,7 +66,7 @@ class Looked:
 
 
 class Ranker(nn.Module):
-    """A model of Table 1. What distinguishes one from another is the extractor."""
+    """A model of Table 1, or beyond. What distinguishes one from another is how R(i_c) is made."""
 
     def __init__(
         self,
@@ -81,6 +80,9 @@ class Ranker(nn.Module):
         """`item_indices` is the item table, a column a field; the rest are sizes.
 
         All initial values are drawn from `seed` alone.
+
+        Raises:
+            ValueError: no field varies at any level of the settings.
         """
         super().__init__()
         self.settings = settings
@@ -90,26 +92,42 @@ class Ranker(nn.Module):
         self.embedding = EmbeddingTable(features.sizes, dimension, initial_std, generator)
         offsets = self.embedding.offsets
         items = ItemTable(features, item_indices, offsets)
-        extractor = EXTRACTORS[getattr(settings, "extractor")]  # noqa: B009
-        frozen = FrozenItems(features, dimension)
-        self.encoder = ItemEncoder(self.levels, items, frozen if extractor.needs_frozen else None)
         self.user_offsets = [offsets[f"user.{name}"] for name in features.user_fields]
         self.context_offsets = [offsets[f"context.{name}"] for name in features.context_fields]
-        self.extractors = nn.ModuleDict()
-        self.aggregations = nn.ModuleDict()
+        self.interests = nn.ModuleDict()
         candidate_width = 0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             for level in self.levels:
                 width = len(level.fields) * dimension
-                made = extractor(settings, width)
-                self.extractors[level.name] = made
-                self.aggregations[level.name] = Aggregation(
-                    width, made.groups, settings.attention_units
+                candidate_width += width
+                if level.name in settings.levels:
+                    made = Interest(settings, width, features.history_length)
+                    self.interests[level.name] = made
+                    candidate_width += width * (2 if settings.product else 1)
+            if not self.interests:
+                vary = [level.name for level in self.levels]
+                raise ValueError(
+                    f"levels: expected one of {vary}, whose fields vary in these data, "
+                    f"got {list(settings.levels)}"
                 )
-                candidate_width += width * (3 if settings.product else 2)
             request_width = dimension * (len(self.user_offsets) + len(self.context_offsets))
             self.head = Head(request_width, candidate_width, settings.head_units)
+            # Drawn last, if at all: a random E is none of the numbers drawn before it.
+            self.encoder = ItemEncoder(self.levels, items, self._frozen_items(items, dimension))
+
+    def _frozen_items(self, items: ItemTable, dimension: int) -> FrozenItems | None:
+        """The one E that the extractors read, if any of them does."""
+        asked = (
+            extractor.frozen_items(self.features, items, dimension)
+            for _, extractor in self.extractors()
+        )
+        return next(filter(None, asked), None)
+
+    def extractors(self) -> Iterator[tuple[str, Extractor]]:
+        """Every extractor, with the name of its level."""
+        for name, interest in self.interests.items():
+            yield from ((name, part) for part in interest.modules() if isinstance(part, Extractor))
 
     @torch.no_grad()
     def load_frozen(self, frozen: FrozenEmbedding, centers: Mapping[str, Tensor]) -> None:
@@ -125,10 +143,9 @@ class Ranker(nn.Module):
                 rows[:known] = torch.where(learnt, frozen.vectors[name][:known], rows[:known])
         if self.encoder.frozen is not None:
             self.encoder.frozen.load(frozen)
-        for level in self.levels:
-            extractor = self.extractors[level.name]
-            if isinstance(extractor, MfnExtractor):
-                extractor.similarity.centers_Kd.copy_(centers[level.name])
+        for name, extractor in self.extractors():
+            if isinstance(extractor, PretrainedCenters):
+                extractor.centers_Kd.copy_(centers[name])
 
     def look_up(self, batch: Batch) -> Looked:
         """Vectors of all that a batch names; an item that comes again is encoded once."""
@@ -149,14 +166,12 @@ class Ranker(nn.Module):
         mask_BN = batch.history_mask_BN
         return Looked(
             {
-                level.name: History(
-                    functional.embedding(history_inverse_BN, trainable[level.name]),
-                    functional.embedding(history_inverse_BN, frozen[level.name])
-                    if frozen
-                    else None,
+                name: History(
+                    functional.embedding(history_inverse_BN, trainable[name]),
+                    functional.embedding(history_inverse_BN, frozen[name]) if frozen else None,
                     mask_BN,
                 )
-                for level in self.levels
+                for name in self.interests
             },
             {
                 level.name: functional.embedding(candidate_inverse_BM, trainable[level.name])
@@ -167,23 +182,32 @@ class Ranker(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits of a click, [B, M]; what stands at padded candidates has no meaning."""
-        looked = self.look_up(batch)
-        parts = []
-        for level in self.levels:
-            # Interests depend on the history alone: they are made once a request.
-            interests = self.extractors[level.name](looked.history[level.name])
-            candidates_BMd = looked.candidates_BMd[level.name]
-            R_BMd = self.aggregations[level.name](interests, candidates_BMd)
-            parts += [candidates_BMd, R_BMd]
+        return self.logits(self.look_up(batch))
+
+    def logits(self, looked: Looked) -> Tensor:
+        """As `forward`, from embeddings that have been looked up."""
+        parts = list(looked.candidates_BMd.values())
+        for name, interest in self.interests.items():
+            candidates_BMd = looked.candidates_BMd[name]
+            R_BMd = interest(looked.history[name], candidates_BMd)
+            parts.append(R_BMd)
             if self.settings.product:
                 parts.append(R_BMd * candidates_BMd)
-        logits: Tensor = self.head(looked.request_Bx, torch.cat(parts, dim=-1))
-        return logits
+        logits_BM: Tensor = self.head(looked.request_Bx, torch.cat(parts, dim=-1))
+        return logits_BM
 
     def loss(self, batch: Batch) -> Tensor:
-        """Binary cross entropy in nats (eq. 12), summed over the real candidates."""
-        logits_BM = self(batch)
+        """Binary cross entropy in nats (eq. 12), summed over the real candidates.
+
+        An extractor's auxiliary loss is added to each of them.
+        """
+        looked = self.look_up(batch)
+        logits_BM = self.logits(looked)
         mask_BM = batch.candidate_mask_BM
-        return functional.binary_cross_entropy_with_logits(
+        entropy = functional.binary_cross_entropy_with_logits(
             logits_BM[mask_BM], batch.labels_BM[mask_BM].to(logits_BM.dtype), reduction="sum"
         )
+        auxiliary = [
+            extractor.auxiliary_loss(looked.history[name]) for name, extractor in self.extractors()
+        ]
+        return entropy + sum(auxiliary) * mask_BM.sum()

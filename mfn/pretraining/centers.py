@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,9 +19,9 @@ from torch import Tensor
 from mfn import storage
 from mfn.job import Counts, DataRefused, job
 from mfn.models import artifact
+from mfn.models.centers import Marginal, assignment, entropies
 from mfn.models.embedding import FrozenEmbedding, FrozenItems, ItemEncoder, ItemTable, offsets_of
-from mfn.models.mfn import assignment
-from mfn.models.settings import MfnSettings
+from mfn.models.settings import PretrainedCentersSettings
 from mfn.pretraining.embeddings import current_frozen
 from mfn.schema import PADDING
 from mfn.settings import CenterSettings, Settings
@@ -29,43 +29,6 @@ from mfn.splits.published import Splits
 from mfn.training.progress import Progress
 
 log = logging.getLogger("mfn")
-
-Marginal = Literal["user", "batch"]
-
-
-@dataclass(frozen=True)
-class Entropies:
-    """L_ME (eq. 1), L_SE (eq. 2) and L_E = L_SE − L_ME (eq. 3), in nats."""
-
-    marginal: Tensor
-    single: Tensor
-
-    @property
-    def loss(self) -> Tensor:
-        """L_E, which Alg. 1 minimises."""
-        return self.single - self.marginal
-
-
-def entropies(P_BNK: Tensor, mask_BN: Tensor, marginal: Marginal) -> Entropies:
-    """Eq. 1 and 2 of each user, averaged over the users (Alg. 1); padding counts nowhere.
-
-    With `marginal` "batch", q of eq. 1 is taken over all behaviours of the batch at once, so that
-    a single user need not touch every center.
-    """
-    K = P_BNK.shape[2]
-    length_B = mask_BN.sum(dim=1).clamp(min=1)
-    P_BNK = P_BNK * mask_BN[..., None]
-    single_B = _plogp(P_BNK).sum(dim=(1, 2)) / (K * length_B)
-    if marginal == "user":
-        q_BK = P_BNK.sum(dim=1) / length_B[:, None]
-        return Entropies(-_plogp(q_BK).sum(dim=1).mean() / K, -single_B.mean())
-    q_K = P_BNK.sum(dim=(0, 1)) / mask_BN.sum()
-    return Entropies(-_plogp(q_K).sum() / K, -single_B.mean())
-
-
-def _plogp(p: Tensor) -> Tensor:
-    result: Tensor = torch.special.xlogy(p, p.clamp(min=torch.finfo(p.dtype).tiny))
-    return result
 
 
 def _reads(spark: SparkSession, settings: Settings) -> Any:
@@ -117,7 +80,8 @@ def train_centers(spark: SparkSession, settings: Settings) -> Counts:
 
 def wanted(settings: Settings) -> list[int]:
     """The numbers of interests that the configured models ask centers for."""
-    return sorted({m.interests for m in settings.models.values() if isinstance(m, MfnSettings)})
+    models = settings.models.values()
+    return sorted({m.interests for m in models if isinstance(m, PretrainedCentersSettings)})
 
 
 def key(level: str, interests: int) -> str:

@@ -13,16 +13,13 @@ from typing import Any
 
 import torch
 from pyspark.sql import SparkSession
-from torch import Tensor
 
 from mfn import storage
 from mfn.job import Counts, DataRefused, job
 from mfn.models import artifact
-from mfn.models.batch import ENTITY, Features
-from mfn.models.embedding import FrozenEmbedding, ItemTable, fields_of, masked_mean
+from mfn.models.embedding import freeze
 from mfn.models.ranker import Ranker
 from mfn.models.settings import BaseSettings
-from mfn.schema import FIRST_INDEX
 from mfn.settings import Settings
 from mfn.splits.published import Splits
 from mfn.training.loop import Schedule, Trainer, total
@@ -93,38 +90,6 @@ def _pretrain(workers: Workers, settings: Settings, splits: Splits) -> Counts:
         "candidates_per_second": round(account["candidates_per_second"]),
         **{f"learnt_{name}": count for name, count in account["learnt"].items()},
     }
-
-
-def freeze(
-    features: Features, items: ItemTable, table_VD: Tensor, learnt_V: Tensor
-) -> FrozenEmbedding:
-    """E from the table of all fields, with what standardises each field's part of an item.
-
-    Mean and spread are taken over the catalogue's items whose value in that field was learnt.
-    """
-    vectors = fields_of(table_VD, features.sizes)
-    learnt = fields_of(learnt_V, features.sizes)
-    mean: dict[str, Tensor] = {}
-    std: dict[str, Tensor] = {}
-    for name in features.item_fields:
-        part = _part(items, name, table_VD, learnt_V)
-        if len(part) < 2:
-            part = torch.zeros(1, table_VD.shape[1])
-        mean[name] = part.mean(dim=0)
-        spread = (part - mean[name]).square().mean().sqrt()
-        std[name] = spread if float(spread) > 0 else torch.ones(())
-    return FrozenEmbedding(vectors, learnt, mean, std)
-
-
-def _part(items: ItemTable, name: str, table_VD: Tensor, learnt_V: Tensor) -> Tensor:
-    """That field's part of the vectors of all items that have a learnt value there, [., D]."""
-    if name == ENTITY:
-        entities_IX = items.entities_IX[FIRST_INDEX:]
-        rows_IX = entities_IX.clamp(min=0)
-        real_IX = (entities_IX >= 0) & learnt_V[rows_IX]
-        return masked_mean(table_VD[rows_IX], real_IX)[real_IX.any(dim=1)]
-    rows_I = items.ids_IF[FIRST_INDEX:, items.id_fields.index(name)]
-    return table_VD[rows_I[learnt_V[rows_I]]]
 
 
 def current_frozen(settings: Settings, splits: Splits) -> str:

@@ -16,7 +16,7 @@ from mfn.job import Counts, DataRefused, job
 from mfn.models import artifact
 from mfn.models.embedding import FrozenEmbedding
 from mfn.models.ranker import Ranker
-from mfn.models.settings import MfnSettings, RankerSettings
+from mfn.models.settings import PretrainedCentersSettings, RankerSettings
 from mfn.pretraining.centers import read_centers
 from mfn.pretraining.embeddings import current_frozen
 from mfn.settings import Settings
@@ -27,7 +27,8 @@ from mfn.training.workers import Workers, launch
 
 def _reads(spark: SparkSession, settings: Settings) -> Any:
     splits = Splits.published(settings)
-    with_centers = any(isinstance(model, MfnSettings) for model in settings.models.values())
+    models = settings.models.values()
+    with_centers = any(isinstance(model, PretrainedCentersSettings) for model in models)
     return [
         splits.folder,
         current_frozen(settings, splits),
@@ -52,7 +53,7 @@ def train(spark: SparkSession, settings: Settings) -> Counts:
         )
     frozen_folder = current_frozen(settings, splits)
     for model in settings.models.values():
-        if isinstance(model, MfnSettings):
+        if isinstance(model, PretrainedCentersSettings):
             read_centers(settings, splits, model.interests)
     work = partial(
         _train,
@@ -113,7 +114,7 @@ def make_model(
     )
     centers = (
         read_centers(settings, splits, model_settings.interests)
-        if isinstance(model_settings, MfnSettings)
+        if isinstance(model_settings, PretrainedCentersSettings)
         else {}
     )
     model.load_frozen(frozen, centers)

@@ -38,6 +38,15 @@ def test_aggregation_is_equations_9_to_11(B: int, M: int, K: int, d: int, seed: 
     torch.testing.assert_close(made(groups, candidates), expected)
 
 
+def test_a_candidate_does_not_attend_over_interests_that_are_not_there() -> None:
+    made = Aggregation(3, (4,), units=5)
+    interests = torch.randn(2, 2, 3)
+    padded = torch.cat([interests, torch.zeros(2, 2, 3)], dim=1)
+    candidates = torch.randn(2, 3, 3)
+    torch.testing.assert_close(made([padded], candidates), made([interests], candidates))
+    assert torch.all(made([torch.zeros(2, 4, 3)], candidates) == 0)
+
+
 def test_a_group_of_one_interest_has_weight_one() -> None:
     made = Aggregation(3, (1,), units=5)
     interest = torch.randn(2, 1, 3)

@@ -1,4 +1,4 @@
-"""The whole model: candidates scored together or alone, what a step costs, what E does."""
+"""The whole model: what a step costs, what E does, which levels and fields there are."""
 
 from __future__ import annotations
 
@@ -7,140 +7,34 @@ import time
 
 import pytest
 import torch
-from torch import Tensor
 
-from mfn.models.batch import Batch, Features
-from mfn.models.embedding import FrozenEmbedding
-from mfn.models.ranker import EXTRACTORS, Ranker
-from mfn.models.settings import NAMED_MODELS, BaseSettings, MfnSettings, RankerSettings
-
-D = 4
-SIZES = {"item_id": 30, "category": 9, "brand": 6, "entity": 12, "user.age": 5, "context.hour": 7}
-FEATURES = Features(("item_id", "category", "brand", "entity"), ("age",), ("hour",), SIZES)
-ITEMS = 33
-
-
-def item_indices() -> dict[str, Tensor]:
-    random = torch.Generator().manual_seed(5)
-    indices = {
-        name: torch.randint(3, SIZES[name], (ITEMS,), generator=random)
-        for name in ("item_id", "category", "brand")
-    }
-    indices["entity"] = torch.randint(3, SIZES["entity"], (ITEMS, 3), generator=random)
-    indices["entity"][:, 2] = 0
-    for column in indices.values():
-        column[0] = 0
-    return indices
-
-
-def frozen(seed: int = 1) -> FrozenEmbedding:
-    random = torch.Generator().manual_seed(seed)
-    vectors = {name: torch.randn(size, D, generator=random) for name, size in SIZES.items()}
-    return FrozenEmbedding(
-        vectors,
-        {name: torch.arange(size) >= 3 for name, size in SIZES.items()},
-        {name: vectors[name].mean(dim=0) for name in FEATURES.item_fields},
-        {name: vectors[name].std() for name in FEATURES.item_fields},
-    )
-
-
-def made(settings: RankerSettings, features: Features = FEATURES, seed: int = 1) -> Ranker:
-    model = Ranker(settings, features, item_indices(), D, 0.2, seed)
-    random = torch.Generator().manual_seed(seed)
-    centers = {
-        level.name: torch.randn(
-            getattr(settings, "interests", 1), D * len(level.fields), generator=random
-        )
-        for level in model.levels
-    }
-    model.load_frozen(frozen(), centers)
-    return model
-
-
-def batch(B: int = 5, N: int = 6, M: int = 4, seed: int = 3) -> Batch:
-    random = torch.Generator().manual_seed(seed)
-    length_B = torch.randint(0, N + 1, (B,), generator=random)
-    length_B[0] = 0
-    count_B = torch.randint(1, M + 1, (B,), generator=random)
-    count_B[-1] = M
-    history_BN = torch.randint(3, ITEMS, (B, N), generator=random)
-    candidates_BM = torch.randint(3, ITEMS, (B, M), generator=random)
-    history_BN[torch.arange(N) >= length_B[:, None]] = 0
-    candidates_BM[torch.arange(M) >= count_B[:, None]] = 0
-    return Batch(
-        history_BN,
-        length_B,
-        candidates_BM,
-        count_B,
-        torch.randint(0, 2, (B, M), generator=random),
-        torch.randint(1, 5, (B, 1), generator=random),
-        torch.randint(1, 7, (B, 1), generator=random),
-    )
+from mfn.models.batch import Features
+from mfn.models.embedding import RandomItems
+from mfn.models.ranker import Ranker
+from mfn.models.settings import (
+    NAMED_MODELS,
+    BaseSettings,
+    MfnSettings,
+    MfnWithoutFineLevelSettings,
+    MfnWithoutPretrainSettings,
+    MfnWithRandomEmbeddingSettings,
+)
+from tests.models.rows import (
+    FEATURES,
+    ITEMS,
+    SIZES,
+    D,
+    batch,
+    frozen,
+    gradients,
+    item_indices,
+    made,
+)
 
 
 @pytest.fixture(params=sorted(NAMED_MODELS))
 def model(request: pytest.FixtureRequest) -> Ranker:
     return made(NAMED_MODELS[request.param]).double()
-
-
-def one_by_one(rows: Batch) -> list[Batch]:
-    return [
-        Batch(
-            rows.history_BN[b : b + 1],
-            rows.history_length_B[b : b + 1],
-            rows.candidates_BM[b : b + 1, m : m + 1],
-            torch.ones(1, dtype=torch.long),
-            rows.labels_BM[b : b + 1, m : m + 1],
-            rows.user_fields_BP[b : b + 1],
-            rows.context_fields_BS[b : b + 1],
-        )
-        for b in range(len(rows))
-        for m in range(int(rows.candidate_count_B[b]))
-    ]
-
-
-def gradients(model: Ranker, rows: list[Batch]) -> dict[str, Tensor]:
-    model.zero_grad()
-    for one in rows:
-        model.loss(one).backward()
-    return {name: p.grad.to_dense() for name, p in model.named_parameters() if p.grad is not None}
-
-
-def test_candidates_together_score_and_teach_as_they_do_one_by_one(model: Ranker) -> None:
-    rows = batch()
-    together = model(rows)[rows.candidate_mask_BM]
-    alone = torch.cat([model(one).reshape(-1) for one in one_by_one(rows)])
-    torch.testing.assert_close(together, alone)
-    both = gradients(model, [rows]), gradients(model, one_by_one(rows))
-    assert both[0].keys() == both[1].keys() == dict(model.named_parameters()).keys()
-    for name, gradient in both[0].items():
-        torch.testing.assert_close(gradient, both[1][name], msg=name)
-
-
-def test_padding_of_histories_and_slates_changes_no_score(model: Ranker) -> None:
-    rows = batch()
-    wide = dataclasses.replace(
-        rows,
-        history_BN=torch.nn.functional.pad(rows.history_BN, (0, 3)),
-        candidates_BM=torch.nn.functional.pad(rows.candidates_BM, (0, 2)),
-        labels_BM=torch.nn.functional.pad(rows.labels_BM, (0, 2)),
-    )
-    mask = rows.candidate_mask_BM
-    torch.testing.assert_close(model(rows)[mask], model(wide)[:, : mask.shape[1]][mask])
-    torch.testing.assert_close(model(rows)[mask], model(rows.trimmed())[mask])
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("name", sorted(EXTRACTORS))
-def test_loss_and_gradients_are_finite_without_any_history(name: str, dtype: torch.dtype) -> None:
-    rows = batch()
-    rows = dataclasses.replace(
-        rows,
-        history_BN=torch.zeros_like(rows.history_BN),
-        history_length_B=torch.zeros_like(rows.history_length_B),
-    )
-    model = made(NAMED_MODELS[name]).to(dtype)
-    assert all(torch.isfinite(g).all() for g in gradients(model, [rows]).values())
 
 
 def test_embedding_gradient_holds_distinct_touched_rows_alone(model: Ranker) -> None:
@@ -206,15 +100,8 @@ def test_unknown_and_unlearnt_values_have_an_average_frozen_vector() -> None:
     assert torch.isfinite(mean_D).all()
 
 
-def test_same_seed_same_model_and_other_seed_another() -> None:
-    one, same, other = made(MfnSettings()), made(MfnSettings()), made(MfnSettings(), seed=2)
-    rows = batch()
-    assert torch.equal(one(rows), same(rows))
-    assert not torch.equal(one(rows), other(rows))
-
-
 def test_a_model_does_without_fields_that_do_not_vary() -> None:
-    few = Features(("item_id", "category"), (), (), {"item_id": 30, "category": 9})
+    few = Features(("item_id", "category"), (), (), {"item_id": 30, "category": 9}, 12)
     rows = dataclasses.replace(
         batch(),
         user_fields_BP=torch.zeros(5, 0, dtype=torch.long),
@@ -222,5 +109,58 @@ def test_a_model_does_without_fields_that_do_not_vary() -> None:
     )
     model = made(MfnSettings(), few)
     assert torch.isfinite(model(rows)).all()
-    only_fine = Features(("item_id",), (), (), {"item_id": 30})
+    only_fine = Features(("item_id",), (), (), {"item_id": 30}, 12)
     assert [level.name for level in made(BaseSettings(), only_fine).levels] == ["fine"]
+    with pytest.raises(ValueError, match=r"levels: expected one of \['fine'\], .* \['category'\]"):
+        made(MfnWithoutFineLevelSettings(), only_fine)
+
+
+def test_without_the_fine_level_interests_know_the_category_level_alone() -> None:
+    rows = batch(lengths=[3, 3, 3, 3, 3])
+    model = made(MfnWithoutFineLevelSettings())
+    assert list(model.interests) == ["category"]
+    twin = 1  # another item of the same category and brand
+    ids_IF, place = model.encoder.items.ids_IF, model.encoder.items.id_fields.index("item_id")
+    ids_IF[twin] = ids_IF[int(rows.history_BN[0, 0])]
+    ids_IF[twin, place] = model.embedding.offsets["item_id"] + 29
+
+    def change(history: bool) -> float:
+        columns = {"history_BN" if history else "candidates_BM": torch.full((5, 4), twin)}
+        original = int(rows.history_BN[0, 0])
+        control = {name: torch.full((5, 4), original) for name in columns}
+        one, other = (dataclasses.replace(rows, **items) for items in (columns, control))
+        return float((model(one) - model(other)).detach().abs().max())
+
+    assert change(history=True) == 0
+    assert change(history=False) > 0  # of a candidate the head sees all fields
+
+
+def test_the_auxiliary_loss_is_added_to_every_candidate_and_teaches_centers() -> None:
+    plain, helped = (
+        made(MfnWithoutPretrainSettings(auxiliary_weight=weight)).double() for weight in (0.0, 2.0)
+    )
+    rows = batch()
+    looked = helped.look_up(rows)
+    L_E = sum(one.auxiliary_loss(looked.history[level]) for level, one in helped.extractors())
+    expected = plain.loss(rows) + L_E * int(rows.candidate_count_B.sum())
+    assert torch.all(torch.as_tensor(L_E) != 0)
+    torch.testing.assert_close(helped.loss(rows), expected)
+    one, other = gradients(plain, [rows]), gradients(helped, [rows])
+    changed = {name for name in one if not torch.allclose(one[name], other[name])}
+    assert {name.rsplit(".", 1)[1] for name in changed} == {"centers_Kd"}
+    assert len(changed) == 2
+
+
+def test_a_random_frozen_embedding_is_no_pretrained_one_and_standardised_as_one_is() -> None:
+    model = made(MfnWithRandomEmbeddingSettings(start_at_frozen=False))
+    assert isinstance(model.encoder.frozen, RandomItems)
+    drawn_VD = model.encoder.frozen.weight_VD.clone()
+    model.encoder.frozen.load(frozen())
+    assert torch.equal(model.encoder.frozen.weight_VD, drawn_VD)
+    # Neither is it the trainable embedding as that was drawn.
+    trainable_VD = model.embedding.weight.detach()[: len(drawn_VD)]
+    both = torch.stack([drawn_VD.flatten(), trainable_VD.flatten()])
+    assert abs(float(torch.corrcoef(both)[0, 1])) < 0.2
+    for level, vectors_Ud in model.encoder.frozen_vectors(torch.arange(3, ITEMS)).items():
+        spread = float(vectors_Ud.square().mean().sqrt()) * vectors_Ud.shape[1] ** 0.25
+        assert 0.9 < spread < 1.1, level

@@ -17,8 +17,10 @@ from torch import Tensor
 
 from mfn.job import DataRefused
 from mfn.models.artifact import WrongArtifact
+from mfn.models.centers import Marginal, entropies
+from mfn.models.settings import NAMED_MODELS
 from mfn.pretraining import centers
-from mfn.pretraining.centers import entropies, histories_of_users, read_centers, start
+from mfn.pretraining.centers import histories_of_users, read_centers, start, wanted
 from mfn.pretraining.embeddings import pretrain_embeddings
 from mfn.settings import CenterSettings, Settings
 from mfn.splits.published import Splits
@@ -54,7 +56,7 @@ def oracle(P: list[list[list[float]]], marginal: str) -> tuple[float, float]:
     seed=st.integers(0, 500),
 )
 def test_entropies_are_equations_1_and_2(
-    lengths: list[int], K: int, scale: float, marginal: centers.Marginal, seed: int
+    lengths: list[int], K: int, scale: float, marginal: Marginal, seed: int
 ) -> None:
     random = torch.Generator().manual_seed(seed)
     N = max(lengths) + 1
@@ -97,6 +99,21 @@ def test_centers_start_at_behaviours_that_lie_apart() -> None:
 
 def test_fewer_behaviours_than_centers_still_start_every_center() -> None:
     assert start(torch.tensor([[1.0, 2.0]]), 3, seed=1).tolist() == [[1.0, 2.0]] * 3
+
+
+def test_only_models_with_pretrained_centers_ask_for_them(
+    make_settings: Callable[..., Settings],
+) -> None:
+    with_centers = {
+        "mfn": {"interests": 5},
+        "mfn_without_fine_level": {"interests": 6},
+        "mfn_without_combination": {"interests": 7},
+        "mfn_with_target_attention": {},
+    }
+    without = [name for name in NAMED_MODELS if name not in with_centers]
+    models = {**with_centers, **dict.fromkeys(without)}
+    assert wanted(make_settings(models=models)) == [5, 6, 7, 8]
+    assert wanted(make_settings(models=dict.fromkeys(without))) == []
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from mfn import storage
 from mfn.job import DataRefused
 from mfn.models import artifact
 from mfn.models.artifact import WrongArtifact
-from mfn.models.embedding import FrozenItems, ItemEncoder, ItemTable, offsets_of
-from mfn.pretraining.embeddings import current_frozen, freeze, pretrain_embeddings
+from mfn.models.embedding import FrozenItems, ItemEncoder, ItemTable, freeze, offsets_of
+from mfn.pretraining.embeddings import current_frozen, pretrain_embeddings
 from mfn.schema import FIRST_INDEX
 from mfn.settings import Settings
 from mfn.splits.published import Splits

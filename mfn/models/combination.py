@@ -1,0 +1,55 @@
+"""The combination interests of MFN (Xie et al., 2021), section 3.3, at one level.
+
+Legend: B requests, N history steps, d width of an item's vector, K interests, h attention width,
+H heads.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mfn.models.extractor import Extractor, History
+from mfn.models.masking import check_heads, masked_softmax, visible
+from mfn.models.settings import CombinationSettings
+
+
+class MultiHeadSelfAttention(nn.Module):
+    """MSA of eq. 6: scaled dot products in H heads (Vaswani et al., 2017), padding masked."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        check_heads(width, heads)
+        self.heads = heads
+        self.inputs = nn.Linear(width, 3 * width)
+        self.output = nn.Linear(width, width)
+
+    def forward(self, x_BNd: Tensor, mask_BN: Tensor) -> Tensor:
+        """[B, N, d]; what stands at padded steps has no meaning, but is finite."""
+        B, N, d = x_BNd.shape
+        query, key, value = (
+            self.inputs(x_BNd).view(B, N, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        )
+        mixed_BHNd = functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=visible(mask_BN)[:, None, None, :]
+        )
+        output_BNd: Tensor = self.output(mixed_BHNd.transpose(1, 2).reshape(B, N, d))
+        return output_BNd
+
+
+class Combination(Extractor):
+    """R_c = A 𝓔 with A = softmax over time of W₂ᵀ swish(W₁ MSA(𝓔)ᵀ) (eq. 6, 7)."""
+
+    def __init__(self, settings: CombinationSettings, width: int, steps: int) -> None:
+        super().__init__()
+        self.interests = settings.interests
+        self.attention = MultiHeadSelfAttention(width, settings.heads)
+        self.W1 = nn.Linear(width, settings.combination_units, bias=False)
+        self.W2 = nn.Linear(settings.combination_units, settings.interests, bias=False)
+
+    def forward(self, history: History) -> Tensor:
+        """R_c, [B, K, d]."""
+        mixed_BNd = self.attention(history.trainable_BNd, history.mask_BN)
+        score_BNK = self.W2(functional.silu(self.W1(mixed_BNd)))
+        A_BNK = masked_softmax(score_BNK, history.mask_BN[..., None], dim=1)
+        return A_BNK.transpose(1, 2) @ history.trainable_BNd

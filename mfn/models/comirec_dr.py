@@ -1,0 +1,39 @@
+"""ComiRec-DR (Cen et al., 2020), Controllable Multi-Interest Framework for Recommendation.
+
+Dynamic routing as in the authors' code (https://github.com/THUDM/ComiRec).
+
+Legend: B requests, N history steps, d width of an item's vector, K interests, e width of a vote,
+which is d again.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mfn.models.extractor import Extractor, History, of_steps
+from mfn.models.routing import route
+from mfn.models.settings import ComiRecDRSettings
+
+
+class ComiRecDR(Extractor):
+    """Dynamic routing with a bilinear map for each step and interest, and zero initial logits.
+
+    The maps start at the identity and a tenth of noise beside it: were they all the same, all
+    interests would be, and so would their gradients, for ever. They are N · K · d · d numbers.
+    """
+
+    def __init__(self, settings: ComiRecDRSettings, width: int, steps: int) -> None:
+        super().__init__()
+        K = self.interests = settings.interests
+        self.iterations = settings.iterations
+        noise_NKde = torch.randn(steps, K, width, width) * 0.1 * width**-0.5
+        self.maps_NKde = nn.Parameter(torch.eye(width) + noise_NKde)
+
+    def forward(self, history: History) -> Tensor:
+        """[B, K, d]."""
+        B, N = history.mask_BN.shape
+        maps_NKde = of_steps(self.maps_NKde, history)
+        votes_BKNe = torch.einsum("bnd,nkde->bkne", history.trainable_BNd, maps_NKde)
+        logits_BKN = votes_BKNe.new_zeros(B, self.interests, N)
+        return route(votes_BKNe, logits_BKN, history.mask_BN, self.iterations)

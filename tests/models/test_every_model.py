@@ -1,0 +1,237 @@
+"""What every named model must do, whatever it is made of.
+
+Legend: B requests, N history steps, M candidates.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mfn.models import artifact
+from mfn.models.batch import Batch
+from mfn.models.din import TargetAttention
+from mfn.models.extractor import Extractor, History
+from mfn.models.interest import Interest
+from mfn.models.ranker import Ranker
+from mfn.models.settings import NAMED_MODELS
+from tests.models.naive import STEPS, history, stirred
+from tests.models.rows import SCHEMA, D, batch, frozen, gradients, item_indices, made
+
+ORDERED = {"mind", "comirec_dr", "comirec_sa", "transformer_rec"}
+"""Models to which the order of behaviours matters; MIND's logits are drawn by step."""
+
+NAMES = sorted(NAMED_MODELS)
+
+
+@pytest.fixture(params=NAMES)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def model(name: str) -> Ranker:
+    """In float64, and not as it begins."""
+    one = made(NAMED_MODELS[name]).double()
+    stirred(one)
+    return one
+
+
+def interest(name: str, width: int = 8) -> Interest:
+    """R(i_c) of a named model at one level, in float64, with centers if it has any."""
+    torch.manual_seed(2)
+    one = Interest(NAMED_MODELS[name], width, STEPS).double()
+    for buffer_name, buffer in one.named_buffers():
+        if buffer_name.endswith("centers_Kd"):
+            buffer.normal_()
+    stirred(one)
+    return one
+
+
+def candidates(B: int, M: int = 3, width: int = 8) -> Tensor:
+    return torch.randn(B, M, width, generator=torch.Generator().manual_seed(6)).double()
+
+
+def one_by_one(rows: Batch) -> list[Batch]:
+    return [
+        Batch(
+            rows.history_BN[b : b + 1],
+            rows.history_length_B[b : b + 1],
+            rows.candidates_BM[b : b + 1, m : m + 1],
+            torch.ones(1, dtype=torch.long),
+            rows.labels_BM[b : b + 1, m : m + 1],
+            rows.user_fields_BP[b : b + 1],
+            rows.context_fields_BS[b : b + 1],
+        )
+        for b in range(len(rows))
+        for m in range(int(rows.candidate_count_B[b]))
+    ]
+
+
+def test_candidates_together_score_and_teach_as_they_do_one_by_one(model: Ranker) -> None:
+    rows = batch()
+    together = model(rows)[rows.candidate_mask_BM]
+    alone = torch.cat([model(one).reshape(-1) for one in one_by_one(rows)])
+    torch.testing.assert_close(together, alone)
+    both = gradients(model, [rows]), gradients(model, one_by_one(rows))
+    assert both[0].keys() == both[1].keys() == dict(model.named_parameters()).keys()
+    for parameter, gradient in both[0].items():
+        torch.testing.assert_close(gradient, both[1][parameter], msg=parameter)
+
+
+def test_every_parameter_is_taught(model: Ranker) -> None:
+    rows = batch(B=40, lengths=[n % 7 for n in range(40)])
+    found = gradients(model, [rows])
+    assert [n for n, p in model.named_parameters() if not (n in found and found[n].any())] == []
+
+
+def test_padding_of_histories_and_slates_changes_no_score(model: Ranker) -> None:
+    rows = batch()
+    wide = dataclasses.replace(
+        rows,
+        history_BN=nn.functional.pad(rows.history_BN, (0, 3)),
+        candidates_BM=nn.functional.pad(rows.candidates_BM, (0, 2)),
+        labels_BM=nn.functional.pad(rows.labels_BM, (0, 2)),
+    )
+    mask = rows.candidate_mask_BM
+    torch.testing.assert_close(model(rows)[mask], model(wide)[:, : mask.shape[1]][mask])
+    torch.testing.assert_close(model(rows)[mask], model(rows.trimmed())[mask])
+
+
+@pytest.mark.parametrize("pad", [0, 4])
+def test_what_stands_at_padded_steps_never_matters(name: str, pad: int) -> None:
+    one, lengths = interest(name), [0, 1, 3, 6]
+    past = history(lengths, 8, seed=1, pad=pad)
+    past.trainable_BNd.requires_grad_()
+    assert past.frozen_BNd is not None
+    mask_BN1 = past.mask_BN[..., None]
+    other = History(
+        torch.where(mask_BN1, past.trainable_BNd, -50.0),
+        torch.where(mask_BN1, past.frozen_BNd, -50.0),
+        past.mask_BN,
+    )
+    R_BMd = one(past, candidates(4))
+    torch.testing.assert_close(R_BMd, one(other, candidates(4)))
+    (gradient,) = torch.autograd.grad(R_BMd.square().sum(), past.trainable_BNd)
+    assert torch.all(gradient[~past.mask_BN] == 0)
+    assert torch.all(gradient[past.mask_BN].abs().sum(dim=1) > 0)
+
+
+def test_the_order_of_behaviours_matters_to_those_that_say_so_alone(name: str) -> None:
+    one = interest(name)
+    past = history([5, 5], 8, seed=1)
+    assert past.frozen_BNd is not None
+    turned = History(past.trainable_BNd.flip(1), past.frozen_BNd.flip(1), past.mask_BN)
+    away = (one(past, candidates(2)) - one(turned, candidates(2))).abs().max()
+    assert (float(away.detach()) > 1e-4) is (name in ORDERED)
+    assert (float(away.detach()) > 1e-9) is (name in ORDERED)
+
+
+def test_there_is_no_interest_without_a_history(name: str) -> None:
+    R_BMd = interest(name)(history([0, 2], 8, seed=1, pad=2), candidates(2))
+    assert torch.all(R_BMd[0] == 0)
+    assert torch.all(R_BMd[1] != 0)
+
+
+def outputs_of(model: Ranker, kind: type[nn.Module], rows: Batch) -> list[Tensor]:
+    """What all modules of a kind give while the model scores the rows."""
+    kept: list[Tensor] = []
+    hooks = [
+        module.register_forward_hook(lambda _module, _inputs, output: kept.append(output))
+        for module in model.modules()
+        if isinstance(module, kind)
+    ]
+    model(rows)
+    for hook in hooks:
+        hook.remove()
+    return kept
+
+
+def test_interests_are_made_once_a_request_whatever_the_candidates(model: Ranker) -> None:
+    rows = batch()
+    other = dataclasses.replace(rows, candidates_BM=rows.candidates_BM.flip(0)[:, :3])
+    both = outputs_of(model, Extractor, rows), outputs_of(model, Extractor, other)
+    extractors = list(model.extractors())
+    assert len(both[0]) == len(both[1]) == len(extractors)
+    for (_, extractor), one, same in zip(extractors, *both, strict=True):
+        assert one.shape[:2] == (len(rows), extractor.interests)
+        assert torch.equal(one, same)
+
+
+def test_only_target_attention_sees_behaviours_and_candidates_at_once(
+    name: str, model: Ranker
+) -> None:
+    found = outputs_of(model, TargetAttention, batch())
+    assert len(found) == (2 if name in ("din", "mfn_with_target_attention") else 0)
+    assert all(R_BMd.shape[:2] == (5, 4) for R_BMd in found)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("lengths", [[0, 0, 0], [1, 1, 1], [0, 1, 6]], ids=str)
+def test_scores_and_gradients_are_finite_for_empty_and_short_histories(
+    name: str, lengths: list[int], dtype: torch.dtype
+) -> None:
+    rows = batch(B=3, lengths=lengths)
+    one = made(NAMED_MODELS[name]).to(dtype)
+    assert torch.isfinite(one(rows)).all()
+    assert all(torch.isfinite(gradient).all() for gradient in gradients(one, [rows]).values())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradients_stay_finite_however_large_the_vectors(name: str, dtype: torch.dtype) -> None:
+    one = interest(name).to(dtype)
+    past = history([0, 1, 6], 8, seed=1, pad=2, scale=1e4)
+    assert past.frozen_BNd is not None
+    trainable_BNd = past.trainable_BNd.to(dtype).requires_grad_()
+    large = History(trainable_BNd, past.frozen_BNd.to(dtype), past.mask_BN)
+    one(large, candidates(3).to(dtype)).sum().backward()
+    found = [trainable_BNd.grad, *(parameter.grad for parameter in one.parameters())]
+    assert all(gradient is None or torch.isfinite(gradient).all() for gradient in found)
+    assert trainable_BNd.grad is not None
+
+
+def test_same_seed_same_model_and_other_seed_another(name: str) -> None:
+    torch.manual_seed(1)
+    one = made(NAMED_MODELS[name])
+    torch.manual_seed(2)
+    same, other = made(NAMED_MODELS[name]), made(NAMED_MODELS[name], seed=2)
+    rows = batch()
+    assert all(torch.equal(a, same.state_dict()[key]) for key, a in one.state_dict().items())
+    assert torch.equal(one(rows), one(rows))
+    assert torch.equal(one(rows), same(rows))
+    assert not torch.equal(one(rows), other(rows))
+
+
+def test_a_model_that_was_written_and_read_scores_the_same(name: str, tmp_path: Path) -> None:
+    one = made(NAMED_MODELS[name], seed=9)
+    stirred(one)
+    description: dict[str, Any] = {
+        "settings": one.settings.model_dump(mode="json"),
+        "schema": SCHEMA,
+        "dimension": D,
+    }
+    artifact.write_model(str(tmp_path), one, description)
+    read = artifact.read_model(str(tmp_path), item_indices(), SCHEMA["vocabularies"])
+    assert read.settings == one.settings
+    with torch.no_grad():
+        assert torch.equal(read(batch()), one.eval()(batch()))
+
+
+def test_every_model_starts_at_the_frozen_embedding(name: str) -> None:
+    one = made(NAMED_MODELS[name])
+    at = one.embedding.offsets["category"]
+    assert torch.equal(one.embedding.weight[at + 3 : at + 9], frozen().vectors["category"][3:])
+
+
+def test_the_head_of_every_model_has_the_product(name: str) -> None:
+    settings = NAMED_MODELS[name]
+    one, without = made(settings), made(settings.model_copy(update={"product": False}))
+    widths = {"category": 2 * D, "fine": 2 * D}
+    added = sum(widths[level] for level in settings.levels)
+    assert one.head.candidate.in_features - without.head.candidate.in_features == added
+    assert without.head.candidate.in_features == sum(widths.values()) + added

@@ -1,0 +1,130 @@
+"""Similarity interests against plain loops and a case worked by hand; centers that are trained.
+
+Legend: B requests, N history steps, d width, K interests.
+"""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from mfn.models.centers import assignment
+from mfn.models.extractor import History
+from mfn.models.settings import MfnSettings, MfnWithoutPretrainSettings
+from mfn.models.similarity import PretrainedCenters, TrainedCenters
+from tests.models.naive import SHAPES, STEPS, history, softmax
+
+
+def oracle(past: History, C: Tensor, by_mass: bool) -> Tensor:
+    """Eq. 4 and 5, one behaviour and one center at a time."""
+    assert past.frozen_BNd is not None
+    B, N, d = past.trainable_BNd.shape
+    R = torch.zeros(B, len(C), d).double()
+    for b in range(B):
+        mass = [0.0] * len(C)
+        for t in range(N):
+            if not past.mask_BN[b, t]:
+                continue
+            P = softmax([past.frozen_BNd[b, t] @ c for c in C])
+            for j, share in enumerate(P):
+                R[b, j] += share * past.trainable_BNd[b, t]
+                mass[j] += share
+        if by_mass:
+            for j in range(len(C)):
+                if mass[j] > 0:
+                    R[b, j] /= mass[j]
+    return R
+
+
+def made(K: int, d: int, seed: int, scale: str = "mass") -> PretrainedCenters:
+    branch = PretrainedCenters(MfnSettings(interests=K, similarity_scale=scale), d, STEPS).double()
+    branch.centers_Kd.copy_(torch.randn(K, d, generator=torch.Generator().manual_seed(seed)))
+    return branch
+
+
+@settings(max_examples=40, deadline=None)
+@given(SHAPES, st.sampled_from(["mass", "sum"]))
+def test_similarity_is_equations_4_and_5(shape: dict, scale: str) -> None:
+    past = history(shape["lengths"], shape["d"], shape["seed"], shape["scale"], pad=1)
+    branch = made(shape["K"], shape["d"], shape["seed"], scale)
+    torch.testing.assert_close(branch(past), oracle(past, branch.centers_Kd, scale == "mass"))
+
+
+def test_similarity_worked_by_hand() -> None:
+    # Two centers; the first behaviour is as near to both, the second 3 times as near to the first.
+    log3 = math.log(3.0)
+    past = History(
+        torch.tensor([[[1.0, 0.0], [0.0, 1.0], [9.0, 9.0]]]).double(),
+        torch.tensor([[[0.0, 0.0], [log3, 0.0], [9.0, 9.0]]]).double(),
+        torch.tensor([[True, True, False]]),
+    )
+    as_sum, by_mass = made(2, 2, 0, "sum"), made(2, 2, 0)
+    for branch in (as_sum, by_mass):
+        branch.centers_Kd.copy_(torch.tensor([[1.0, 0.0], [0.0, 0.0]]))
+    expected = torch.tensor([[[0.5, 0.75], [0.5, 0.25]]]).double()
+    torch.testing.assert_close(as_sum(past), expected)
+    expected = torch.tensor([[[0.4, 0.6], [2 / 3, 1 / 3]]]).double()
+    torch.testing.assert_close(by_mass(past), expected)
+
+
+def test_one_center_makes_similarity_the_mean_of_the_history() -> None:
+    past = history([3], 4, seed=5)
+    torch.testing.assert_close(made(1, 4, 3)(past)[:, 0], past.trainable_BNd.mean(dim=1))
+
+
+def test_frozen_embedding_gives_weights_and_never_enters_the_output() -> None:
+    # All behaviours the same in 𝓔: whatever E says of their weights, every interest is that vector.
+    past = history([4], 4, seed=1)
+    same = past.trainable_BNd[:, :1].expand_as(past.trainable_BNd)
+    R = made(3, 4, 1)(History(same, past.frozen_BNd, past.mask_BN))
+    torch.testing.assert_close(R, same[:, :3])
+
+
+def test_assignment_gives_padding_to_no_center() -> None:
+    past = history([2], 4, seed=1, pad=3)
+    assert past.frozen_BNd is not None
+    P_BNK = assignment(past.frozen_BNd, torch.randn(3, 4).double(), past.mask_BN)
+    torch.testing.assert_close(P_BNK.sum(dim=-1)[0], torch.tensor([1.0, 1, 0, 0, 0]).double())
+
+
+def trained(weight: float, K: int = 3, d: int = 4) -> TrainedCenters:
+    torch.manual_seed(2)
+    own = MfnWithoutPretrainSettings(interests=K, auxiliary_weight=weight)
+    return TrainedCenters(own, d, STEPS).double()
+
+
+def test_trained_centers_give_the_same_interests_as_pretrained_ones_would() -> None:
+    past = history([4, 0, 2], 4, seed=1)
+    branch = trained(0.0)
+    torch.testing.assert_close(branch(past), oracle(past, branch.centers_Kd, by_mass=True))
+    assert [name for name, _ in branch.named_parameters()] == ["centers_Kd"]
+
+
+def test_trained_centers_start_as_far_from_zero_as_the_frozen_embedding_is() -> None:
+    centers_Kd = trained(0.0, K=500, d=16).centers_Kd
+    # A vector of E is of d standardised numbers times d^(-1/4).
+    assert float(centers_Kd.square().mean().sqrt()) == pytest.approx(16**-0.25, rel=0.03)
+
+
+def test_the_auxiliary_loss_is_equation_3_times_its_weight() -> None:
+    past = history([3, 2], 4, seed=1, pad=2)
+    branch = trained(0.5)
+    assert past.frozen_BNd is not None
+    L_E = 0.0
+    for b, n in enumerate([3, 2]):
+        P = [softmax([past.frozen_BNd[b, t] @ c for c in branch.centers_Kd]) for t in range(n)]
+        L_SE = -sum(p * math.log(p) for row in P for p in row) / (3 * n)
+        q = [sum(row[j] for row in P) / n for j in range(3)]
+        L_ME = -sum(p * math.log(p) for p in q) / 3
+        L_E += (L_SE - L_ME) / 2
+    assert float(branch.auxiliary_loss(past).detach()) == pytest.approx(0.5 * L_E)
+    assert float(trained(0.0).auxiliary_loss(past)) == 0
+    empty = branch.auxiliary_loss(history([0, 0], 4, seed=1))
+    empty.backward()
+    assert branch.centers_Kd.grad is not None
+    assert torch.isfinite(branch.centers_Kd.grad).all()

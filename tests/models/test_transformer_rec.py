@@ -1,0 +1,66 @@
+"""TransformerRec against a transformer encoder in plain loops."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from torch import Tensor, nn
+
+from mfn.models.extractor import History
+from mfn.models.settings import TransformerRecSettings
+from mfn.models.transformer_rec import TransformerRec
+from tests.models.naive import SHAPES, STEPS, history, matvec, real, self_attention, stirred
+
+
+def linear(layer: nn.Linear, x: Tensor) -> Tensor:
+    return matvec(layer.weight, x) + layer.bias
+
+
+def normed(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+    spread = ((x - x.mean()).square().mean() + norm.eps).sqrt()
+    return (x - x.mean()) / spread * norm.weight + norm.bias
+
+
+def gelu(x: Tensor) -> Tensor:
+    return x * (1 + torch.erf(x / math.sqrt(2))) / 2
+
+
+def oracle(made: TransformerRec, past: History) -> Tensor:
+    B, _, d = past.trainable_BNd.shape
+    rows = torch.zeros(B, 1, d).double()
+    for b in range(B):
+        xs = [x + made.positions_Nd[t] for t, x in enumerate(real(past, b))]
+        if not xs:
+            continue
+        for layer in made.layers:
+            assert isinstance(layer, nn.TransformerEncoderLayer)
+            attention = layer.self_attn
+            inputs = (attention.in_proj_weight, attention.in_proj_bias)
+            output = (attention.out_proj.weight, attention.out_proj.bias)
+            mixed = self_attention(inputs, output, attention.num_heads, xs)
+            xs = [normed(layer.norm1, x + y) for x, y in zip(xs, mixed, strict=True)]
+            fed = [linear(layer.linear2, gelu(linear(layer.linear1, x))) for x in xs]
+            xs = [normed(layer.norm2, x + y) for x, y in zip(xs, fed, strict=True)]
+        rows[b, 0] = sum(xs, torch.zeros(d).double()) / len(xs)
+    return rows
+
+
+@pytest.mark.parametrize("training", [True, False])
+@settings(max_examples=12, deadline=None)
+@given(SHAPES)
+def test_transformer_rec_is_the_mean_of_an_encoded_history(training: bool, shape: dict) -> None:
+    torch.manual_seed(shape["seed"])
+    made = TransformerRec(TransformerRecSettings(), shape["d"], STEPS).double()
+    stirred(made)
+    made.train(training)  # torch takes another way when it only evaluates
+    past = history(shape["lengths"], shape["d"], shape["seed"], shape["scale"], pad=1)
+    with torch.no_grad():
+        torch.testing.assert_close(made(past), oracle(made, past), rtol=1e-6, atol=1e-6)
+
+
+def test_heads_that_do_not_divide_the_width_are_told() -> None:
+    with pytest.raises(ValueError, match=r"heads: expected a divisor of 6, .* got 4"):
+        TransformerRec(TransformerRecSettings(heads=4), 6, STEPS)
