@@ -35,12 +35,9 @@ def oracle(made: TargetAttention, whole: Tensor, past: History, candidates: Tens
             scores = []
             for r in xs:
                 hidden = matvec(whole, torch.cat([r, i, r - i, r * i])) + made.candidate.bias
-                for place, layer in enumerate(made.rest):
-                    activation = made.activations[place]
+                for layer in (*made.rest, made.score):
                     assert isinstance(layer, nn.Linear)
-                    assert isinstance(activation, nn.PReLU)
-                    slope = float(activation.weight.detach())
-                    hidden = torch.stack([h if h > 0 else slope * h for h in hidden])
+                    hidden = torch.stack([h if h > 0 else 0.25 * h for h in hidden])
                     hidden = matvec(layer.weight, hidden)
                     if layer.bias is not None:
                         hidden = hidden + layer.bias
@@ -67,14 +64,13 @@ def test_din_is_its_paper_s_equation(
 
 
 def test_din_worked_by_hand() -> None:
-    # One hidden unit, relu: hidden = r · i. Of behaviours 1, 2 and −1, a candidate 3 weighs
-    # 3, 6 and −3 · .25 (PReLU's slope), and R = 3 · 1 + 6 · 2 + .75 · 1.
+    # One hidden unit, r · i. A candidate 3 weighs the behaviours 1, 2 and −1 by 3, 6 and −3/4, of
+    # which the last has passed the leaky side: R = 3 · 1 + 6 · 2 + (−3/4)(−1).
     made = TargetAttention(DinSettings(target_units=(1,)), 1, STEPS).double()
     of_whole(made, torch.tensor([[0.0, 0.0, 0.0, 1.0]]))
     with torch.no_grad():
         made.candidate.bias.zero_()
-        for layer in made.rest:
-            nn.init.ones_(layer.get_parameter("weight"))
+        made.score.weight.fill_(1.0)
     past = History(
         torch.tensor([[[1.0], [2.0], [-1.0], [9.0]]]).double(),
         None,
