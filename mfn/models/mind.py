@@ -1,7 +1,7 @@
 """MIND (Li et al., 2019), Multi-Interest Network with Dynamic Routing for Recommendation at Tmall.
 
-Its multi-interest extractor layer (section 4.3). What follows that layer in the paper, for
-matching, is here the aggregation and the head that all models share.
+Its multi-interest extractor layer. What follows that layer in the paper, for matching, is here
+the aggregation and the head that all models share.
 
 Legend: B requests, N history steps, d width of an item's vector, K interests.
 """

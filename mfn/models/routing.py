@@ -1,6 +1,7 @@
 """Dynamic routing of behaviours to interest capsules, for MIND and ComiRec-DR.
 
-Sabour et al. (2017), Dynamic Routing Between Capsules, as changed by Li et al. (2019), Alg. 1.
+Sabour et al. (2017), Dynamic Routing Between Capsules, as changed by Li et al. (2019), Alg. 1, and
+with the gradient of the code of Cen et al. (2020), https://github.com/THUDM/ComiRec.
 
 Legend: B requests, N history steps, d width of an item's vector, K interests, G bilinear maps,
 L interests that share a map, K = G L.

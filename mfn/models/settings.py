@@ -69,8 +69,7 @@ class MindSettings(RoutingSettings):
     extractor: Literal["mind"] = "mind"
     adaptive: bool = Field(
         True,
-        description="only max(1, min(K, log2 n)) interests for a history of n, as in section 4.3 "
-        "of the paper",
+        description="only max(1, min(K, log2 n)) interests for a history of n, as in the paper",
     )
 
 
@@ -86,7 +85,7 @@ class ComiRecSASettings(RankerSettings):
     extractor: Literal["comirec_sa"] = "comirec_sa"
     interests: PositiveInt = Field(4, description="K, interests per level; 4 in the paper")
     width_factor: PositiveInt = Field(
-        4, description="width of W1 in widths of an item's vector; 4 in the paper"
+        4, description="width of W1 in widths of an item's vector; 4 in the authors' code"
     )
 
 

@@ -6,6 +6,7 @@ Legend: B requests, N history steps, M candidates.
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,31 @@ def one_by_one(rows: Batch) -> list[Batch]:
         for b in range(len(rows))
         for m in range(int(rows.candidate_count_B[b]))
     ]
+
+
+def parts(name: str) -> Counter[str]:
+    return Counter(
+        type(part).__name__
+        for part in interest(name).modules()
+        if isinstance(part, Extractor | TargetAttention)
+    )
+
+
+def test_a_variant_of_mfn_differs_in_what_it_says_alone() -> None:
+    mfn, similarity, combination = parts("mfn"), "PretrainedCenters", "Combination"
+    assert mfn == Counter([similarity, combination])
+    assert mfn - parts("mfn_without_combination") == Counter([combination])
+    assert mfn - parts("mfn_without_similarity") == Counter([similarity])
+    for variant in ("mfn_without_combination", "mfn_without_similarity"):
+        assert parts(variant) < mfn
+    assert parts("mfn_without_fine_level") == mfn
+    assert parts("mfn_with_target_attention") == mfn + parts("din")
+    for variant, other in (
+        ("mfn_without_pretrain", "TrainedCenters"),
+        ("mfn_with_random_embedding", "RandomEmbedding"),
+    ):
+        assert parts(variant) - mfn == Counter([other])
+        assert mfn - parts(variant) == Counter([similarity])
 
 
 def test_candidates_together_score_and_teach_as_they_do_one_by_one(model: Ranker) -> None:

@@ -64,7 +64,7 @@ def mind(shape: dict, iterations: int = 3, adaptive: bool = False) -> Mind:
 
 
 def mind_oracle(made: Mind, past: History, adaptive: bool) -> Tensor:
-    """Li et al. (2019), section 4.3, one behaviour and one interest at a time."""
+    """Li et al. (2019), Alg. 1, one behaviour and one interest at a time."""
     B, _, d = past.trainable_BNd.shape
     rows = []
     for b in range(B):
