@@ -180,6 +180,24 @@ VOCABULARIES = Table(
     ("field",),
 )
 
+INTEREST_CENTERS = Table(
+    "interest_centers",
+    StructType(
+        [
+            column("run_date", DATE, "the run date"),
+            column("level", STRING, "category or fine"),
+            column("interests", INTEGER, "K, how many centers there are at this level"),
+            column("center", INTEGER, "which of them, from 0"),
+            column("behaviour_share", DOUBLE, "share of behaviours that are nearest to it"),
+            column("user_share", DOUBLE, "share of users with such a behaviour"),
+            column("items", ArrayType(STRING, False), "its nearest items, the nearest first"),
+            column("categories", ArrayType(STRING, False), "what its behaviours have more often"),
+            column("words", ArrayType(STRING, False), "entities that they have more often"),
+        ]
+    ),
+    ("run_date",),
+)
+
 PREDICTIONS = Table(
     "predictions",
     StructType(
@@ -255,6 +273,7 @@ TABLES = (
     VALIDATION,
     VALIDATION_MEASURES,
     VOCABULARIES,
+    INTEREST_CENTERS,
     PREDICTIONS,
     METRICS,
     COMPARISONS,

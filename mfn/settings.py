@@ -17,6 +17,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 from mfn.models.settings import (
     NAMED_MODELS,
     ModelSettings,
+    NonNegativeFloat,
     PositiveFloat,
     Strict,
 )
@@ -304,6 +305,13 @@ class EmbeddingSettings(Strict):
     learning_rate: PositiveFloat = Field(5e-3, description="Adam's")
     epochs: PositiveInt = Field(3, description="most passes; fewer if the last day gets worse")
     batch_requests: PositiveInt = Field(128, description="requests of one step")
+    words: str = Field(
+        "ctr",
+        min_length=1,
+        description="whence the vectors of entities come: ctr, as the vanilla CTR model has learnt "
+        "them; word2vec, from the catalogue's titles; or a text file of word vectors (GloVe's "
+        "form), of which principal components are taken",
+    )
     threads: PositiveInt = Field(2, description="threads of the process that pretrains")
     seed: int = Field(11, description="of initial embeddings and the order of rows")
 
@@ -311,8 +319,11 @@ class EmbeddingSettings(Strict):
 class CenterSettings(Strict):
     """Alg. 1: interest centers by back-propagation of L_E."""
 
-    learning_rate: PositiveFloat = Field(1e-2, description="Adam's")
-    steps: PositiveInt = Field(50, description="mini-batches of users")
+    learning_rate: PositiveFloat = Field(1e-2, description="of plain gradient descent")
+    steps: PositiveInt = Field(50, description="mini-batches of users, at most")
+    least_progress: NonNegativeFloat = Field(
+        1e-6, description="fewer steps are taken where ten have lowered L_E by less than this"
+    )
     batch_users: PositiveInt = Field(256, description="users of one step")
     marginal: Literal["user", "batch"] = Field(
         "user", description="q of eq. 1 per user, as in Alg. 1, or over the whole batch"

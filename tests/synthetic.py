@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyspark.sql import SparkSession
 
-from mfn import storage
-from mfn.schema import FIRST_INDEX, ITEM_FIELDS
+from mfn import storage, tables
+from mfn.schema import FIRST_INDEX, ITEM_FIELDS, VOCABULARIES
 from mfn.settings import Settings
 
 SIZES = {"item_id": 40, "category": 12, "shop": 8, "brand": 9, "price": 7, "entity": 20}
@@ -53,6 +54,17 @@ def publish_splits(
             }
         storage.write_json(f"{folder}/{storage.MANIFEST}", _manifest(settings, splits))
     return folder
+
+
+def publish_vocabularies(spark: SparkSession, settings: Settings) -> None:
+    """Names of the splits' categories and entities: category3, category4, …"""
+    day = settings.date - datetime.timedelta(days=3)
+    keys = [
+        (field, f"{field}{n}", n, day)
+        for field in ("category", "entity")
+        for n in range(FIRST_INDEX, SIZES[field])
+    ]
+    tables.append(spark.createDataFrame(keys, VOCABULARIES.columns), settings.root, VOCABULARIES)
 
 
 def _items(random: np.random.Generator) -> dict[str, Any]:

@@ -1,32 +1,33 @@
-"""Interest centers C, one set a level and number of interests: Alg. 1 of the paper.
+"""The job `train_centers`: interest centers C, one set a level and number of interests.
 
-Legend: B users of a mini-batch, N history steps, K centers, d width of an item's vector.
+They are learnt in this one process, whatever train.num_workers is: the sample of users is bounded
+by the settings, and to start workers takes longer than to learn from it.
+
+Legend: U users, N history steps, K centers, d width of an item's vector.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from pyspark.sql import SparkSession, Window
 from pyspark.sql import functions as F
-from sklearn.cluster import kmeans_plusplus
 from torch import Tensor
 
-from mfn import storage
+from mfn import storage, tables
 from mfn.job import Counts, DataRefused, job
 from mfn.models import artifact
-from mfn.models.centers import Marginal, assignment, entropies
 from mfn.models.embedding import FrozenEmbedding, FrozenItems, ItemEncoder, ItemTable, offsets_of
 from mfn.models.settings import PretrainedCentersSettings
+from mfn.pretraining.descent import Sample, describe, learn
 from mfn.pretraining.embeddings import current_frozen
-from mfn.schema import PADDING
+from mfn.pretraining.profiles import Profile, profiles, table
+from mfn.schema import INTEREST_CENTERS
 from mfn.settings import CenterSettings, Settings
 from mfn.splits.published import Splits
-from mfn.training.progress import Progress
 
 log = logging.getLogger("mfn")
 
@@ -53,19 +54,35 @@ def train_centers(spark: SparkSession, settings: Settings) -> Counts:
     encoder = _encoder(splits, frozen)
     tensors: dict[str, Tensor] = {}
     account: dict[str, dict[str, float | list[float]]] = {}
+    item_indices = splits.item_indices()
+    found: dict[tuple[str, int], list[Profile]] = {}
     for level in encoder.levels:
         for interests in wanted(settings):
             sample = Sample(encoder, level.name, history_UN)
             name = key(level.name, interests)
-            tensors[name] = learn(sample, interests, settings.centers, name)
-            account[name] = describe(tensors[name], sample, settings.centers.marginal)
+            learnt = learn(sample, interests, settings.centers, name)
+            tensors[name] = learnt.centers_Kd
+            account[name] = describe(learnt, sample, settings.centers.marginal)
+            found[level.name, interests] = profiles(learnt.centers_Kd, sample, item_indices)
             log.info("centers %s: %s", name, account[name])
+            if account[name]["collapsed"]:
+                log.warning(
+                    "centers %s: %s of %d are empty or double another, after %s were replaced; "
+                    "fewer interests may do for these data",
+                    name,
+                    account[name]["collapsed"],
+                    interests,
+                    account[name]["replaced"],
+                )
+    of_centers = table(spark, settings, splits, found)
+    tables.replace(of_centers, settings.root, INTEREST_CENTERS, {"run_date": [settings.date]})
     with storage.publish(settings.centers_folder) as folder:
         artifact.write_tensors(folder, tensors)
         storage.write_json(
             f"{folder}/{storage.MANIFEST}",
             {
                 "centers": account,
+                "profiles": [row.asDict() for row in of_centers.drop("run_date").collect()],
                 "embeddings": frozen_folder,
                 "vocabularies": splits.manifest["vocabularies"],
                 "settings": settings.centers.model_dump(mode="json"),
@@ -74,7 +91,7 @@ def train_centers(spark: SparkSession, settings: Settings) -> Counts:
     return {
         "rows": len(history_UN),
         **{f"L_E_{name}": float(str(told["L_E"])) for name, told in account.items()},
-        **{f"empty_{name}": float(str(told["empty"])) for name, told in account.items()},
+        **{f"collapsed_{name}": int(str(told["collapsed"])) for name, told in account.items()},
     }
 
 
@@ -136,72 +153,3 @@ def _encoder(splits: Splits, frozen: FrozenEmbedding) -> ItemEncoder:
     encoded = FrozenItems(features, frozen.dimension)
     encoded.load(frozen)
     return ItemEncoder(features.levels, items, encoded)
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Histories of users, to be seen through E at one level."""
-
-    encoder: ItemEncoder
-    level: str
-    history_UN: Tensor
-
-    def take(self, users_B: Tensor) -> tuple[Tensor, Tensor]:
-        """E of these users' behaviours, [B, N, d], and which steps are real, [B, N]."""
-        history_BN = self.history_UN[users_B]
-        items, inverse_BN = torch.unique(history_BN, return_inverse=True)
-        vectors = self.encoder.frozen_vectors(items)[self.level]
-        return vectors[inverse_BN], history_BN != PADDING
-
-    def draw(self, users: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        """A uniform sample of users."""
-        return self.take(torch.randint(len(self.history_UN), (users,), generator=random))
-
-
-def learn(sample: Sample, interests: int, settings: CenterSettings, name: str) -> Tensor:
-    """Alg. 1: K centers, [K, d], from k-means++ on E by gradient descent on L_E."""
-    random = torch.Generator().manual_seed(settings.seed)
-    frozen_BNd, mask_BN = sample.draw(settings.batch_users, random)
-    centers_Kd = start(frozen_BNd[mask_BN], interests, settings.seed).requires_grad_()
-    descent = torch.optim.SGD([centers_Kd], lr=settings.learning_rate)
-    with Progress(f"centers {name}", settings.steps, shown=True) as progress:
-        for _ in range(settings.steps):
-            frozen_BNd, mask_BN = sample.draw(settings.batch_users, random)
-            P_BNK = assignment(frozen_BNd, centers_Kd, mask_BN)
-            loss = entropies(P_BNK, mask_BN, settings.marginal).loss
-            descent.zero_grad()
-            loss.backward()
-            descent.step()
-            progress.advance(f"L_E {float(loss.detach()):.4f}")
-    return centers_Kd.detach()
-
-
-def start(behaviours_nd: Tensor, interests: int, seed: int) -> Tensor:
-    """K behaviours that lie far apart (k-means++); fewer distinct ones are drawn again."""
-    count = min(interests, len(behaviours_nd))
-    chosen, _ = kmeans_plusplus(behaviours_nd.numpy(), count, random_state=seed)
-    again = [place % count for place in range(interests)]
-    return torch.from_numpy(chosen[again].copy())
-
-
-@torch.no_grad()
-def describe(
-    centers_Kd: Tensor, sample: Sample, marginal: Marginal
-) -> dict[str, float | list[float]]:
-    """What the centers are worth, over a sample of at most 4096 users."""
-    users = torch.arange(min(len(sample.history_UN), 4096))
-    frozen_BNd, mask_BN = sample.take(users)
-    P_BNK = assignment(frozen_BNd, centers_Kd, mask_BN)
-    found = entropies(P_BNK, mask_BN, marginal)
-    P_nK = P_BNK[mask_BN]
-    nearest_n = P_nK.argmax(dim=1)
-    share_K = torch.bincount(nearest_n, minlength=len(centers_Kd)) / len(nearest_n)
-    return {
-        "L_E": float(found.loss),
-        "L_SE": float(found.single),
-        "L_ME": float(found.marginal),
-        "behaviour_share": [round(float(share), 4) for share in share_K],
-        "empty": int((share_K == 0).sum()),
-        "norm": float(centers_Kd.norm(dim=1).mean()),
-        "mean_largest_share": float(P_nK.max(dim=1).values.mean()),
-    }

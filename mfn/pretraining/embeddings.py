@@ -1,7 +1,10 @@
 """The frozen embedding E, from a vanilla CTR model on rows before the training window.
 
 The vanilla model is Base. It is trained on the pretraining rows and stopped on the last of their
-days: the epoch with the lowest log loss there is kept. The main task's rows are never read.
+days: the epoch with the lowest log loss there is kept. Nothing is learnt from the main task's rows.
+The vectors of entities may come from text instead (`mfn.pretraining.words`).
+
+What E does not know, an id or a word that was not met, is the average of its field.
 """
 
 from __future__ import annotations
@@ -11,30 +14,49 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+import fsspec
 import torch
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+from torch import Tensor
 
 from mfn import storage
 from mfn.job import Counts, DataRefused, job
+from mfn.made_from import of_files
 from mfn.models import artifact
-from mfn.models.embedding import freeze
+from mfn.models.batch import ENTITY, Features
+from mfn.models.embedding import ItemTable, freeze
 from mfn.models.ranker import Ranker
 from mfn.models.settings import BaseSettings
+from mfn.pretraining.words import EntityVectors, from_file, from_titles
+from mfn.schema import PADDING, REQUEST_ROWS
 from mfn.settings import Settings
 from mfn.splits.published import Splits
+from mfn.splits.vocabulary import usable
 from mfn.training.loop import Schedule, Trainer, total
 from mfn.training.workers import Workers, launch
 
 log = logging.getLogger("mfn")
 
+CTR, WORD2VEC = "ctr", "word2vec"
+FROM_THE_DATA = (CTR, WORD2VEC)
+"""What embeddings.words may say; anything else is the path of a file."""
+
 
 def _reads(spark: SparkSession, settings: Settings) -> Any:
-    return [Splits.published(settings).folder, settings.embeddings.model_dump()]
+    own = settings.embeddings
+    of_words = None if own.words in FROM_THE_DATA else of_files(own.words)
+    return [Splits.published(settings).folder, own.model_dump(), of_words]
 
 
 @job(_reads, lambda settings: [f"{settings.embeddings_folder}/{storage.POINTER}"])
 def pretrain_embeddings(spark: SparkSession, settings: Settings) -> Counts:
-    """Learn the frozen embedding E on the pretraining rows; publish it with its account."""
+    """Learn the frozen embedding E on the pretraining rows; publish it with its account.
+
+    Raises:
+        DataRefused: there are no rows to learn from or to stop on, or embeddings.words names a
+            file that is not there or that holds no word vectors.
+    """
     splits = Splits.published(settings)
     for split in ("pretraining", "pretraining_validation"):
         if not splits.files(split):
@@ -43,10 +65,61 @@ def pretrain_embeddings(spark: SparkSession, settings: Settings) -> Counts:
                 f"{split}: expected rows from {first} to {last}, got none; give logs of these "
                 "days, or other windows.pretraining_days"
             )
-    return launch(partial(_pretrain, settings=settings, splits=splits), 1)
+    behaviours = behaviours_of(spark, splits)
+    words = _words(spark, settings, splits)
+    work = partial(
+        _pretrain, settings=settings, splits=splits, words=words, behaviours_I=behaviours
+    )
+    return launch(work, 1)
 
 
-def _pretrain(workers: Workers, settings: Settings, splits: Splits) -> Counts:
+def _words(spark: SparkSession, settings: Settings, splits: Splits) -> EntityVectors | None:
+    """Vectors of entities from text; None where the vanilla model's are taken."""
+    source = settings.embeddings.words
+    if source == CTR:
+        return None
+    size = int(splits.manifest["vocabularies"][ENTITY]["size"])
+    if source == WORD2VEC:
+        items = spark.read.parquet(f"{splits.folder}/items")
+        return from_titles(items, size, settings.embeddings)
+    files, path = fsspec.url_to_fs(source)
+    if not files.exists(path):
+        raise DataRefused(
+            f"embeddings.words: expected {CTR}, {WORD2VEC} or a file of word vectors, got "
+            f"{source}, which is not there"
+        )
+    entries = usable(spark, settings.root, settings.date, [])
+    entities = entries.where((F.col("field") == ENTITY) & (F.col("index") < size))
+    return from_file(spark, source, entities.select("key", "index"), size, settings.embeddings)
+
+
+def behaviours_of(spark: SparkSession, splits: Splits) -> Tensor:
+    """How often each item stands in the histories of the training rows, [I].
+
+    One aggregate, shuffled by item; what comes here is as long as the item table.
+    """
+    history = F.filter("history", lambda item: item != PADDING)
+    found = (
+        spark.read.schema(REQUEST_ROWS)
+        .parquet(f"{splits.folder}/train")
+        .select(F.explode(history).alias("item"))
+        .groupBy("item")
+        .count()
+        .toPandas()
+    )
+    size = int(splits.manifest["vocabularies"]["item"]["size"])
+    behaviours_I = torch.zeros(size, dtype=torch.long)
+    behaviours_I[found["item"].to_numpy(dtype=int)] = torch.from_numpy(found["count"].to_numpy())
+    return behaviours_I
+
+
+def _pretrain(
+    workers: Workers,
+    settings: Settings,
+    splits: Splits,
+    words: EntityVectors | None,
+    behaviours_I: Tensor,
+) -> Counts:
     torch.set_num_threads(settings.embeddings.threads)
     own = settings.embeddings
     features, item_indices = splits.features, splits.item_indices()
@@ -70,11 +143,18 @@ def _pretrain(workers: Workers, settings: Settings, splits: Splits) -> Counts:
         if losses[-1] > min(losses):
             break
         best_VD = model.embedding.weight.detach().clone()
-    frozen = freeze(features, model.encoder.items, best_VD, (best_VD != start_VD).any(dim=1))
+    learnt_V = (best_VD != start_VD).any(dim=1)
+    if words is not None and ENTITY in features.item_fields:
+        first = model.embedding.offsets[ENTITY]
+        rows = slice(first, first + len(words.known_V))
+        best_VD[rows], learnt_V[rows] = words.vectors_VD, words.known_V
+    frozen = freeze(features, model.encoder.items, best_VD, learnt_V)
+    covered = coverage(model.encoder.items, features, learnt_V, behaviours_I)
     account = {
         **asdict(total(accounts)),
         "validation_log_losses": losses,
         "learnt": {name: int(met.sum()) for name, met in frozen.learnt.items()},
+        "covered": covered,
         "vocabularies": splits.manifest["vocabularies"],
         "splits": splits.folder,
         "settings": own.model_dump(mode="json"),
@@ -89,7 +169,27 @@ def _pretrain(workers: Workers, settings: Settings, splits: Splits) -> Counts:
         "validation_log_loss": min(losses),
         "candidates_per_second": round(account["candidates_per_second"]),
         **{f"learnt_{name}": count for name, count in account["learnt"].items()},
+        **{f"covered_{name}": share for name, share in covered.items()},
     }
+
+
+def coverage(
+    items: ItemTable, features: Features, learnt_V: Tensor, behaviours_I: Tensor
+) -> dict[str, float]:
+    """By item field, the share of behaviours whose item has a value there that E knows.
+
+    Args:
+        items: the item table.
+        features: of the rows.
+        learnt_V: which rows of the table of all fields E knows.
+        behaviours_I: behaviours of each item.
+    """
+    known_I = {name: learnt_V[items.ids_IF[:, at]] for at, name in enumerate(items.id_fields)}
+    if ENTITY in features.item_fields:
+        real_IX = items.entities_IX >= 0
+        known_I[ENTITY] = (learnt_V[items.entities_IX.clamp(min=0)] & real_IX).any(dim=1)
+    total = max(int(behaviours_I.sum()), 1)
+    return {name: int(behaviours_I[known_I[name]].sum()) / total for name in features.item_fields}
 
 
 def current_frozen(settings: Settings, splits: Splits) -> str:

@@ -15,16 +15,19 @@ from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 from torch import Tensor
 
+from mfn import storage, tables
 from mfn.job import DataRefused
 from mfn.models.artifact import WrongArtifact
 from mfn.models.centers import Marginal, entropies
 from mfn.models.settings import NAMED_MODELS
 from mfn.pretraining import centers
-from mfn.pretraining.centers import histories_of_users, read_centers, start, wanted
+from mfn.pretraining.centers import histories_of_users, read_centers, wanted
+from mfn.pretraining.descent import start
 from mfn.pretraining.embeddings import pretrain_embeddings
+from mfn.schema import INTEREST_CENTERS
 from mfn.settings import CenterSettings, Settings
 from mfn.splits.published import Splits
-from tests.synthetic import publish_splits
+from tests.synthetic import publish_splits, publish_vocabularies
 
 
 def oracle(P: list[list[list[float]]], marginal: str) -> tuple[float, float]:
@@ -120,6 +123,7 @@ def test_only_models_with_pretrained_centers_ask_for_them(
 def day(spark: SparkSession, make_settings: Callable[..., Settings]) -> Settings:
     made = make_settings(embeddings={"epochs": 1, "dimension": 8})
     publish_splits(made, {"pretraining": [60, 50], "pretraining_validation": [30], "train": [40]})
+    publish_vocabularies(spark, made)
     pretrain_embeddings(spark, made)
     return made
 
@@ -177,3 +181,29 @@ def test_same_seed_gives_the_same_centers(spark: SparkSession, day: Settings) ->
 
     one, other = trained(), trained()
     assert all(torch.equal(one[level], other[level]) for level in one)
+
+
+def test_what_each_center_is_about_stands_in_delta_and_beside_the_centers(
+    spark: SparkSession, day: Settings
+) -> None:
+    centers.train_centers(spark, day)
+    centers.train_centers(spark, day)  # a rerun leaves the same rows
+    rows = tables.read(spark, day.root, INTEREST_CENTERS, "train_centers").collect()
+    assert sorted((row.level, row.center) for row in rows) == [
+        (level, center) for level in ("category", "fine") for center in range(8)
+    ]
+    for level in ("category", "fine"):
+        of_level = [row for row in rows if row.level == level]
+        assert sum(row.behaviour_share for row in of_level) == pytest.approx(1)
+        assert all((0 < row.user_share <= 1) == bool(row["items"]) for row in of_level)
+        named = {name for row in of_level for name in [*row["items"], *row.categories, *row.words]}
+        kinds = {name.rstrip("0123456789").strip() for name in named}
+        assert kinds == {"item", "category", "entity"}
+    folder = storage.current(day.centers_folder, "train_centers")
+    beside = storage.read_json(f"{folder}/{storage.MANIFEST}")["profiles"]
+    in_table = [
+        {name: value for name, value in row.asDict().items() if name != "run_date"} for row in rows
+    ]
+    for side in (beside, in_table):
+        side.sort(key=lambda row: (row["level"], row["center"]))
+    assert beside == in_table

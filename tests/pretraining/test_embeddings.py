@@ -102,6 +102,7 @@ def _manifest() -> dict[str, object]:
         "item_fields": list(SIZES),
         "user_fields": [],
         "context_fields": [],
+        "history_length": 6,
         "vocabularies": {name: {"size": size} for name, size in SIZES.items()},
     }
 

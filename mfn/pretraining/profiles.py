@@ -1,0 +1,147 @@
+"""What each interest center is about, in the catalogue's own words: the table `interest_centers`.
+
+Legend: U users of the sample, N history steps, n behaviours, I items, K centers, d width of an
+item's vector, X entities of an item.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from torch import Tensor
+
+from mfn.models.batch import ENTITY
+from mfn.pretraining.descent import Sample, nearest
+from mfn.schema import FIRST_INDEX, INTEREST_CENTERS
+from mfn.settings import Settings
+from mfn.splits.published import Splits
+from mfn.splits.vocabulary import usable
+
+CATEGORY = "category"
+ITEMS, VALUES = 10, 5
+"""How many items, and categories or words, tell what a center is."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A center: its shares of the sample's behaviours and users, and indices of what is nearest.
+
+    A behaviour belongs to the center that is nearest to it, a user to all that a behaviour of
+    hers belongs to.
+    """
+
+    behaviour_share: float
+    user_share: float
+    items: list[int]
+    categories: list[int]
+    entities: list[int]
+
+
+@torch.no_grad()
+def profiles(
+    centers_Kd: Tensor, sample: Sample, item_indices: Mapping[str, Tensor]
+) -> list[Profile]:
+    """A profile of each center, over the sample's first users.
+
+    Items are those of the center's behaviours with the largest E cᵀ. Categories and words are
+    those that its behaviours have more often than others: by p log(p / q), of the share p among
+    the center's behaviours and the share q among all, as far as that is above 0.
+
+    Args:
+        centers_Kd: [K, d].
+        sample: of users.
+        item_indices: the item table, a column a field.
+    """
+    users = sample.users()
+    frozen_UNd, mask_UN = sample.take(users)
+    center_UN = nearest(centers_Kd, frozen_UNd).masked_fill(~mask_UN, -1)
+    history_UN = sample.history_UN[users]
+    item_n, first_n = _distinct(history_UN[mask_UN])
+    frozen_nd = frozen_UNd[mask_UN]
+    nothing_IX = torch.zeros(len(item_indices[ENTITY]), 0, dtype=torch.long)
+    categories_IX = item_indices[CATEGORY][:, None] if CATEGORY in item_indices else nothing_IX
+    found = []
+    for center, center_d in enumerate(centers_Kd):
+        chosen_UN = center_UN == center
+        own_n = center_UN[mask_UN][first_n] == center
+        likeness_n = (frozen_nd[first_n] @ center_d).masked_fill(~own_n, -torch.inf)
+        order = torch.argsort(likeness_n, descending=True, stable=True)[: int(own_n.sum())]
+        found.append(
+            Profile(
+                float(chosen_UN.sum() / mask_UN.sum()),
+                float(chosen_UN.any(dim=1).sum() / mask_UN.any(dim=1).sum()),
+                item_n[order[:ITEMS]].tolist(),
+                _telling(categories_IX, history_UN, chosen_UN),
+                _telling(item_indices[ENTITY], history_UN, chosen_UN),
+            )
+        )
+    return found
+
+
+def _distinct(item_n: Tensor) -> tuple[Tensor, Tensor]:
+    """Different items, and the place of a behaviour of each."""
+    items, inverse = torch.unique(item_n, return_inverse=True)
+    first = torch.zeros(len(items), dtype=torch.long)
+    first[inverse] = torch.arange(len(item_n))
+    return items, first
+
+
+def _telling(values_IX: Tensor, history_UN: Tensor, chosen_UN: Tensor) -> list[int]:
+    size = int(values_IX.max()) + 1 if values_IX.numel() else 1
+
+    def counts(items: Tensor) -> Tensor:
+        values = values_IX[items].flatten()
+        return torch.bincount(values[values >= FIRST_INDEX], minlength=size).double()
+
+    own, every = counts(history_UN[chosen_UN]), counts(history_UN[history_UN > 0])
+    p, q = own / own.sum().clamp(min=1), every / every.sum().clamp(min=1)
+    weight = torch.where(own > 0, p * torch.log(p / q.clamp(min=1e-300)), 0)
+    order = torch.argsort(weight, descending=True, stable=True)[:VALUES]
+    return [int(value) for value in order if weight[value] > 0]
+
+
+def table(
+    spark: SparkSession,
+    settings: Settings,
+    splits: Splits,
+    found: Mapping[tuple[str, int], list[Profile]],
+) -> DataFrame:
+    """INTEREST_CENTERS of the run date, from the profiles by level and number of centers."""
+    every = [profile for of_level in found.values() for profile in of_level]
+    items = spark.read.parquet(f"{splits.folder}/items").select(F.col("item").alias("index"), "key")
+    entries = usable(spark, settings.root, settings.date, [])
+
+    def of_field(name: str) -> DataFrame:
+        return entries.where(F.col("field") == name).select("index", "key")
+
+    item = _names(items, (index for one in every for index in one.items))
+    category = _names(of_field(CATEGORY), (index for one in every for index in one.categories))
+    word = _names(of_field(ENTITY), (index for one in every for index in one.entities))
+    rows = [
+        (
+            settings.date,
+            level,
+            interests,
+            center,
+            one.behaviour_share,
+            one.user_share,
+            [item[index] for index in one.items],
+            [category[index] for index in one.categories],
+            [word[index] for index in one.entities],
+        )
+        for (level, interests), of_level in found.items()
+        for center, one in enumerate(of_level)
+    ]
+    return spark.createDataFrame(rows, INTEREST_CENTERS.columns).coalesce(1)
+
+
+def _names(keys: DataFrame, indices: Iterable[int]) -> dict[int, str]:
+    """The keys of some indices; of reserved ones what they stand for."""
+    wanted = sorted(set(indices))
+    reserved = {1: "(missing)", 2: "(unknown)"}
+    rows = keys.where(F.col("index").isin(wanted) & F.col("key").isNotNull()).collect()
+    return reserved | {row["index"]: row["key"] for row in rows}

@@ -1,0 +1,139 @@
+"""Vectors of entities that come from text and not from clicks: a file of word vectors, or Word2Vec.
+
+Legend: V entities of the vocabulary, D width of a field's embedding, W width of the file's vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from pyspark.ml.feature import Word2Vec
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from sklearn.decomposition import PCA
+from torch import Tensor
+
+from mfn.job import DataRefused
+from mfn.schema import FIRST_INDEX
+from mfn.settings import EmbeddingSettings
+
+
+@dataclass(frozen=True)
+class EntityVectors:
+    """`vectors_VD` of all entities, and which of them the text knew; the others' are zero."""
+
+    vectors_VD: Tensor
+    known_V: Tensor
+
+
+def from_file(
+    spark: SparkSession, path: str, entries: DataFrame, size: int, settings: EmbeddingSettings
+) -> EntityVectors:
+    """Vectors of the file's words, by principal components (PCA) as wide as the other fields'.
+
+    A line of the file is a word and its W numbers, with a space between, as GloVe's files are
+    (Pennington et al., 2014). An entity of several words takes the mean of those that the file has.
+
+    One shuffle, by word, unless the vocabulary's words can be broadcast.
+
+    Args:
+        spark: the session.
+        path: of the file, or of a folder of such files; whatever Spark reads.
+        entries: key, index of the entities.
+        size: V, of the vocabulary.
+        settings: D, the spread, and the seed.
+
+    Raises:
+        DataRefused: lines differ in length, the file is narrower than D, or it has too few of the
+            entities' words to tell D components.
+    """
+    words = entries.select(
+        "index", F.explode(F.split(F.lower("key"), r"[^\p{L}\p{N}'.]+")).alias("word")
+    ).where(F.col("word") != "")
+    parts = F.split("value", " ")
+    lines = spark.read.text(path).select(
+        F.get(parts, F.lit(0)).alias("word"),
+        F.transform(
+            F.slice(parts, 2, F.greatest(F.size(parts) - 1, F.lit(0))),
+            lambda number: F.coalesce(number.try_cast("double"), F.lit(float("nan"))),
+        ).alias("numbers"),
+    )
+    found = (
+        words.join(lines, "word", how="inner")
+        .select("index", "numbers")
+        .orderBy("index", "numbers")
+        .toPandas()
+    )
+    widths = sorted({len(numbers) for numbers in found["numbers"]})
+    if len(widths) != 1 or widths[0] < settings.dimension:
+        raise DataRefused(
+            f"{path}: expected words of the entities with vectors of one width, not less than "
+            f"embeddings.dimension {settings.dimension}, got the widths {widths} in "
+            f"{len(found)} lines; each line is a word and its numbers, with a space between"
+        )
+    numbers_nW = np.array(found["numbers"].tolist())
+    if not np.isfinite(numbers_nW).all():
+        raise DataRefused(f"{path}: expected finite numbers after each word")
+    of_word = torch.from_numpy(found["index"].to_numpy(dtype=np.int64))
+    total_VW = torch.zeros(size, widths[0], dtype=torch.double)
+    total_VW.index_add_(0, of_word, torch.from_numpy(numbers_nW))
+    count_V = torch.bincount(of_word, minlength=size)
+    known_V = count_V > 0
+    if int(known_V.sum()) < settings.dimension:
+        raise DataRefused(
+            f"{path}: expected words of at least {settings.dimension} entities, as many as "
+            f"embeddings.dimension, got {int(known_V.sum())}"
+        )
+    mean_VW = total_VW / count_V.clamp(min=1)[:, None]
+    components = PCA(settings.dimension, svd_solver="full")
+    return _scaled(
+        torch.from_numpy(components.fit_transform(mean_VW[known_V].numpy())), known_V, settings
+    )
+
+
+def from_titles(items: DataFrame, size: int, settings: EmbeddingSettings) -> EntityVectors:
+    """Vectors by Word2Vec (Mikolov et al., 2013; Spark's), an item's entities being a sentence.
+
+    In one partition, so that the same catalogue gives the same vectors.
+
+    Args:
+        items: the item table.
+        size: V, of the vocabulary.
+        settings: D, the spread, the seed.
+
+    Raises:
+        DataRefused: no item has an entity.
+    """
+    real = F.filter("entities", lambda index: index >= FIRST_INDEX)
+    sentences = (
+        items.repartition(1)
+        .sortWithinPartitions("item")
+        .select(real.cast("array<string>").alias("words"))
+        .where(F.size("words") > 0)
+    )
+    if sentences.isEmpty():
+        raise DataRefused(
+            "embeddings.words: word2vec expects items with entities, or with titles, got none"
+        )
+    learnt = Word2Vec(
+        vectorSize=settings.dimension, minCount=1, seed=settings.seed, maxIter=5, inputCol="words"
+    ).fit(sentences)
+    rows: Mapping[int, np.ndarray] = {
+        int(row["word"]): row["vector"].toArray() for row in learnt.getVectors().collect()
+    }
+    known_V = torch.zeros(size, dtype=torch.bool)
+    known_V[list(rows)] = True
+    vectors = np.stack([rows[index] for index in sorted(rows)])
+    return _scaled(torch.from_numpy(vectors), known_V, settings)
+
+
+def _scaled(vectors: Tensor, known_V: Tensor, settings: EmbeddingSettings) -> EntityVectors:
+    """With the mean 0 and the spread that all embeddings start with."""
+    vectors = vectors - vectors.mean(dim=0)
+    spread = vectors.square().mean().sqrt().clamp(min=torch.finfo(vectors.dtype).tiny)
+    vectors_VD = torch.zeros(len(known_V), vectors.shape[1])
+    vectors_VD[known_V] = (vectors / spread * settings.initial_std).float()
+    return EntityVectors(vectors_VD, known_V)
