@@ -22,10 +22,8 @@ ABLATIONS: Mapping[str, Mapping[str, str]] = {
     },
     "level": {
         "mfn_without_fine_level": "the category level alone",
-        "mfn_without_category_level": "the fine level alone",
     },
     "aggregation": {
-        "mfn_by_sum": "similarity interests as sums",
         "mfn_wide_attention": "attention units 128",
         "mfn_with_target_attention": "attention over single behaviours beside",
     },

@@ -27,8 +27,6 @@ MODELS: Mapping[str, RankerSettings] = {
     "mfn_k16": MfnSettings(interests=16),
     "mfn_soft": MfnSettings(),
     "mfn_sharp": MfnSettings(),
-    "mfn_without_category_level": MfnSettings(levels=("fine",)),
-    "mfn_by_sum": MfnSettings(similarity_scale="sum"),
     "mfn_wide_attention": MfnSettings(attention_units=128),
 }
 """All named models, and further variants of MFN."""
