@@ -4,7 +4,7 @@ DATA ?= shop
 BIN = .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format soak lock set-up
+.PHONY: help demo study test check format soak lock set-up
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -18,6 +18,11 @@ else ifeq ($(DATA),movielens)
 else
 	@echo "make demo: expected DATA=shop or DATA=movielens, got DATA=$(DATA)"; exit 2
 endif
+
+study: set-up  ## which model wins where, and why: RETAIL=<folder of Online Retail>, QUICK=1 for minutes of it
+	@folder=$$($(BIN)/python scripts/fetch_movielens.py) && \
+		$(BIN)/python -m study --movielens "$$folder" \
+		$(if $(RETAIL),--retail "$(RETAIL)") $(if $(QUICK),--quick)
 
 test: set-up check  ## lint, types and all tests
 	@$(BIN)/pytest

@@ -1,0 +1,153 @@
+"""What models are worth on a test window over several seeds, and how sure that is.
+
+Legend: n candidates of the test window, R draws of users.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mfn.evaluation.bootstrap import (
+    Interval,
+    auc,
+    difference_interval,
+    draw_users,
+    gauc_by_impressions,
+    relaimpr_interval,
+    resampled_aucs,
+)
+from mfn.trials.trial import Candidates, Final, loss, read_candidates
+
+DRAWS = 1000
+SEED = 29
+
+
+@dataclass(frozen=True)
+class Result:
+    """A model over its seeds.
+
+    Attributes:
+        auc_mean, auc_std: over the seeds; the spread is that of a sample, NaN for one seed.
+        gauc_mean: over the seeds, of AUC by user, weighted by the candidates that he was shown.
+        users_left_out: those who have no AUC of their own.
+        logloss_mean: over the seeds, in nats.
+        relaimpr: in per cent, of the seeds' mean scores, beside those of Base.
+        candidates_per_second: of training, in one thread.
+    """
+
+    model: str
+    seeds: int
+    auc_mean: float
+    auc_std: float
+    gauc_mean: float
+    users_left_out: int
+    logloss_mean: float
+    relaimpr: Interval
+    parameters: int
+    candidates_per_second: float
+    learning_rate: float
+    epochs: int
+
+    def as_json(self) -> dict[str, float | int | None]:
+        """The numbers that others compute with; None where there is none."""
+        numbers: dict[str, float | int] = {
+            "auc_mean": self.auc_mean,
+            "auc_std": self.auc_std,
+            "logloss_mean": self.logloss_mean,
+            "relaimpr": self.relaimpr.value,
+            "relaimpr_low": self.relaimpr.low,
+            "relaimpr_high": self.relaimpr.high,
+            "seeds": self.seeds,
+            "parameters": self.parameters,
+        }
+        return {name: number if math.isfinite(number) else None for name, number in numbers.items()}
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """AUC of a model's mean scores: on all users, and on every draw of them, [R]."""
+
+    auc: float
+    aucs_R: np.ndarray
+
+    def less(self, other: Drawn) -> Interval:
+        """AUC less another's on the same draws."""
+        return difference_interval(self.auc, other.auc, self.aucs_R, other.aucs_R)
+
+
+@dataclass(frozen=True)
+class Results:
+    """All models of a comparison: their numbers, and the draws for differences of two."""
+
+    base: str
+    of_models: Mapping[str, Result]
+    drawn: Mapping[str, Drawn]
+
+    def difference(self, model: str, other: str) -> Interval:
+        """AUC of a model's mean scores less that of another's."""
+        return self.drawn[model].less(self.drawn[other])
+
+
+def results(trials: Mapping[str, Mapping[int, Final]], base: str) -> Results:
+    """What trainings that have run are worth.
+
+    Raises:
+        NotPublished: one of them has not run.
+        ValueError: models were scored on different versions of the test rows.
+    """
+    folders = {one.splits.folder.rpartition("/")[2] for s in trials.values() for one in s.values()}
+    if len(folders) != 1:
+        raise ValueError(f"expected one version of the splits for all models, got {folders}")
+    candidates = read_candidates(next(iter(trials[base].values())).splits.folder)
+    drawn_RU = draw_users(candidates.users, DRAWS, SEED)
+    scores = {name: [one.scores() for one in seeds.values()] for name, seeds in trials.items()}
+    drawn = {}
+    for name, of_seeds in scores.items():
+        mean_n = np.mean(of_seeds, axis=0)
+        aucs_R = resampled_aucs(candidates.labels_n, mean_n, candidates.users_n, drawn_RU)
+        drawn[name] = Drawn(auc(candidates.labels_n, mean_n), aucs_R)
+    return Results(
+        base,
+        {
+            name: _result(name, list(seeds.values()), scores[name], candidates, drawn, base)
+            for name, seeds in trials.items()
+        },
+        drawn,
+    )
+
+
+def _result(
+    name: str,
+    trials: list[Final],
+    scores: list[np.ndarray],
+    candidates: Candidates,
+    drawn: Mapping[str, Drawn],
+    base: str,
+) -> Result:
+    accounts: list[dict[str, Any]] = [one.account() for one in trials]
+    labels_n, users_n = candidates.labels_n, candidates.users_n
+    aucs = [auc(labels_n, scores_n) for scores_n in scores]
+    gaucs = [gauc_by_impressions(labels_n, scores_n, users_n) for scores_n in scores]
+    own, of_base = drawn[name], drawn[base]
+    train = trials[0].settings.train
+    return Result(
+        model=name,
+        seeds=len(trials),
+        auc_mean=float(np.mean(aucs)),
+        auc_std=float(np.std(aucs, ddof=1)) if len(aucs) > 1 else math.nan,
+        gauc_mean=float(np.mean([one.value for one in gaucs])),
+        users_left_out=gaucs[0].users_left_out,
+        logloss_mean=float(np.mean([loss(labels_n, scores_n) for scores_n in scores])),
+        relaimpr=relaimpr_interval(own.auc, of_base.auc, own.aucs_R, of_base.aucs_R),
+        parameters=accounts[0]["parameters"],
+        candidates_per_second=float(
+            np.mean([one["train"]["candidates_per_second"] for one in accounts])
+        ),
+        learning_rate=train.learning_rate,
+        epochs=train.epochs,
+    )

@@ -1,0 +1,35 @@
+"""Many trainings, some at a time, each in a process of one thread; those that have run are left."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+
+from mfn.training.progress import Progress
+from mfn.trials.trial import Trial
+
+AT_ONCE = 2
+
+
+def run_all(trials: Sequence[Trial], name: str, at_once: int = AT_ONCE) -> None:
+    """Run what has not run; the first error of one ends all.
+
+    Processes are begun anew, as a copy of one with threads of torch or of Java may hang.
+    """
+    waiting = [one for one in trials if not one.finished()]
+    if not waiting:
+        return
+    spawn = multiprocessing.get_context("spawn")
+    with (
+        Progress(name, len(waiting), shown=True) as progress,
+        ProcessPoolExecutor(min(at_once, len(waiting)), mp_context=spawn) as pool,
+    ):
+        running = {pool.submit(one.run): one for one in waiting}
+        try:
+            for done in as_completed(running):
+                done.result()
+                progress.advance(running[done].name)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise

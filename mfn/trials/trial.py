@@ -1,0 +1,254 @@
+"""One training of one model in this process: its curve, or its scores of the test rows.
+
+A **curve** says which settings to take: the test window of an earlier run date, whose every day
+lies before the real one's, is read after each epoch. A **final** training reads the test window
+once, when all is chosen. Both leave a published folder, and are not made again while what they
+follow from is the same.
+
+Legend: n candidates of the test window, in the order of its files, rows and slates.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from sklearn.metrics import log_loss
+
+from mfn import made_from, storage
+from mfn.evaluation.auc import CLIP
+from mfn.evaluation.bootstrap import auc
+from mfn.models import artifact
+from mfn.models.batch import Batch, concatenate
+from mfn.models.ranker import Ranker
+from mfn.models.similarity import PretrainedCenters
+from mfn.pretraining.embeddings import current_frozen
+from mfn.serving.predict import batch_of, score
+from mfn.settings import Settings
+from mfn.splits.published import Splits
+from mfn.training.loop import Schedule, Trainer, TrainingFailed, parameter_count
+from mfn.training.train import fit, make_model
+from mfn.training.workers import Alone
+
+SCORES = "scores"
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The rows of a test window, and of each candidate its user, label and names."""
+
+    batch: Batch
+    users_n: np.ndarray
+    labels_n: np.ndarray
+    names_n: tuple[tuple[str, str], ...]
+    """Request and item of each candidate."""
+
+    @property
+    def users(self) -> int:
+        """How many users there are; each has a number below that."""
+        return int(self.users_n.max()) + 1
+
+
+@lru_cache(maxsize=4)
+def read_candidates(splits_folder: str) -> Candidates:
+    """The test rows of one version of splits."""
+    batches: list[Batch] = []
+    users: list[str] = []
+    names: list[tuple[str, str]] = []
+    for file in Splits.at(splits_folder).files("test"):
+        with fsspec.open(file.url, "rb") as opened:
+            rows = pq.read_table(opened).combine_chunks().to_batches()[0]
+        batches.append(batch_of(rows))
+        columns = (rows.column(one).to_pylist() for one in ("request_id", "user_id"))
+        items = rows.column("candidate_ids").to_pylist()
+        for request, user, slate in zip(*columns, items, strict=True):
+            users += [user] * len(slate)
+            names += [(request, item) for item in slate]
+    batch = concatenate(batches)
+    labels_n = batch.labels_BM[batch.candidate_mask_BM].numpy()
+    return Candidates(batch, np.unique(users, return_inverse=True)[1], labels_n, tuple(names))
+
+
+@dataclass(frozen=True)
+class Trial(ABC):
+    """A training that leaves a folder.
+
+    Attributes:
+        name: of the model; one of the settings' models.
+        settings: of the run date, with E and the centers under their root.
+        folder: where what it found is published.
+        sharpness: what the centers are multiplied by, and so the logits of P (eq. 4): the inverse
+            of a temperature.
+        files: most files of the training rows that are read.
+    """
+
+    name: str
+    settings: Settings
+    folder: str
+    sharpness: float = 1.0
+    files: int | None = None
+
+    @property
+    def splits(self) -> Splits:
+        """The run date's splits, with as many training rows as are read."""
+        splits = Splits.published(self.settings)
+        if self.files is None:
+            return splits
+        parts = splits.manifest["splits"]
+        fewer = {**parts["train"], "files": parts["train"]["files"][: self.files]}
+        return replace(splits, manifest={**splits.manifest, "splits": {**parts, "train": fewer}})
+
+    def finished(self) -> bool:
+        """Whether it has run on all that it would read now."""
+        try:
+            return bool(self.account()["made_from"] == self.made_from())
+        except FileNotFoundError:
+            return False
+
+    def account(self) -> dict[str, Any]:
+        """What it told of itself when it had run.
+
+        Raises:
+            NotPublished: it has not.
+        """
+        folder = storage.current(self.folder, "compare")
+        account: dict[str, Any] = storage.read_json(f"{folder}/{storage.MANIFEST}")
+        return account
+
+    def made_from(self) -> str:
+        """Fingerprint of what it follows from."""
+        splits = self.splits
+        centers = storage.current(self.settings.centers_folder, "train_centers")
+        return made_from.fingerprint(
+            made_from.of_package(),
+            type(self).__name__,
+            self.settings.models[self.name].model_dump(),
+            self.settings.train.model_dump(),
+            [splits.folder, current_frozen(self.settings, splits), centers],
+            [self.sharpness, self.files],
+            self._own(),
+        )
+
+    def run(self) -> None:
+        """Train, and publish what was found; progress goes to a log beside it."""
+        torch.set_num_threads(1)
+        Path(self.folder).mkdir(parents=True, exist_ok=True)
+        made = self.made_from()
+        with (
+            Path(self.folder, "log.txt").open("w", encoding="utf-8") as told,
+            contextlib.redirect_stderr(told),
+        ):
+            model = self._model()
+            account, tensors = self._train(model)
+        with storage.publish(self.folder) as folder:
+            artifact.write_tensors(folder, tensors)
+            account = {**account, "made_from": made, "parameters": parameter_count(model)}
+            storage.write_json(f"{folder}/{storage.MANIFEST}", account)
+
+    def _model(self) -> Ranker:
+        settings, splits = self.settings, self.splits
+        frozen = artifact.read_frozen(current_frozen(settings, splits))
+        model = make_model(
+            settings.models[self.name], splits.item_indices(), frozen, settings, splits
+        )
+        for _, extractor in model.extractors():
+            if isinstance(extractor, PretrainedCenters):
+                extractor.centers_Kd.mul_(self.sharpness)
+        return model
+
+    def _scores(self, model: Ranker) -> np.ndarray:
+        """Probabilities of a click of the test window's candidates, [n]."""
+        splits = self.splits
+        rows = read_candidates(splits.folder)
+        correction = float(np.log(splits.manifest["negatives_kept"]))
+        model.eval()
+        scores_BM = score(model, rows.batch, self.settings.predict.batch_requests, correction)
+        scores_n: np.ndarray = scores_BM[rows.batch.candidate_mask_BM.numpy()]
+        return scores_n
+
+    @abstractmethod
+    def _own(self) -> Any:
+        """What else it follows from, as JSON."""
+
+    @abstractmethod
+    def _train(self, model: Ranker) -> tuple[dict[str, Any], Mapping[str, torch.Tensor]]:
+        """Train the model; give an account and tensors."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A model on the earlier test window after so many epochs; log loss in nats."""
+
+    epochs: int
+    auc: float
+    log_loss: float
+
+
+@dataclass(frozen=True)
+class Curve(Trial):
+    """AUC of an earlier run date's test window after each epoch, until one is no better.
+
+    A training whose loss is no number any more ends its curve there.
+    """
+
+    most_epochs: int = 4
+
+    def points(self) -> list[Point]:
+        """What was found, an epoch each; none where the first one failed."""
+        return [Point(**one) for one in self.account()["points"]]
+
+    def _own(self) -> Any:
+        return self.most_epochs
+
+    def _train(self, model: Ranker) -> tuple[dict[str, Any], Mapping[str, torch.Tensor]]:
+        own, splits = self.settings.train, self.splits
+        schedule = Schedule(
+            own.learning_rate, own.batch_requests, own.seed, str(self.settings.date)
+        )
+        trainer = Trainer(model, schedule, Alone())
+        labels_n = read_candidates(splits.folder).labels_n
+        points: list[Point] = []
+        failed = None
+        for epoch in range(self.most_epochs):
+            try:
+                trainer.epoch(splits.files("train"), epoch, self.name)
+            except TrainingFailed as error:
+                failed = str(error)
+                break
+            scores_n = self._scores(model)
+            points.append(Point(epoch + 1, auc(labels_n, scores_n), loss(labels_n, scores_n)))
+            if points[-1].auc < max(one.auc for one in points):
+                break
+        return {"points": [asdict(one) for one in points], "failed": failed}, {}
+
+
+@dataclass(frozen=True)
+class Final(Trial):
+    """A model of the settings' rate and epochs, and its scores of the test window, read once."""
+
+    def scores(self) -> np.ndarray:
+        """Probabilities of a click, [n]."""
+        folder = storage.current(self.folder, "compare")
+        scores_n: np.ndarray = artifact.read_tensors(folder)[SCORES].numpy()
+        return scores_n
+
+    def _own(self) -> Any:
+        return None
+
+    def _train(self, model: Ranker) -> tuple[dict[str, Any], Mapping[str, torch.Tensor]]:
+        account = fit(model, self.name, self.settings, self.splits, Alone())
+        return {"train": asdict(account)}, {SCORES: torch.from_numpy(self._scores(model))}
+
+
+def loss(labels_n: np.ndarray, scores_n: np.ndarray) -> float:
+    """Mean binary cross entropy in nats, of scores clipped as `evaluate` does."""
+    return float(log_loss(labels_n, np.clip(scores_n, CLIP, 1 - CLIP), labels=[0, 1]))

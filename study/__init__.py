@@ -1,0 +1,1 @@
+"""Which model wins on which data, by how much, how surely, and why."""

@@ -1,0 +1,63 @@
+"""The study's plots, as SVG files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import altair as alt
+
+from mfn.trials.results import Results
+from mfn.trials.trial import Point
+
+WIDTH = 560
+
+
+def gains(found: Results, path: Path) -> None:
+    """RelaImpr of every model with its interval, the best on top."""
+    rows = [
+        {
+            "model": name,
+            "RelaImpr": one.relaimpr.value,
+            "low": one.relaimpr.low,
+            "high": one.relaimpr.high,
+        }
+        for name, one in found.of_models.items()
+        if name != found.base
+    ]
+    y = alt.Y("model:N", sort="-x", title=None)
+    title = f"RelaImpr over {found.base}, per cent"
+    data = alt.Chart(alt.Data(values=rows))
+    intervals = data.mark_rule(strokeWidth=2).encode(
+        x=alt.X("low:Q", title=title), x2="high:Q", y=y
+    )
+    points = data.mark_point(filled=True, size=70).encode(x=alt.X("RelaImpr:Q", title=title), y=y)
+    zero = alt.Chart(alt.Data(values=[{"x": 0}])).mark_rule(strokeDash=[4, 4]).encode(x="x:Q")
+    _save(alt.layer(zero, intervals, points).properties(width=WIDTH), path)
+
+
+def curves(points: Mapping[str, Mapping[float, list[Point]]], path: Path) -> None:
+    """AUC of the earlier test window after each epoch, a panel a model and a line a rate."""
+    rows = [
+        {"model": name, "learning rate": f"{rate:g}", "epochs": one.epochs, "AUC": one.auc}
+        for name, of_rates in points.items()
+        for rate, curve in of_rates.items()
+        for one in curve
+    ]
+    lines = (
+        alt.Chart(alt.Data(values=rows))
+        .mark_line(point=True)
+        .encode(
+            x=alt.X("epochs:O", title="epochs"),
+            y=alt.Y("AUC:Q", scale=alt.Scale(zero=False)),
+            color=alt.Color("learning rate:N"),
+            facet=alt.Facet("model:N", columns=4, title=None),
+        )
+        .properties(width=WIDTH // 4, height=110)
+    )
+    _save(lines, path)
+
+
+def _save(chart: alt.TopLevelMixin, path: Path) -> None:
+    # Read on light and dark pages: a white ground of its own.
+    chart.properties(background="white").save(str(path), format="svg")

@@ -1,0 +1,35 @@
+"""The AUC of the probabilities that a simulated shop drew its clicks from."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow.dataset as ds
+
+from mfn.evaluation.bootstrap import auc
+from mfn.settings import Settings
+from mfn.splits.published import Splits
+from mfn.splits.windows import days_between, windows
+from mfn.trials.trial import read_candidates
+
+
+def oracle_auc(settings: Settings) -> float | None:
+    """AUC over the test window's candidates; None where no truth is known.
+
+    Raises:
+        KeyError: a candidate has none.
+    """
+    if settings.logs.made_by != "simulate_logs":
+        return None
+    folder = settings.logs_folder("truth")
+    test = days_between(windows(settings.date, settings.windows).test)
+    table = ds.dataset([ds.dataset(f"{folder}/dt={day}", format="parquet") for day in test])
+    columns = table.to_table(columns=["request_id", "item_id", "probability"]).to_pydict()
+    truth = dict(
+        zip(
+            zip(columns["request_id"], columns["item_id"], strict=True),
+            columns["probability"],
+            strict=True,
+        )
+    )
+    candidates = read_candidates(Splits.published(settings).folder)
+    return auc(candidates.labels_n, np.array([truth[name] for name in candidates.names_n]))

@@ -1,0 +1,27 @@
+"""What Spark makes for the study, once: the rows of both run dates, E and centers of each seed."""
+
+from __future__ import annotations
+
+from pyspark.sql import SparkSession
+
+from mfn import job
+from mfn.logs.validate import validate_logs
+from mfn.splits.build import build_splits
+from mfn.trials.pretrain import pretrain
+from pipelines.steps import SOURCES
+from study.data_sets import DataSet
+
+
+def prepare(spark: SparkSession, data_set: DataSet) -> None:
+    """Make all that trainings of this data set read, unless it is there.
+
+    Only the real date's run makes raw logs, so that both dates read the same. The earlier date
+    comes first, as a vocabulary indexes days in their order.
+    """
+    plan = data_set.plan
+    if plan.real.logs.made_by is not None:
+        job.run(SOURCES[plan.real.logs.made_by], spark, plan.real)
+    for settings, seeds in ((plan.earlier, plan.seeds[:1]), (plan.real, plan.seeds)):
+        for step in (validate_logs, build_splits):
+            job.run(step, spark, settings)
+        pretrain(spark, settings, seeds)

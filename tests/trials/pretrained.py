@@ -1,0 +1,66 @@
+"""Two small run dates of splits, and an E and centers of every seed, made without Spark."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+
+import torch
+
+from mfn import storage
+from mfn.models import artifact
+from mfn.models.embedding import ItemTable, freeze, offsets_of
+from mfn.pretraining.centers import key, wanted
+from mfn.settings import Settings
+from mfn.splits.published import Splits
+from mfn.trials.plan import Plan, Variant
+from mfn.trials.pretrain import share
+from tests.synthetic import publish_splits
+
+SEEDS = (1, 2)
+ROWS = {"train": [120, 100], "test": [60, 40]}
+EARLIER = datetime.timedelta(days=1)
+
+
+def plan(real: Settings, learning_rates: tuple[float, ...] = (0.003, 0.03)) -> Plan:
+    return Plan(
+        real=real,
+        earlier=real.model_copy(update={"date": real.date - EARLIER}),
+        seeds=SEEDS,
+        learning_rates=learning_rates,
+        most_epochs=2,
+        variants={name: Variant("mfn", 4.0) for name in real.models if name == "mfn_sharp"},
+    )
+
+
+def publish(
+    of: Plan, earlier: Mapping[str, int] | None = None, real: Mapping[str, int] | None = None
+) -> None:
+    """Publish splits of both dates, drawn from these seeds; E and centers are random numbers."""
+    for settings, seeds in ((of.earlier, earlier), (of.real, real)):
+        publish_splits(settings, ROWS, seeds)
+        for seed in of.seeds:
+            pretrain_at_random(share(settings, seed), seed)
+
+
+def pretrain_at_random(settings: Settings, seed: int) -> None:
+    splits = Splits.published(settings)
+    features = splits.features
+    items = ItemTable(features, splits.item_indices(), offsets_of(features.sizes))
+    random = torch.Generator().manual_seed(seed)
+    rows, width = sum(features.sizes.values()), settings.embeddings.dimension
+    table = torch.randn(rows, width, generator=random)
+    manifest = {"vocabularies": splits.manifest["vocabularies"]}
+    with storage.publish(settings.embeddings_folder) as folder:
+        artifact.write_frozen(folder, freeze(features, items, table, torch.ones(rows).bool()))
+        storage.write_json(f"{folder}/{storage.MANIFEST}", manifest)
+    centers = {
+        key(level.name, interests): torch.randn(
+            interests, len(level.fields) * width, generator=random
+        )
+        for level in features.levels
+        for interests in wanted(settings)
+    }
+    with storage.publish(settings.centers_folder) as folder:
+        artifact.write_tensors(folder, centers)
+        storage.write_json(f"{folder}/{storage.MANIFEST}", manifest)
