@@ -190,9 +190,9 @@ INTEREST_CENTERS = Table(
             column("center", INTEGER, "which of them, from 0"),
             column("behaviour_share", DOUBLE, "share of behaviours that are nearest to it"),
             column("user_share", DOUBLE, "share of users with such a behaviour"),
-            column("items", ArrayType(STRING, False), "its nearest items, the nearest first"),
-            column("categories", ArrayType(STRING, False), "what its behaviours have more often"),
-            column("words", ArrayType(STRING, False), "entities that they have more often"),
+            column("items", ArrayType(STRING), "its nearest items, the nearest first"),
+            column("categories", ArrayType(STRING), "what its behaviours have more often"),
+            column("words", ArrayType(STRING), "entities that they have more often"),
         ]
     ),
     ("run_date",),
