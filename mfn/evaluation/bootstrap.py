@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
+from mfn.evaluation.comparison import relaimpr
+
 LEVEL = 0.95
 """Share of the draws that an interval holds."""
 
@@ -84,8 +86,8 @@ def relaimpr_interval(auc: float, base_auc: float, aucs_R: Array, base_aucs_R: A
     """RelaImpr in per cent (eq. 13), from the AUC on all users and on the same draws of both."""
     with np.errstate(divide="ignore", invalid="ignore"):
         gains_R = ((aucs_R - 0.5) / (base_aucs_R - 0.5) - 1) * 100
-        gain = ((auc - 0.5) / (base_auc - 0.5) - 1) * 100 if base_auc != 0.5 else np.nan
-    return _interval(gain, gains_R)
+    gain = relaimpr(auc, base_auc)
+    return _interval(np.nan if gain is None else gain, gains_R)
 
 
 def difference_interval(auc: float, other: float, aucs_R: Array, others_R: Array) -> Interval:

@@ -57,8 +57,8 @@ def train_centers(spark: SparkSession, settings: Settings) -> Counts:
     item_indices = splits.item_indices()
     found: dict[tuple[str, int], list[Profile]] = {}
     for level in encoder.levels:
+        sample = Sample(encoder, level.name, history_UN)
         for interests in wanted(settings):
-            sample = Sample(encoder, level.name, history_UN)
             name = key(level.name, interests)
             learnt = learn(sample, interests, settings.centers, name)
             tensors[name] = learnt.centers_Kd

@@ -13,6 +13,7 @@ d width of an item's vector.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from sklearn.cluster import kmeans_plusplus
@@ -51,9 +52,15 @@ class Sample:
         """A uniform sample of users."""
         return self.take(torch.randint(len(self.history_UN), (users,), generator=random))
 
-    def users(self) -> Tensor:
+    @property
+    def first_users(self) -> Tensor:
         """Those over whom centers are looked at, the same each time."""
         return torch.arange(min(len(self.history_UN), MOST_USERS))
+
+    @cached_property
+    def first(self) -> tuple[Tensor, Tensor]:
+        """`take` of these users, encoded once however often centers are looked at."""
+        return self.take(self.first_users)
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,7 @@ def learn(sample: Sample, interests: int, settings: CenterSettings, name: str) -
     random = torch.Generator().manual_seed(settings.seed)
     frozen_BNd, mask_BN = sample.draw(settings.batch_users, random)
     centers_Kd = start(frozen_BNd[mask_BN], interests, settings.seed)
-    frozen_BNd, mask_BN = sample.take(sample.users())
+    frozen_BNd, mask_BN = sample.first
     behaviours_nd = frozen_BNd[mask_BN]
     steps = replaced = 0
     for mending in range(MENDINGS + 1):
@@ -96,7 +103,7 @@ def descend(
     Returns:
         the centers, and how many steps were taken.
     """
-    frozen_BNd, mask_BN = sample.take(sample.users())
+    frozen_BNd, mask_BN = sample.first
 
     def look() -> float:
         with torch.no_grad():
@@ -168,7 +175,7 @@ def start(behaviours_nd: Tensor, interests: int, seed: int) -> Tensor:
 def describe(learnt: Learnt, sample: Sample, marginal: Marginal) -> dict[str, float | list[float]]:
     """What the centers are worth, over the sample's first users."""
     centers_Kd = learnt.centers_Kd
-    frozen_BNd, mask_BN = sample.take(sample.users())
+    frozen_BNd, mask_BN = sample.first
     P_BNK = assignment(frozen_BNd, centers_Kd, mask_BN)
     found = entropies(P_BNK, mask_BN, marginal)
     P_nK = P_BNK[mask_BN]

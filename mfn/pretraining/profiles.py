@@ -56,10 +56,9 @@ def profiles(
         sample: of users.
         item_indices: the item table, a column a field.
     """
-    users = sample.users()
-    frozen_UNd, mask_UN = sample.take(users)
+    frozen_UNd, mask_UN = sample.first
     center_UN = nearest(centers_Kd, frozen_UNd).masked_fill(~mask_UN, -1)
-    history_UN = sample.history_UN[users]
+    history_UN = sample.history_UN[sample.first_users]
     item_n, first_n = _distinct(history_UN[mask_UN])
     frozen_nd = frozen_UNd[mask_UN]
     nothing_IX = torch.zeros(len(item_indices[ENTITY]), 0, dtype=torch.long)
