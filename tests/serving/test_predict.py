@@ -18,7 +18,7 @@ from mfn.settings import Settings
 from mfn.splits.published import Splits
 from mfn.storage import NotPublished
 from mfn.training.train import train
-from tests.synthetic import publish_splits
+from tests.synthetic import publish_splits, publish_vocabularies
 
 KEPT = 0.25
 ROWS = {"pretraining": [40], "pretraining_validation": [20], "train": [40], "test": [30, 0, 11]}
@@ -37,6 +37,7 @@ def day(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Settin
         splits={"negatives_kept": KEPT},
     )
     publish_splits(made, ROWS)
+    publish_vocabularies(spark, made)
     for job in (pretrain_embeddings, train_centers, train):
         job(spark, made)
     return made
