@@ -13,19 +13,20 @@ demo: set-up  ## one day, from raw logs to a report: DATA=shop (simulated) or DA
 ifeq ($(DATA),shop)
 	@$(BIN)/python pipelines/daily.py --config conf/demo.yaml
 else ifeq ($(DATA),movielens)
-	@folder=$$($(BIN)/python scripts/fetch_movielens.py) && \
+	@folder=$$($(BIN)/python scripts/fetch_data.py movielens) && \
 		$(BIN)/python pipelines/daily.py --config conf/movielens.yaml --ingest.path "$$folder"
 else
 	@echo "make demo: expected DATA=shop or DATA=movielens, got DATA=$(DATA)"; exit 2
 endif
 
 study: set-up  ## which model wins where, and why: RETAIL=<folder of Online Retail>, QUICK=1 for minutes of it
-	@folder=$$($(BIN)/python scripts/fetch_movielens.py) && \
+	@folder=$$($(BIN)/python scripts/fetch_data.py movielens) && \
 		$(BIN)/python -m study --movielens "$$folder" \
-		$(if $(RETAIL),--retail "$(RETAIL)") $(if $(QUICK),--quick)
+		$(if $(RETAIL),--retail "$(RETAIL)" \
+			--glove "$$($(BIN)/python scripts/fetch_data.py glove)") $(if $(QUICK),--quick)
 
 test: set-up check  ## lint, types and all tests
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 2 --dist loadfile
 
 check: set-up  ## lint and types
 	@$(BIN)/ruff format --check .

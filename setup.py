@@ -29,6 +29,7 @@ RUN = [
 
 DEVELOP = [
     "pytest",
+    "pytest-xdist",  # half of a test that uses Spark is waiting for the driver: two go side by side
     "hypothesis",
     "chispa",
     "ruff",

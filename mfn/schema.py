@@ -267,6 +267,37 @@ COMPARISONS = Table(
     ("run_date",),
 )
 
+OVER_SEEDS = Table(
+    "evaluation/over_seeds",
+    StructType(
+        [
+            column("run_date", DATE, "the run date, whose test window each training read once"),
+            column("model", STRING, "name of the configured model"),
+            column("base_model", STRING, "the model it is compared with"),
+            column("seeds", INTEGER, "trainings, each with an E and centers of its own"),
+            column("learning_rate", DOUBLE, "Adam's, as chosen on the earlier run date"),
+            column("epochs", INTEGER, "passes over the training rows, chosen likewise"),
+            column("auc_mean", DOUBLE, "mean of the seeds' exact AUC"),
+            column("auc_std", DOUBLE, "their spread (of a sample); null of one seed", True),
+            column("gauc_mean", DOUBLE, "mean of AUC by user, weighted by candidates", True),
+            column("users_left_out", INTEGER, "users without an AUC of their own"),
+            column("logloss_mean", DOUBLE, "mean binary cross entropy in nats"),
+            column("relaimpr", DOUBLE, "RelaImpr (eq. 13) in per cent of mean scores", True),
+            column("relaimpr_low", DOUBLE, "its 2.5th percentile over draws of users", True),
+            column("relaimpr_high", DOUBLE, "its 97.5th percentile over draws of users", True),
+            column("parameters", LONG, "numbers that are learnt"),
+            column("candidates_per_second", DOUBLE, "of training, in one thread"),
+            column(
+                "candidates_from",
+                STRING,
+                "whence candidates come: logged, or drawn by popularity beside what was chosen",
+                True,
+            ),
+        ]
+    ),
+    ("run_date",),
+)
+
 TABLES = (
     EVENTS,
     QUARANTINE,
@@ -277,6 +308,7 @@ TABLES = (
     PREDICTIONS,
     METRICS,
     COMPARISONS,
+    OVER_SEEDS,
 )
 
 # Splits, plain Parquet.

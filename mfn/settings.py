@@ -369,6 +369,28 @@ class EvaluateSettings(Strict):
         return edges
 
 
+class CompareSettings(Strict):
+    """Trainings of every model with several seeds, to say which of them is better."""
+
+    seeds: tuple[int, ...] = Field(
+        (1, 2, 3), min_length=1, description="of E, the centers and the training, each its own"
+    )
+    learning_rates: tuple[PositiveFloat, ...] = Field(
+        (1e-3, 3e-3, 9e-3),
+        min_length=1,
+        description="from which each model gets the one that was best on the earlier run date",
+    )
+    most_epochs: PositiveInt = Field(3, description="the most that are tried there")
+    at_once: PositiveInt = Field(2, description="trainings at a time, each in a thread of its own")
+
+    @field_validator("seeds", "learning_rates")
+    @classmethod
+    def _each_once(cls, given: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(given)) < len(given):
+            raise ValueError("expected each of them once")
+        return given
+
+
 class Settings(Strict):
     """All settings of a run."""
 
@@ -394,6 +416,7 @@ class Settings(Strict):
     train: TrainSettings = TrainSettings()
     predict: PredictSettings = PredictSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    compare: CompareSettings = CompareSettings()
     models: dict[str, ModelSettings] = Field(
         {"base": NAMED_MODELS["base"], "mfn": NAMED_MODELS["mfn"]},
         min_length=1,

@@ -1,6 +1,6 @@
 """Train every model on every data set, and write what came of it.
 
-    python -m study --movielens FOLDER [--retail FOLDER] [--quick]
+    python -m study --movielens FOLDER [--retail FOLDER [--glove FILE]] [--quick]
 
 It goes on where it stopped. Without --quick the pages are docs/study.md, its plots, and
 docs/study.json; with it, the same of a few minutes lie beside its data.
@@ -31,6 +31,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="study", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--movielens", required=True, help="folder of MovieLens-100k")
     parser.add_argument("--retail", help="folder of Online Retail, a file a day; without, left out")
+    parser.add_argument("--glove", help="file of word vectors; without, none is tried")
     parser.add_argument("--quick", action="store_true", help="a few minutes of it")
     chosen = parser.parse_args(arguments)
     size = QUICK if chosen.quick else FULL
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str]) -> int:
         for one in sources(
             str(Path(chosen.movielens).resolve()),
             str(Path(chosen.retail).resolve()) if chosen.retail else None,
+            str(Path(chosen.glove).resolve()) if chosen.glove else None,
             size,
         )
     ]
@@ -54,9 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     except job.REFUSALS as error:
         return job.refuse("study", error, job.DATA_REFUSED)
     # Java has given its memory back before the first training begins.
-    studied = {
-        one.name: study(one.source.title, one.source.about, one.plan, one.base) for one in found
-    }
+    studied = {one.name: study(one.source.title, one.source.about, one.plan) for one in found}
     page = write(studied, size, folder)
     Console().print(Markdown(page))
     print(f"study: {folder}/study.md")

@@ -13,7 +13,10 @@ RIVALS = ("base", "mind", "comirec_dr", "comirec_sa", "transformer_rec", "din")
 """Models that are no form of MFN."""
 
 ABLATIONS: Mapping[str, Mapping[str, str]] = {
-    "E": {"mfn_with_random_embedding": "a random E"},
+    "E": {
+        "mfn_with_random_embedding": "a random E",
+        "mfn_with_glove": "vectors of words from GloVe",
+    },
     "centers": {"mfn_without_pretrain": "centers trained with the task"},
     "interests": {"mfn_k1": "1 of them", "mfn_k4": "4 of them", "mfn_k16": "16 of them"},
     "temperature": {

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mfn.configuration import load_settings
 from mfn.models.settings import NAMED_MODELS, MfnSettings, RankerSettings
-from mfn.settings import Settings
+from mfn.settings import CompareSettings, Settings
 from mfn.trials.plan import Plan, Variant
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -38,6 +38,9 @@ VARIANTS: Mapping[str, Variant] = {
 }
 """These take MFN's rate and epochs; the soft one has a temperature of 4, the sharp one of 1/4."""
 
+WITH_GLOVE = "mfn_with_glove"
+"""MFN with vectors of entities from a file, where there is one."""
+
 
 @dataclass(frozen=True)
 class Size:
@@ -51,20 +54,16 @@ class Size:
     """
 
     root: str
-    seeds: tuple[int, ...]
-    learning_rates: tuple[float, ...]
-    most_epochs: int
+    compare: CompareSettings
     files: int | None = None
     arguments: Sequence[str] = ()
     shop: Sequence[str] = ()
 
 
-FULL = Size("warehouse/study", (1, 2, 3), (1e-3, 3e-3, 9e-3), 4)
+FULL = Size("warehouse/study", CompareSettings())
 QUICK = Size(
     "warehouse/study-quick",
-    (1, 2),
-    (3e-3,),
-    2,
+    CompareSettings(seeds=(1, 2), learning_rates=(3e-3,), most_epochs=2),
     files=4,
     arguments=("--embeddings.epochs", "1"),
     shop=(
@@ -85,6 +84,7 @@ class Source:
     real: Sequence[str]
     earlier: Sequence[str]
     about: str
+    word_vectors: str | None = None
 
 
 @dataclass(frozen=True)
@@ -99,14 +99,12 @@ class DataSet:
         """Its key in all that is written."""
         return self.source.name
 
-    @property
-    def base(self) -> str:
-        """The Base of RelaImpr."""
-        return self.plan.real.evaluate.base_model
 
+def sources(movielens: str, retail: str | None, glove: str | None, size: Size) -> list[Source]:
+    """The data sets that there are: Online Retail only where its folder is given.
 
-def sources(movielens: str, retail: str | None, size: Size) -> list[Source]:
-    """The data sets that there are: Online Retail only where its folder is given."""
+    Its descriptions are English, so that GloVe's vectors are tried on it.
+    """
     found = [
         Source(
             SHOP,
@@ -147,6 +145,7 @@ def sources(movielens: str, retail: str | None, size: Size) -> list[Source]:
                 "December 2010 for histories and pretraining, January and February 2011 for "
                 "training, March for the test; for the earlier date training until 15 February, "
                 "test until 28 February.",
+                word_vectors=glove,
             )
         )
     return found
@@ -159,21 +158,22 @@ def _windows(date: str, training_days: int, test_days: int) -> list[str]:
 
 def data_set(source: Source, size: Size) -> DataSet:
     """A data set with its plan."""
+    models, variants = dict(MODELS), dict(VARIANTS)
+    if source.word_vectors is not None:
+        models[WITH_GLOVE] = NAMED_MODELS["mfn"]
+        variants[WITH_GLOVE] = Variant("mfn", words=source.word_vectors)
 
     def settings(of_date: Sequence[str]) -> Settings:
         arguments = ["--root", f"{size.root}/{source.name}", *source.both, *size.arguments]
         read = load_settings(str(CONF / source.config), [*arguments, *of_date], environment={})
-        return read.model_copy(update={"models": dict(MODELS)})
+        return read.model_copy(update={"models": models, "compare": size.compare})
 
     return DataSet(
         source,
         Plan(
             real=settings(source.real),
             earlier=settings(source.earlier),
-            seeds=size.seeds,
-            learning_rates=size.learning_rates,
-            most_epochs=size.most_epochs,
-            variants=VARIANTS,
+            variants=variants,
             files=size.files,
         ),
     )

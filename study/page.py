@@ -9,10 +9,11 @@ from typing import Any
 
 from mfn import storage
 from mfn.evaluation.numbers import NOTHING, decimals, per_cent, percentage, thousands
+from mfn.models.settings import NAMED_MODELS
 from mfn.trials.results import Result
 from study import charts
 from study.causes import ABLATIONS, MFN, cause, effects, gains_on_several, in_points
-from study.data_sets import ONLINE_RETAIL, VARIANTS, Size
+from study.data_sets import ONLINE_RETAIL, Size
 from study.run import Studied
 
 HEADER = (
@@ -25,8 +26,8 @@ def write(studied: Mapping[str, Studied], size: Size, folder: Path) -> str:
     """Write the page, the plots and the JSON; return the page."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, one in studied.items():
-        charts.gains(one.found, folder / f"study-{name}.svg")
-        charts.curves(one.points, folder / f"study-{name}-choosing.svg")
+        charts.gains(one.compared.found, folder / f"study-{name}.svg")
+        charts.curves(one.compared.points, folder / f"study-{name}-choosing.svg")
     storage.replace_json(str(folder / "study.json"), as_json(studied))
     page = as_markdown(studied, size)
     storage.write_whole(str(folder / "study.md"), page)
@@ -35,10 +36,10 @@ def write(studied: Mapping[str, Studied], size: Size, folder: Path) -> str:
 
 def as_json(studied: Mapping[str, Studied]) -> dict[str, Any]:
     """The numbers of every model and data set, and the causes where MFN did not win."""
-    causes = {name: cause(one.found) for name, one in studied.items()}
+    causes = {name: cause(one.compared.found) for name, one in studied.items()}
     return {
         "data_sets": {
-            name: {model: of.as_json() for model, of in one.found.of_models.items()}
+            name: {model: of.as_json() for model, of in one.compared.found.of_models.items()}
             for name, one in studied.items()
         },
         "causes": {name: text for name, text in causes.items() if text is not None},
@@ -47,15 +48,16 @@ def as_json(studied: Mapping[str, Studied]) -> dict[str, Any]:
 
 def as_markdown(studied: Mapping[str, Studied], size: Size) -> str:
     """The page: how it was made, then a section a data set, then what holds on several."""
-    rates = ", ".join(f"{rate:g}" for rate in size.learning_rates)
+    of_all = size.compare
+    rates = ", ".join(f"{rate:g}" for rate in of_all.learning_rates)
     how = (
         "# Which model wins where\n\n"
         "Made by `make study`. Every model reads the same rows and features, starts at the same E "
         "and ends in the same head. The learning rate (one of "
-        f"{rates}) and the number of epochs (at most {size.most_epochs}) are chosen for each model "
-        "in the same way: on an earlier run date, whose test window ends before that of the real "
-        "one begins, the best AUC of a curve for each rate. Then each is trained anew on the "
-        f"whole training window, with {len(size.seeds)} seeds, each with an E and centers of its "
+        f"{rates}) and the number of epochs (at most {of_all.most_epochs}) are chosen for each "
+        "model in the same way: on an earlier run date, whose test window ends before that of the "
+        "real one begins, the best AUC of a curve for each rate. Then each is trained anew on the "
+        f"whole training window, with {len(of_all.seeds)} seeds, each with an E and centers of its "
         "own, and the test window is read once.\n\n"
         "AUC, GAUC and log loss are means over the seeds, ± their spread; GAUC weighs a user by "
         "the candidates that he was shown and leaves out users with clicked candidates alone, or "
@@ -86,18 +88,18 @@ def _section(name: str, one: Studied) -> str:
         f"in {thousands(counts[f'{split} rows'])} rows for {what}"
         for split, what in (("pretraining", "pretraining"), ("train", "training"), ("test", "test"))
     )
-    listed = sorted(one.found.of_models.values(), key=lambda of: -of.auc_mean)
-    named = [of for of in listed if of.model not in VARIANTS]
+    listed = sorted(one.compared.found.of_models.values(), key=lambda of: -of.auc_mean)
+    named = [of for of in listed if of.model in NAMED_MODELS]
     header = [*HEADER, *([] if one.oracle is None else ["share of the oracle's"])]
     rows = [_row(of, one) for of in named]
     if one.oracle is not None:
         rest = [NOTHING] * (len(HEADER) - 2)
         rows.append(["*oracle*", decimals(one.oracle, 4), *rest, percentage(1.0)])
-    left_out = one.found.of_models[MFN].users_left_out
+    left_out = one.compared.found.of_models[MFN].users_left_out
     told = [f"## {one.title}\n\n{one.about} {numbers}.\n", _table(header, rows)]
     told.append(f"Users left out of GAUC: {thousands(left_out)} of {thousands(counts['users'])}.\n")
     told.append(f"![RelaImpr of every model](study-{name}.svg)\n")
-    text = cause(one.found)
+    text = cause(one.compared.found)
     told.append(
         "**MFN wins**: it is surely above every other model.\n"
         if text is None
@@ -110,7 +112,7 @@ def _section(name: str, one: Studied) -> str:
             [
                 [effect.part, effect.variant, effect.change, in_points(effect.difference)]
                 for part in ABLATIONS
-                for effect in effects(one.found)
+                for effect in effects(one.compared.found)
                 if effect.part == part
             ],
         )
@@ -141,7 +143,7 @@ def _row(of: Result, one: Studied) -> list[str]:
 
 
 def _several(studied: Mapping[str, Studied]) -> str:
-    gaining = gains_on_several({name: one.found for name, one in studied.items()})
+    gaining = gains_on_several({name: one.compared.found for name, one in studied.items()})
     text = "No variant of MFN is surely above it on more than one data set: its defaults stay."
     if gaining:
         text = "Surely above MFN on more than one data set, so that its defaults should change: "

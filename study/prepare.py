@@ -7,7 +7,7 @@ from pyspark.sql import SparkSession
 from mfn import job
 from mfn.logs.validate import validate_logs
 from mfn.splits.build import build_splits
-from mfn.trials.pretrain import pretrain
+from mfn.trials.compare import pretrain_all
 from pipelines.steps import SOURCES
 from study.data_sets import DataSet
 
@@ -21,7 +21,7 @@ def prepare(spark: SparkSession, data_set: DataSet) -> None:
     plan = data_set.plan
     if plan.real.logs.made_by is not None:
         job.run(SOURCES[plan.real.logs.made_by], spark, plan.real)
-    for settings, seeds in ((plan.earlier, plan.seeds[:1]), (plan.real, plan.seeds)):
+    for settings in (plan.earlier, plan.real):
         for step in (validate_logs, build_splits):
             job.run(step, spark, settings)
-        pretrain(spark, settings, seeds)
+    pretrain_all(spark, plan)

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 from mfn.settings import Settings
 from mfn.splits.published import Splits
-from mfn.trials.plan import Choice, Plan, choose, curves, finals
-from mfn.trials.results import Results, results
-from mfn.trials.several import run_all
-from mfn.trials.trial import Point, read_candidates
+from mfn.trials.compare import Compared, train_and_compare
+from mfn.trials.plan import Plan
+from mfn.trials.trial import read_candidates
 from study.oracle import oracle_auc
 
 
@@ -19,32 +18,20 @@ class Studied:
     """What was found on a data set.
 
     Attributes:
-        points: by model and learning rate, what choices follow from.
         counts: of the real date: test users, and rows and candidates of each window.
     """
 
     title: str
     about: str
-    points: Mapping[str, Mapping[float, list[Point]]]
-    choices: Mapping[str, Choice]
-    found: Results
+    compared: Compared
     oracle: float | None
     counts: Mapping[str, int]
 
 
-def study(title: str, about: str, plan: Plan, base: str) -> Studied:
-    """Choose for every model, train all seeds, and measure; what has run is left alone."""
-    to_choose = curves(plan)
-    run_all([one for rates in to_choose.values() for one in rates.values()], f"{title}: choosing")
-    points = {
-        name: {rate: one.points() for rate, one in rates.items()}
-        for name, rates in to_choose.items()
-    }
-    choices = {name: choose(of_rates) for name, of_rates in points.items()}
-    trials = finals(plan, choices)
-    run_all([one for seeds in trials.values() for one in seeds.values()], f"{title}: training")
-    found = results(trials, base)
-    return Studied(title, about, points, choices, found, oracle_auc(plan.real), counts(plan.real))
+def study(title: str, about: str, plan: Plan) -> Studied:
+    """Train, compare and count."""
+    compared = train_and_compare(plan, title)
+    return Studied(title, about, compared, oracle_auc(plan.real), counts(plan.real))
 
 
 def counts(settings: Settings) -> dict[str, int]:

@@ -27,6 +27,7 @@ JOBS = (
     "predict",
     "evaluate",
     "report",
+    "compare",
 )
 
 

@@ -42,7 +42,7 @@ FILES = {
 
 NO_GENRE = "unknown"
 """What MovieLens writes where it knows no genre."""
-FETCH = "python scripts/fetch_movielens.py downloads MovieLens-100k and prints its folder"
+FETCH = "python scripts/fetch_data.py movielens downloads MovieLens-100k and prints its folder"
 
 
 def movielens(spark: SparkSession, settings: Settings) -> dict[str, int]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 
 from mfn.settings import Settings
 from mfn.splits.windows import windows
@@ -21,11 +22,14 @@ from mfn.trials.trial import Curve, Final, Point
 class Variant:
     """A model that is no name of its own, but another's choice of rate and epochs is taken for it.
 
-    sharpness: what its centers are multiplied by.
+    Attributes:
+        sharpness: what its centers are multiplied by.
+        words: its own `embeddings.words`; None for those of the settings.
     """
 
     tuned_as: str
     sharpness: float = 1.0
+    words: str | None = None
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,8 @@ class Plan:
     """A comparison on one data set.
 
     Attributes:
-        real: settings of the run date whose test window is read once, with all models.
+        real: settings of the run date whose test window is read once, with all models; those of
+            `compare` hold for both dates.
         earlier: the same data on a run date whose test window ends before that one begins.
         variants: those of the models that are not tuned themselves.
         files: most files of training rows that are read.
@@ -41,10 +46,7 @@ class Plan:
 
     real: Settings
     earlier: Settings
-    seeds: tuple[int, ...]
-    learning_rates: tuple[float, ...]
-    most_epochs: int
-    variants: Mapping[str, Variant]
+    variants: Mapping[str, Variant] = field(default_factory=dict)
     files: int | None = None
 
     def __post_init__(self) -> None:
@@ -53,6 +55,11 @@ class Plan:
                 f"earlier: expected a date before the test window that begins on "
                 f"{first_test_day(self.real)}, got {self.earlier.date}"
             )
+
+    @property
+    def words(self) -> list[str]:
+        """Each `embeddings.words` of a variant, for which E and centers are learnt beside."""
+        return sorted({one.words for one in self.variants.values() if one.words is not None})
 
 
 def first_test_day(settings: Settings) -> datetime.date:
@@ -69,12 +76,20 @@ class Choice:
     auc: float
 
 
-def of_seed(settings: Settings, seed: int) -> Settings:
-    """The settings of one seed: of E, the centers and the training, under a root of its own."""
+def of_seed(settings: Settings, seed: int, words: str | None = None) -> Settings:
+    """The settings of one seed: of E, the centers and the training, under a root of its own.
+
+    With words of its own, E and so the root is another again.
+    """
+    embeddings: dict[str, int | str] = {"seed": seed}
+    root = f"{settings.root}/seeds/{seed}"
+    if words is not None:
+        embeddings["words"] = words
+        root += f"-{PurePosixPath(words).stem}"
     return settings.model_copy(
         update={
-            "root": f"{settings.root}/seeds/{seed}",
-            "embeddings": settings.embeddings.model_copy(update={"seed": seed}),
+            "root": root,
+            "embeddings": settings.embeddings.model_copy(update=embeddings),
             "centers": settings.centers.model_copy(update={"seed": seed}),
             "train": settings.train.model_copy(update={"seed": seed, "num_workers": 1}),
         }
@@ -83,17 +98,18 @@ def of_seed(settings: Settings, seed: int) -> Settings:
 
 def curves(plan: Plan) -> dict[str, dict[float, Curve]]:
     """What is trained to choose: by model and learning rate."""
-    settings = of_seed(plan.earlier, plan.seeds[0])
+    own = plan.real.compare
+    settings = of_seed(plan.earlier, own.seeds[0])
     return {
         name: {
             rate: Curve(
                 name=name,
-                settings=with_training(settings, rate, plan.most_epochs),
+                settings=with_training(settings, rate, own.most_epochs),
                 folder=f"{plan.earlier.root}/trials/{plan.earlier.date}/{name}/{rate:g}",
                 files=plan.files,
-                most_epochs=plan.most_epochs,
+                most_epochs=own.most_epochs,
             )
-            for rate in plan.learning_rates
+            for rate in own.learning_rates
         }
         for name in plan.earlier.models
         if name not in plan.variants
@@ -123,13 +139,13 @@ def finals(plan: Plan, choices: Mapping[str, Choice]) -> dict[str, dict[int, Fin
             seed: Final(
                 name=name,
                 settings=with_training(
-                    of_seed(plan.real, seed), choice.learning_rate, choice.epochs
+                    of_seed(plan.real, seed, variant.words), choice.learning_rate, choice.epochs
                 ),
                 folder=f"{plan.real.root}/trials/{plan.real.date}/{name}/seed-{seed}",
                 sharpness=variant.sharpness,
                 files=plan.files,
             )
-            for seed in plan.seeds
+            for seed in plan.real.compare.seeds
         }
     return trials
 

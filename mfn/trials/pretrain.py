@@ -19,17 +19,19 @@ SHARED = ("splits", VOCABULARIES.name)
 """What the root of a seed has of the root of all."""
 
 
-def pretrain(spark: SparkSession, settings: Settings, seeds: Iterable[int]) -> None:
+def pretrain(
+    spark: SparkSession, settings: Settings, seeds: Iterable[int], words: str | None = None
+) -> None:
     """Learn E and the centers of every seed, unless they are there."""
     for seed in seeds:
-        of_this = share(settings, seed)
+        of_this = share(settings, seed, words)
         for step in (pretrain_embeddings, train_centers):
             job.run(step, spark, of_this)
 
 
-def share(settings: Settings, seed: int) -> Settings:
+def share(settings: Settings, seed: int, words: str | None = None) -> Settings:
     """Give a seed its root, with links to what is shared; the root must be a local folder."""
-    of_this = of_seed(settings, seed)
+    of_this = of_seed(settings, seed, words)
     root = Path(of_this.root)
     root.mkdir(parents=True, exist_ok=True)
     for name in SHARED:

@@ -9,10 +9,8 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from mfn.training.progress import Progress
 from mfn.trials.trial import Trial
 
-AT_ONCE = 2
 
-
-def run_all(trials: Sequence[Trial], name: str, at_once: int = AT_ONCE) -> None:
+def run_all(trials: Sequence[Trial], name: str, at_once: int) -> None:
     """Run what has not run; the first error of one ends all.
 
     Processes are begun anew, as a copy of one with threads of torch or of Java may hang.

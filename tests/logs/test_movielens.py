@@ -319,9 +319,9 @@ def test_a_file_that_is_not_there_is_named_and_how_to_get_it(
     spark: SparkSession, make_settings: Callable[..., Settings], tmp_path: Path
 ) -> None:
     (tmp_path / "ml-100k.inter").write_text(inter(FIRST_DAYS))
-    with pytest.raises(NotPublished, match=r"one file \*\.item in .*fetch_movielens\.py"):
+    with pytest.raises(NotPublished, match=r"one file \*\.item in .*fetch_data\.py movielens"):
         ingest(spark, make_settings(ingest={"path": str(tmp_path)}))
-    with pytest.raises(NotPublished, match=r"ingest\.path: .*fetch_movielens\.py"):
+    with pytest.raises(NotPublished, match=r"ingest\.path: .*fetch_data\.py movielens"):
         ingest(spark, make_settings())
 
 
@@ -342,7 +342,7 @@ def test_files_that_are_in_the_cache_are_not_fetched_again(tmp_path: Path) -> No
     for kind in ("inter", "item", "user"):
         (folder / f"ml-100k.{kind}").touch()
     done = subprocess.run(
-        [sys.executable, str(REPOSITORY / "scripts" / "fetch_movielens.py")],
+        [sys.executable, str(REPOSITORY / "scripts" / "fetch_data.py"), "movielens"],
         env={**os.environ, "XDG_CACHE_HOME": str(tmp_path), "PIP_NO_INDEX": "1"},
         capture_output=True,
         text=True,
@@ -354,7 +354,7 @@ def test_files_that_are_in_the_cache_are_not_fetched_again(tmp_path: Path) -> No
 def test_what_could_not_be_fetched_leaves_no_folder(tmp_path: Path) -> None:
     """The control: with an empty cache and no index there is something to fetch, in vain."""
     done = subprocess.run(
-        [sys.executable, str(REPOSITORY / "scripts" / "fetch_movielens.py")],
+        [sys.executable, str(REPOSITORY / "scripts" / "fetch_data.py"), "movielens"],
         env={**os.environ, "XDG_CACHE_HOME": str(tmp_path), "PIP_NO_INDEX": "1"},
         capture_output=True,
         text=True,

@@ -14,11 +14,12 @@ from mfn.evaluation.bootstrap import Interval, auc, draw_users, resampled_aucs
 from mfn.models.settings import NAMED_MODELS
 from mfn.settings import Settings
 from mfn.splits.windows import windows
+from mfn.trials.compare import Compared
 from mfn.trials.plan import Choice, first_test_day
 from mfn.trials.results import Drawn, Result, Results
 from mfn.trials.trial import Point
 from study.causes import ABLATIONS, RIVALS, cause, gains_on_several, unbeaten
-from study.data_sets import FULL, MODELS, QUICK, VARIANTS, Size, data_set, sources
+from study.data_sets import FULL, MODELS, QUICK, VARIANTS, WITH_GLOVE, Size, data_set, sources
 from study.page import as_json, as_markdown, write
 from study.run import Studied
 
@@ -54,9 +55,11 @@ def studied(signals: Mapping[str, float], oracle: float | None = None) -> Studie
     return Studied(
         "A shop",
         "Said of it.",
-        {name: {1e-3: [Point(1, 0.6, 0.4)]} for name in NAMED_MODELS},
-        {name: Choice(1e-3, 1, 0.6) for name in NAMED_MODELS},
-        results(signals),
+        Compared(
+            {name: {1e-3: [Point(1, 0.6, 0.4)]} for name in NAMED_MODELS},
+            {name: Choice(1e-3, 1, 0.6) for name in NAMED_MODELS},
+            results(signals),
+        ),
         oracle,
         {**counts, "users": 200},
     )
@@ -98,7 +101,7 @@ def test_every_part_is_varied_and_every_variant_is_a_part() -> None:
         "E", "centers", "interests", "temperature", "level", "aggregation",
     }  # fmt: skip
     varied = {variant for of_part in ABLATIONS.values() for variant in of_part}
-    assert varied == {name for name in MODELS if name.startswith("mfn_")}
+    assert varied == {name for name in MODELS if name.startswith("mfn_")} | {WITH_GLOVE}
     assert set(NAMED_MODELS) <= set(MODELS)
     assert {**VARIANTS}.keys() == MODELS.keys() - NAMED_MODELS.keys()
 
@@ -127,10 +130,9 @@ def test_the_json_has_its_form(tmp_path: Path) -> None:
 
 def test_a_number_that_is_none_is_null_and_no_nan() -> None:
     found = studied(EQUAL)
-    one = dataclasses.replace(found.found.of_models["mfn"], auc_std=float("nan"))
-    found = dataclasses.replace(
-        found, found=dataclasses.replace(found.found, of_models={"mfn": one})
-    )
+    one = dataclasses.replace(found.compared.found.of_models["mfn"], auc_std=float("nan"))
+    of_one = Results("base", {"mfn": one}, found.compared.found.drawn)
+    found = dataclasses.replace(found, compared=dataclasses.replace(found.compared, found=of_one))
     assert as_json({"shop": found})["data_sets"]["shop"]["mfn"]["auc_std"] is None
 
 
@@ -159,7 +161,7 @@ def test_the_page_has_a_table_for_each_data_set_its_plots_and_what_is_left_out(
 def test_choices_are_made_before_the_real_test_window_and_test_the_days_the_page_says(
     size: Size,
 ) -> None:
-    found = [data_set(one, size) for one in sources("movielens", "retail", size)]
+    found = [data_set(one, size) for one in sources("movielens", "retail", "glove", size)]
     assert [one.name for one in found] == ["shop", "movielens", "online_retail"]
     for one in found:
         assert one.plan.earlier.date < first_test_day(one.plan.real)
@@ -182,4 +184,4 @@ def test_choices_are_made_before_the_real_test_window_and_test_the_days_the_page
 
 
 def test_online_retail_is_left_out_where_no_folder_is_given() -> None:
-    assert [one.name for one in sources("movielens", None, FULL)] == ["shop", "movielens"]
+    assert [one.name for one in sources("movielens", None, None, FULL)] == ["shop", "movielens"]

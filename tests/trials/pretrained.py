@@ -11,7 +11,7 @@ from mfn import storage
 from mfn.models import artifact
 from mfn.models.embedding import ItemTable, freeze, offsets_of
 from mfn.pretraining.centers import key, wanted
-from mfn.settings import Settings
+from mfn.settings import CompareSettings, Settings
 from mfn.splits.published import Splits
 from mfn.trials.plan import Plan, Variant
 from mfn.trials.pretrain import share
@@ -23,12 +23,11 @@ EARLIER = datetime.timedelta(days=1)
 
 
 def plan(real: Settings, learning_rates: tuple[float, ...] = (0.003, 0.03)) -> Plan:
+    compare = {"seeds": SEEDS, "learning_rates": learning_rates, "most_epochs": 2}
+    real = real.model_copy(update={"compare": CompareSettings(**compare)})
     return Plan(
         real=real,
         earlier=real.model_copy(update={"date": real.date - EARLIER}),
-        seeds=SEEDS,
-        learning_rates=learning_rates,
-        most_epochs=2,
         variants={name: Variant("mfn", 4.0) for name in real.models if name == "mfn_sharp"},
     )
 
@@ -39,7 +38,7 @@ def publish(
     """Publish splits of both dates, drawn from these seeds; E and centers are random numbers."""
     for settings, seeds in ((of.earlier, earlier), (of.real, real)):
         publish_splits(settings, ROWS, seeds)
-        for seed in of.seeds:
+        for seed in of.real.compare.seeds:
             pretrain_at_random(share(settings, seed), seed)
 
 

@@ -128,7 +128,8 @@ def test_a_curve_is_the_auc_after_each_epoch_and_its_last_point_that_of_a_traini
 
 def test_a_rate_at_which_a_model_fails_is_not_chosen(make_plan: Callable[..., Plan]) -> None:
     of = make_plan("one")
-    of = dataclasses.replace(of, learning_rates=(0.01, 1e30))
+    rates = of.real.compare.model_copy(update={"learning_rates": (0.01, 1e30)})
+    of = dataclasses.replace(of, real=of.real.model_copy(update={"compare": rates}))
     publish(of)
     points = run_curves(of)["mfn"]
     assert points[1e30] == []
@@ -195,7 +196,7 @@ def test_results_say_what_scikit_learn_says_of_each_seed(make_plan: Callable[...
     of = make_plan("one")
     publish(of)
     made = finals(of, CHOICES)
-    run_all([one for seeds in made.values() for one in seeds.values()], "test")
+    run_all([one for seeds in made.values() for one in seeds.values()], "test", 2)
     found = results(made, "base")
     labels = read_candidates(made["base"][1].splits.folder).labels_n
     for name, result in found.of_models.items():
@@ -224,7 +225,7 @@ from tests.trials.test_trials import CHOICES
 
 if __name__ == "__main__":
     made = finals(plan(Settings.model_validate_json(sys.argv[1])), CHOICES)
-    run_all([one for seeds in made.values() for one in seeds.values()], "finals")
+    run_all([one for seeds in made.values() for one in seeds.values()], "finals", 2)
 """
 
 

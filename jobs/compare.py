@@ -1,0 +1,7 @@
+"""Every model with several seeds on one run date, to the Delta table evaluation/over_seeds."""
+
+from mfn.job import main
+from mfn.trials.compare import compare
+
+if __name__ == "__main__":
+    main(compare)

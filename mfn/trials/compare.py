@@ -1,0 +1,147 @@
+"""The job `compare`: every model with several seeds on one run date, and which of them is better.
+
+It trains in processes on this machine, as many at a time as `compare.at_once`, on the rows that
+`build_splits` left, and writes `evaluation/over_seeds`. What has been trained is not trained again,
+so that a run that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pyspark.sql import SparkSession
+
+from mfn import tables
+from mfn.job import Counts, DataRefused, job
+from mfn.schema import OVER_SEEDS
+from mfn.settings import Settings
+from mfn.splits.published import Splits
+from mfn.storage import NotPublished
+from mfn.trials.plan import Choice, Plan, choose, curves, finals, first_test_day
+from mfn.trials.pretrain import pretrain
+from mfn.trials.results import Result, Results, results
+from mfn.trials.several import run_all
+from mfn.trials.trial import Point
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a comparison found.
+
+    Attributes:
+        points: by model and learning rate, what choices follow from.
+    """
+
+    points: Mapping[str, Mapping[float, list[Point]]]
+    choices: Mapping[str, Choice]
+    found: Results
+
+
+def train_and_compare(plan: Plan, title: str) -> Compared:
+    """Choose for every model, train all seeds, and measure; what has run is left alone.
+
+    Raises:
+        NotPublished: splits, E or centers of a date and seed are not there.
+    """
+    at_once = plan.real.compare.at_once
+    to_choose = curves(plan)
+    run_all([c for rates in to_choose.values() for c in rates.values()], f"{title}: rates", at_once)
+    points = {
+        name: {rate: one.points() for rate, one in rates.items()}
+        for name, rates in to_choose.items()
+    }
+    choices = {name: choose(of_rates) for name, of_rates in points.items()}
+    trials = finals(plan, choices)
+    run_all([t for seeds in trials.values() for t in seeds.values()], f"{title}: seeds", at_once)
+    return Compared(points, choices, results(trials, plan.real.evaluate.base_model))
+
+
+def pretrain_all(spark: SparkSession, plan: Plan) -> None:
+    """Learn all E and centers of a plan, unless they are there.
+
+    Raises:
+        NotPublished: splits of one of the dates are not there.
+    """
+    seeds = plan.real.compare.seeds
+    pretrain(spark, plan.earlier, seeds[:1])
+    for words in (None, *plan.words):
+        pretrain(spark, plan.real, seeds, words)
+
+
+@job()
+def compare(spark: SparkSession, settings: Settings) -> Counts:
+    """Train every model with several seeds on this run date, and write which of them is better.
+
+    Rates and epochs are chosen on the last run date whose test window ends before this one's
+    begins: for a test of one day, that is the day before.
+
+    Raises:
+        DataRefused: the splits of one of the two dates are not there, the base model is none of
+            the models, or the root is no local folder.
+    """
+    earlier = first_test_day(settings) - datetime.timedelta(days=1)
+    plan = Plan(settings, settings.model_copy(update={"date": earlier}))
+    _check(plan)
+    pretrain_all(spark, plan)
+    compared = train_and_compare(plan, str(settings.date))
+    rows = [_row(one, settings) for one in compared.found.of_models.values()]
+    # One file a day: there are as many rows as models.
+    frame = spark.createDataFrame(rows, OVER_SEEDS.columns).coalesce(1)
+    tables.replace(frame, settings.root, OVER_SEEDS, {"run_date": [settings.date]})
+    told: dict[str, int | float | str] = {"rows": len(rows), "chosen_on": str(earlier)}
+    for one in compared.found.of_models.values():
+        told[f"auc_{one.model}"] = one.auc_mean
+        told[f"relaimpr_{one.model}"] = (
+            f"{one.relaimpr.value:+.2f} ({one.relaimpr.low:+.2f} to {one.relaimpr.high:+.2f})"
+        )
+    return told
+
+
+def _check(plan: Plan) -> None:
+    settings = plan.real
+    base, models = settings.evaluate.base_model, ", ".join(settings.models)
+    if base not in settings.models:
+        raise DataRefused(f"evaluate.base_model: expected one of the models {models}, got {base}")
+    if "://" in settings.root:
+        raise DataRefused(
+            f"root: compare trains in processes of this machine and expects a local folder, got "
+            f"{settings.root}"
+        )
+    for of_date in (plan.earlier, settings):
+        try:
+            Splits.published(of_date)
+        except NotPublished as error:
+            raise DataRefused(
+                f"{error}; compare trains on {settings.date} and chooses rates and epochs on "
+                f"{plan.earlier.date}, so it needs the splits of both: run jobs/validate_logs.py "
+                f"and jobs/build_splits.py with --date {of_date.date}"
+            ) from error
+
+
+def _row(one: Result, settings: Settings) -> tuple[object, ...]:
+    return (
+        settings.date,
+        one.model,
+        settings.evaluate.base_model,
+        one.seeds,
+        one.learning_rate,
+        one.epochs,
+        one.auc_mean,
+        _number(one.auc_std),
+        _number(one.gauc_mean),
+        one.users_left_out,
+        one.logloss_mean,
+        _number(one.relaimpr.value),
+        _number(one.relaimpr.low),
+        _number(one.relaimpr.high),
+        one.parameters,
+        one.candidates_per_second,
+        settings.candidates_from,
+    )
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
