@@ -43,11 +43,25 @@ WITH_GLOVE = "mfn_with_glove"
 
 
 @dataclass(frozen=True)
+class Days:
+    """A run date and its lengths of windows, in days; those not given are the configuration's."""
+
+    date: str
+    lengths: Mapping[str, int] = field(default_factory=dict)
+
+    def arguments(self) -> list[str]:
+        """As a command line says it."""
+        lengths = (t for name, days in self.lengths.items() for t in (f"--windows.{name}", days))
+        return ["--date", self.date, *map(str, lengths)]
+
+
+@dataclass(frozen=True)
 class Size:
     """How much of everything the study takes.
 
     Attributes:
         root: where the data and all trainings lie.
+        days: of each data set the real run date, and the earlier one.
         files: most files of training rows of 16; None for all.
         arguments: settings of every data set.
         shop: settings of the simulated shop.
@@ -55,15 +69,40 @@ class Size:
 
     root: str
     compare: CompareSettings
+    days: Mapping[str, tuple[Days, Days]]
     files: int | None = None
     arguments: Sequence[str] = ()
     shop: Sequence[str] = ()
 
 
-FULL = Size("warehouse/study", CompareSettings())
+SHOP_DAYS = (Days("2026-03-08"), Days("2026-03-07"))
+
+FULL = Size(
+    "warehouse/study",
+    CompareSettings(),
+    {
+        SHOP: SHOP_DAYS,
+        MOVIELENS: (Days("1998-04-22"), Days("1998-03-23", {"training_days": 60})),
+        ONLINE_RETAIL: (
+            Days("2011-03-31", {"training_days": 59, "test_days": 31}),
+            Days("2011-02-28", {"training_days": 46, "test_days": 13}),
+        ),
+    },
+)
 QUICK = Size(
     "warehouse/study-quick",
-    CompareSettings(seeds=(1, 2), learning_rates=(3e-3,), most_epochs=2),
+    CompareSettings(seeds=(1, 2), learning_rates=(3e-3,), most_epochs=1),
+    {
+        SHOP: SHOP_DAYS,
+        MOVIELENS: (
+            Days("1997-12-23", {"pretraining_days": 60, "training_days": 25, "test_days": 10}),
+            Days("1997-12-13", {"pretraining_days": 60, "training_days": 17, "test_days": 8}),
+        ),
+        ONLINE_RETAIL: (
+            Days("2011-01-23", {"training_days": 14, "test_days": 9}),
+            Days("2011-01-14", {"training_days": 9, "test_days": 5}),
+        ),
+    },
     files=4,
     arguments=("--embeddings.epochs", "1"),
     shop=(
@@ -75,14 +114,12 @@ QUICK = Size(
 
 @dataclass(frozen=True)
 class Source:
-    """A data set: its configuration, and what differs for the study, of both dates and of each."""
+    """A data set: its configuration, and what differs for the study."""
 
     name: str
     title: str
     config: str
-    both: Sequence[str]
-    real: Sequence[str]
-    earlier: Sequence[str]
+    arguments: Sequence[str]
     about: str
     word_vectors: str | None = None
 
@@ -110,50 +147,34 @@ def sources(movielens: str, retail: str | None, glove: str | None, size: Size) -
             SHOP,
             "The simulated shop",
             "demo.yaml",
-            both=["--simulate.days", "9", *size.shop],
-            real=["--date", "2026-03-08"],
-            earlier=["--date", "2026-03-07"],
-            about="Clicks are drawn from known probabilities, so the oracle's AUC is what could be "
-            "reached. 4 days of pretraining, 3 of training, 1 of test; the earlier date is the "
-            "day before.",
+            ["--simulate.days", "9", *size.shop],
+            "Clicks are drawn from known probabilities, so the oracle's AUC is what could be "
+            "reached.",
         ),
         Source(
             MOVIELENS,
             "MovieLens-100k",
             "movielens.yaml",
-            both=["--ingest.path", movielens],
-            real=["--date", "1998-04-22"],
-            earlier=["--date", "1998-03-23", "--windows.training_days", "60"],
-            about="A rating of 4 or more is a click; further candidates are drawn by popularity. "
-            "Pretraining until 23 December 1997, training until 23 March 1998, test until 22 "
-            "April; for the earlier date training until 21 February, test until 23 March.",
+            ["--ingest.path", movielens],
+            "A rating of 4 or more is a click; further candidates are drawn by popularity.",
         ),
     ]
     if retail is not None:
-        windows = ["--windows.history_days", "7", "--windows.pretraining_days", "24"]
-        # The shop is closed from Christmas to New Year: of these twelve days four have sales.
-        windows += ["--windows.pretraining_validation_days", "12"]
+        # All of December, from which the later windows' histories come too. The shop is closed from
+        # Christmas to New Year: of the twelve days to stop on, four have sales.
+        lengths = {"history": 7, "pretraining": 24, "pretraining_validation": 12}
+        windows = (t for name, days in lengths.items() for t in (f"--windows.{name}_days", days))
         found.append(
             Source(
                 ONLINE_RETAIL,
                 "Online Retail",
                 "online_retail.yaml",
-                both=["--ingest.path", retail, *windows],
-                real=_windows("2011-03-31", training_days=59, test_days=31),
-                earlier=_windows("2011-02-28", training_days=46, test_days=13),
-                about="What was bought is a click; further candidates are drawn by popularity. "
-                "December 2010 for histories and pretraining, January and February 2011 for "
-                "training, March for the test; for the earlier date training until 15 February, "
-                "test until 28 February.",
+                ["--ingest.path", retail, *map(str, windows)],
+                "What was bought is a click; further candidates are drawn by popularity.",
                 word_vectors=glove,
             )
         )
     return found
-
-
-def _windows(date: str, training_days: int, test_days: int) -> list[str]:
-    lengths = {"training_days": training_days, "test_days": test_days}
-    return ["--date", date, *(t for n, d in lengths.items() for t in (f"--windows.{n}", str(d)))]
 
 
 def data_set(source: Source, size: Size) -> DataSet:
@@ -163,17 +184,11 @@ def data_set(source: Source, size: Size) -> DataSet:
         models[WITH_GLOVE] = NAMED_MODELS["mfn"]
         variants[WITH_GLOVE] = Variant("mfn", words=source.word_vectors)
 
-    def settings(of_date: Sequence[str]) -> Settings:
-        arguments = ["--root", f"{size.root}/{source.name}", *source.both, *size.arguments]
-        read = load_settings(str(CONF / source.config), [*arguments, *of_date], environment={})
+    def settings(of_date: Days) -> Settings:
+        arguments = ["--root", f"{size.root}/{source.name}", *source.arguments, *size.arguments]
+        arguments += of_date.arguments()
+        read = load_settings(str(CONF / source.config), arguments, environment={})
         return read.model_copy(update={"models": models, "compare": size.compare})
 
-    return DataSet(
-        source,
-        Plan(
-            real=settings(source.real),
-            earlier=settings(source.earlier),
-            variants=variants,
-            files=size.files,
-        ),
-    )
+    real, earlier = map(settings, size.days[source.name])
+    return DataSet(source, Plan(real, earlier, variants, size.files))

@@ -10,6 +10,7 @@ from typing import Any
 from mfn import storage
 from mfn.evaluation.numbers import NOTHING, decimals, per_cent, percentage, thousands
 from mfn.models.settings import NAMED_MODELS
+from mfn.splits.windows import Window
 from mfn.trials.results import Result
 from study import charts
 from study.causes import ABLATIONS, MFN, cause, effects, gains_on_several, in_points
@@ -96,7 +97,13 @@ def _section(name: str, one: Studied) -> str:
         rest = [NOTHING] * (len(HEADER) - 2)
         rows.append(["*oracle*", decimals(one.oracle, 4), *rest, percentage(1.0)])
     left_out = one.compared.found.of_models[MFN].users_left_out
-    told = [f"## {one.title}\n\n{one.about} {numbers}.\n", _table(header, rows)]
+    days = (
+        f"Pretraining {_days(one.days.pretraining)}, stopped on what follows until "
+        f"{one.days.pretraining_validation[1]}; training {_days(one.days.train)}, test "
+        f"{_days(one.days.test)}. To choose: training {_days(one.earlier_days.train)}, test "
+        f"{_days(one.earlier_days.test)}."
+    )
+    told = [f"## {one.title}\n\n{one.about} {days} {numbers}.\n", _table(header, rows)]
     told.append(f"Users left out of GAUC: {thousands(left_out)} of {thousands(counts['users'])}.\n")
     told.append(f"![RelaImpr of every model](study-{name}.svg)\n")
     text = cause(one.compared.found)
@@ -119,6 +126,11 @@ def _section(name: str, one: Studied) -> str:
     )
     told.append(f"![AUC of the earlier date while choosing](study-{name}-choosing.svg)\n")
     return "\n".join(told)
+
+
+def _days(window: Window) -> str:
+    first, last = window
+    return f"{first} to {last}" if first < last else str(first)
 
 
 def _row(of: Result, one: Studied) -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from mfn.settings import Settings
 from mfn.splits.published import Splits
+from mfn.splits.windows import Windows, windows
 from mfn.trials.compare import Compared, train_and_compare
 from mfn.trials.plan import Plan
 from mfn.trials.trial import read_candidates
@@ -19,6 +20,8 @@ class Studied:
 
     Attributes:
         counts: of the real date: test users, and rows and candidates of each window.
+        days: the windows of the real date.
+        earlier_days: those of the earlier one.
     """
 
     title: str
@@ -26,12 +29,16 @@ class Studied:
     compared: Compared
     oracle: float | None
     counts: Mapping[str, int]
+    days: Windows
+    earlier_days: Windows
 
 
 def study(title: str, about: str, plan: Plan) -> Studied:
     """Train, compare and count."""
     compared = train_and_compare(plan, title)
-    return Studied(title, about, compared, oracle_auc(plan.real), counts(plan.real))
+    days, earlier_days = (windows(one.date, one.windows) for one in (plan.real, plan.earlier))
+    oracle = oracle_auc(plan.real)
+    return Studied(title, about, compared, oracle, counts(plan.real), days, earlier_days)
 
 
 def counts(settings: Settings) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,16 +13,17 @@ import pytest
 
 from mfn.evaluation.bootstrap import Interval, auc, draw_users, resampled_aucs
 from mfn.models.settings import NAMED_MODELS
-from mfn.settings import Settings
+from mfn.settings import WindowSettings
 from mfn.splits.windows import windows
 from mfn.trials.compare import Compared
-from mfn.trials.plan import Choice, first_test_day
+from mfn.trials.plan import Choice
 from mfn.trials.results import Drawn, Result, Results
 from mfn.trials.trial import Point
 from study.causes import ABLATIONS, RIVALS, cause, gains_on_several, unbeaten
 from study.data_sets import FULL, MODELS, QUICK, VARIANTS, WITH_GLOVE, Size, data_set, sources
 from study.page import as_json, as_markdown, write
 from study.run import Studied
+from tests.conftest import RUN_DATE
 
 USERS = np.repeat(np.arange(200), 10)
 RANDOM = np.random.default_rng(3)
@@ -62,6 +64,8 @@ def studied(signals: Mapping[str, float], oracle: float | None = None) -> Studie
         ),
         oracle,
         {**counts, "users": 200},
+        windows(RUN_DATE, WindowSettings()),
+        windows(RUN_DATE - datetime.timedelta(days=1), WindowSettings()),
     )
 
 
@@ -158,18 +162,24 @@ def test_the_page_has_a_table_for_each_data_set_its_plots_and_what_is_left_out(
 
 
 @pytest.mark.parametrize("size", [FULL, QUICK])
-def test_choices_are_made_before_the_real_test_window_and_test_the_days_the_page_says(
-    size: Size,
-) -> None:
+def test_choices_are_made_before_the_real_test_window_on_what_was_learnt_before(size: Size) -> None:
     found = [data_set(one, size) for one in sources("movielens", "retail", "glove", size)]
     assert [one.name for one in found] == ["shop", "movielens", "online_retail"]
     for one in found:
-        assert one.plan.earlier.date < first_test_day(one.plan.real)
-    retail: dict[str, Settings] = {
-        "real": found[2].plan.real,
-        "earlier": found[2].plan.earlier,
+        real, earlier = (windows(d.date, d.windows) for d in (one.plan.real, one.plan.earlier))
+        assert earlier.test[1] < real.test[0]
+        assert earlier.pretraining_validation[1] < earlier.train[0] <= earlier.train[1]
+        if one.name != "shop":  # whose two dates are neighbours
+            assert real.pretraining == earlier.pretraining
+        assert ("mfn_with_glove" in one.plan.real.models) == (one.name == "online_retail")
+
+
+def test_the_days_of_online_retail_are_those_that_the_study_promises() -> None:
+    plan = data_set(sources("movielens", "retail", None, FULL)[2], FULL).plan
+    days = {
+        name: windows(one.date, one.windows)
+        for name, one in (("real", plan.real), ("earlier", plan.earlier))
     }
-    days = {name: windows(one.date, one.windows) for name, one in retail.items()}
 
     def text(which: str, name: str) -> list[str]:
         return [day.isoformat() for day in getattr(days[which], name)]
