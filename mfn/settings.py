@@ -331,6 +331,14 @@ class CenterSettings(Strict):
     seed: int = Field(13, description="of the first centers and the order of users")
 
 
+class CheckpointSettings(Strict):
+    """How often a training is written down, so that it can go on after it was killed."""
+
+    steps: PositiveInt = Field(2000, description="steps of an epoch, after each of which it is")
+    minutes: PositiveFloat = Field(10.0, description="and minutes after which it is, if sooner")
+    kept: PositiveInt = Field(2, description="how many of the newest are kept")
+
+
 class TrainSettings(Strict):
     """How every model of a day is trained."""
 
@@ -340,6 +348,15 @@ class TrainSettings(Strict):
     num_workers: PositiveInt = Field(1, description="1 trains in this process, without Horovod")
     threads: PositiveInt = Field(1, description="threads of each worker")
     seed: int = Field(17, description="of initial parameters and the order of rows")
+    stall_seconds: PositiveFloat = Field(
+        300.0,
+        description="one of several workers that comes no further for so long ends, and so the job",
+    )
+
+    @property
+    def of_the_result(self) -> dict[str, Any]:
+        """Those settings from which other parameters may follow."""
+        return self.model_dump(exclude={"stall_seconds"})
 
 
 class PredictSettings(Strict):
@@ -414,6 +431,7 @@ class Settings(Strict):
     embeddings: EmbeddingSettings = EmbeddingSettings()
     centers: CenterSettings = CenterSettings()
     train: TrainSettings = TrainSettings()
+    checkpoints: CheckpointSettings = CheckpointSettings()
     predict: PredictSettings = PredictSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     compare: CompareSettings = CompareSettings()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,22 +42,27 @@ class Feed:
         ]
         self.wait_seconds = 0.0
 
-    def epoch(self, shard: Shard, batch_rows: int) -> Iterator[Batch]:
+    def epoch(self, shard: Shard, batch_rows: int, done: int = 0) -> Iterator[Batch]:
         """Every row of the shard once, in batches of `batch_rows`; the last may be smaller.
+
+        done: batches to leave out at the beginning; of the files before the next one no row is
+        read.
 
         Raises:
             RowsLost: a file gave other rows than its footer promises.
         """
-        random = torch.Generator().manual_seed(shard.seed % 2**63)
+        first_file, offset = shard.position(done * batch_rows)
         rest: list[Batch] = []
-        files = self._files(shard)
-        while True:
+        files = self._files(shard.files[first_file:])
+        for place in itertools.count(first_file):
             start = time.perf_counter()
             rows = next(files, None)
             self.wait_seconds += time.perf_counter() - start
             if rows is None:
                 break
-            rest.append(rows.select(torch.randperm(len(rows), generator=random)))
+            random = torch.Generator().manual_seed(shard.seed_of(place))
+            order = torch.randperm(len(rows), generator=random)
+            rest.append(rows.select(order[offset:] if place == first_file else order))
             whole = concatenate(rest)
             ends = len(whole) - len(whole) % batch_rows
             for first in range(0, ends, batch_rows):
@@ -65,8 +71,7 @@ class Feed:
         if rest and len(rest[0]):
             yield rest[0].trimmed()
 
-    def _files(self, shard: Shard) -> Iterator[Batch]:
-        files = [file for file in shard.files if file.rows]
+    def _files(self, files: Sequence[SplitFile]) -> Iterator[Batch]:
         if not files:
             return
         with make_batch_reader(

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mfn.models.batch import Batch
 from mfn.models.ranker import Ranker
+from mfn.training.checkpoint import Checkpoints, Saved, Tally
 from mfn.training.feed import Feed
-from mfn.training.plan import SplitFile, shards, steps
+from mfn.training.plan import SplitFile, seed_of_step, shards, steps
 from mfn.training.progress import Progress
 from mfn.training.workers import Workers
 
+log = logging.getLogger("mfn")
+
 
 class TrainingFailed(RuntimeError):
-    """The loss is no number any more; the message says at which step."""
+    """The loss is no number any more; the message says at which step, and where its batch is."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,36 @@ class Trainer:
         )
         workers.same_start(model)
 
+    def train(
+        self,
+        files: Sequence[SplitFile],
+        epochs: int,
+        name: str,
+        checkpoints: Checkpoints | None = None,
+    ) -> Account:
+        """So many passes over the files; with checkpoints, from the newest one on.
+
+        Raises:
+            TrainingFailed, RowsLost: as `epoch`.
+        """
+        done: list[Tally] = []
+        begun = Tally()
+        saved = None if checkpoints is None else checkpoints.newest()
+        self._check_agreed(saved)
+        if saved is not None:
+            self._load(saved.tensors)
+            done = list(saved.tallies)
+            if not saved.epoch_ended:
+                begun = done.pop()
+            if self.workers.rank == 0:
+                log.info("%s: goes on at step %d of epoch %d", name, begun.steps, len(done) + 1)
+        for number in range(len(done), epochs):
+            done.append(self._epoch(files, number, name, begun, tuple(done), checkpoints))
+            begun = Tally()
+            if checkpoints is not None and number + 1 < epochs:
+                self._save(checkpoints, name, done, epoch_ended=True)
+        return total([_account(one) for one in done])
+
     def epoch(self, files: Sequence[SplitFile], number: int, name: str) -> Account:
         """One pass over the files, shared among the workers.
 
@@ -79,39 +113,66 @@ class Trainer:
             TrainingFailed: the loss is NaN or infinite.
             RowsLost: a file gave other rows than its footer promises.
         """
+        return _account(self._epoch(files, number, name, Tally(), (), None))
+
+    def _epoch(
+        self,
+        files: Sequence[SplitFile],
+        number: int,
+        name: str,
+        tally: Tally,
+        before: tuple[Tally, ...],
+        checkpoints: Checkpoints | None,
+    ) -> Tally:
+        """From the steps of the tally on; `before` tells the epochs that have ended."""
         workers, schedule = self.workers, self.schedule
         dealt = shards(files, schedule.date, number, workers.size, schedule.seed)
         total_steps = steps(dealt, schedule.batch_requests)
-        batches = self.feed.epoch(dealt[workers.rank], schedule.batch_requests)
+        batches = self.feed.epoch(dealt[workers.rank], schedule.batch_requests, tally.steps)
+        begun = tally
         waited, talked = self.feed.wait_seconds, workers.communication_seconds
         start = time.perf_counter()
-        loss, candidates, requests = 0.0, 0, 0
         self.model.train()
-        with Progress(f"{name} epoch {number + 1}", total_steps, workers.rank == 0) as progress:
-            for step in range(total_steps):
-                batch = next(batches, None)
-                step_loss, step_candidates = self._step(batch, name, step)
-                loss += step_loss
-                candidates += step_candidates
-                requests += 0 if batch is None else len(batch)
-                speed = candidates * workers.size / (time.perf_counter() - start)
-                progress.advance(f"loss {loss / max(candidates, 1):.4f}, {speed:,.0f} candidates/s")
+        title = f"{name} epoch {number + 1}"
+        with Progress(title, total_steps, workers.rank == 0, begun.steps) as progress:
+            for step in range(begun.steps, total_steps):
+                workers.alive(f"{title}, step {step}")
+                random = seed_of_step(schedule.seed, schedule.date, number, workers.rank, step)
+                torch.manual_seed(random)
+                due = checkpoints is not None and checkpoints.due(step + 1)
+                told = self._step(next(batches, None), title, step, due, checkpoints)
+                seconds = time.perf_counter() - start
+                tally = Tally(
+                    steps=step + 1,
+                    requests=tally.requests + told.requests,
+                    candidates=tally.candidates + told.candidates,
+                    loss=tally.loss + told.loss,
+                    seconds=begun.seconds + seconds,
+                    waited=begun.waited + self.feed.wait_seconds - waited,
+                    talked=begun.talked + workers.communication_seconds - talked,
+                )
+                if checkpoints is not None and told.save and step + 1 < total_steps:
+                    self._save(checkpoints, name, [*before, tally], epoch_ended=False)
+                speed = (tally.candidates - begun.candidates) / seconds
+                loss = tally.loss / max(tally.candidates, 1)
+                progress.advance(f"loss {loss:.4f}, {speed:,.0f} candidates/s")
         if next(batches, None) is not None:
             raise RuntimeError(f"{name}: rows are left after the {total_steps} steps agreed on")
-        seconds = time.perf_counter() - start
-        sums = workers.sum([loss, candidates, requests])
-        return Account(
-            steps=total_steps,
-            requests=round(sums[2]),
-            candidates=round(sums[1]),
-            loss=sums[0] / max(sums[1], 1),
-            seconds=seconds,
-            candidates_per_second=sums[1] / seconds,
-            wait_share=(self.feed.wait_seconds - waited) / seconds,
-            communication_share=(workers.communication_seconds - talked) / seconds,
-        )
+        return tally
 
-    def _step(self, batch: Batch | None, name: str, step: int) -> tuple[float, int]:
+    def _step(
+        self,
+        batch: Batch | None,
+        title: str,
+        step: int,
+        due: bool,
+        checkpoints: Checkpoints | None,
+    ) -> _Told:
+        """One step of all workers.
+
+        due: whether this worker asks for a checkpoint; worker 0's word counts.
+        """
+        workers = self.workers
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         if batch is not None:
@@ -121,15 +182,74 @@ class Trainer:
             loss, weight = self.model.loss(_nothing(self.model)) * 0, 0
         loss.backward()
         value = float(loss.detach())
-        if not math.isfinite(value):
+        kept = ""
+        if not math.isfinite(value) and batch is not None and checkpoints is not None:
+            kept = checkpoints.keep_batch(workers.rank, vars(batch))
+        requests = 0 if batch is None else len(batch)
+        asked = float(due and workers.rank == 0)
+        candidates, of_all, requests_of_all, save = workers.average_gradients(
+            self.parameters, weight, [value, requests, asked]
+        )
+        if not math.isfinite(of_all):
+            # All workers see it at the same step, and before anything is changed by it.
+            where = "another worker" if math.isfinite(value) else f"worker {workers.rank}"
             raise TrainingFailed(
-                f"{name}: the loss is {value} at step {step} on worker {self.workers.rank}; try a "
-                f"lower train.learning_rate than {self.schedule.learning_rate}"
+                f"{title}: the loss is {of_all} at step {step}, of {where}"
+                + (f", whose batch is kept in {kept}" if kept else "")
+                + f"; try a lower train.learning_rate than {self.schedule.learning_rate}"
             )
-        self.workers.average_gradients(self.parameters, weight)
         for optimizer in self.optimizers:
             optimizer.step()
-        return value, weight
+        return _Told(of_all, round(candidates), round(requests_of_all), save > 0)
+
+    def _save(
+        self, checkpoints: Checkpoints, name: str, tallies: Sequence[Tally], epoch_ended: bool
+    ) -> None:
+        if self.workers.rank != 0:
+            return
+        try:
+            checkpoints.save(Saved(self._state(), tuple(tallies), epoch_ended))
+        except ValueError as error:
+            raise TrainingFailed(
+                f"{name}: after step {tallies[-1].steps} of epoch {len(tallies)} {error}; the "
+                "checkpoints before it stay; try a lower train.learning_rate than "
+                f"{self.schedule.learning_rate}"
+            ) from error
+
+    def _state(self) -> dict[str, Tensor]:
+        """Parameters and the optimizers' state, by name."""
+        names: dict[Tensor, str] = {p: name for name, p in self.model.named_parameters()}
+        tensors = {f"parameter.{names[p]}": p.detach() for p in self.parameters}
+        for optimizer in self.optimizers:
+            for parameter, of_one in optimizer.state.items():
+                for key, value in of_one.items():
+                    tensors[f"{key}.{names[parameter]}"] = torch.as_tensor(value)
+        return tensors
+
+    @torch.no_grad()
+    def _load(self, tensors: Mapping[str, Tensor]) -> None:
+        parameters = dict(self.model.named_parameters())
+        of = {p: optimizer for optimizer in self.optimizers for p in _parameters(optimizer)}
+        for name, tensor in tensors.items():
+            key, _, of_name = name.partition(".")
+            parameter = parameters[of_name]
+            if key == "parameter":
+                parameter.copy_(tensor)
+            else:
+                # SparseAdam counts its steps with an int, Adam with a tensor.
+                value = int(tensor) if tensor.dtype == torch.int64 else tensor
+                of[parameter].state[parameter][key] = value
+
+    def _check_agreed(self, saved: Saved | None) -> None:
+        """All workers go on from the same position, or none begins."""
+        mine = 0.0
+        if saved is not None:
+            mine = 1.0 + saved.tallies[-1].steps + 1e9 * len(saved.tallies)
+        if self.workers.sum([mine])[0] != mine * self.workers.size:
+            raise RuntimeError(
+                f"worker {self.workers.rank} found another newest checkpoint than the others; do "
+                "all workers see the same root?"
+            )
 
     @torch.no_grad()
     def log_loss(self, files: Sequence[SplitFile]) -> float:
@@ -142,6 +262,33 @@ class Trainer:
             candidates += int(batch.candidate_count_B.sum())
         total_loss, total_candidates = self.workers.sum([loss, candidates])
         return total_loss / total_candidates
+
+
+@dataclass(frozen=True)
+class _Told:
+    """A step over all workers; the loss is a sum over candidates."""
+
+    loss: float
+    candidates: int
+    requests: int
+    save: bool
+
+
+def _account(tally: Tally) -> Account:
+    return Account(
+        steps=tally.steps,
+        requests=tally.requests,
+        candidates=tally.candidates,
+        loss=tally.loss / max(tally.candidates, 1),
+        seconds=tally.seconds,
+        candidates_per_second=tally.candidates / tally.seconds,
+        wait_share=tally.waited / tally.seconds,
+        communication_share=tally.talked / tally.seconds,
+    )
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
 
 
 def _nothing(model: Ranker) -> Batch:

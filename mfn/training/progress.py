@@ -13,11 +13,12 @@ LINE_SECONDS = 10.0
 class Progress:
     """How far a loop is, with what it says of itself and time left; on worker 0 only."""
 
-    def __init__(self, name: str, steps: int, shown: bool) -> None:
+    def __init__(self, name: str, steps: int, shown: bool, done: int = 0) -> None:
         # A worker's output comes to the driver line by line, where a bar would be many lines.
         terminal = sys.stderr.isatty()
         self.bar = tqdm(
             total=steps,
+            initial=done,
             desc=name,
             unit="step",
             disable=not shown,

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from pyspark.sql import SparkSession
 
-from mfn import __version__, storage
+from mfn import __version__, made_from, storage
 from mfn.job import Counts, DataRefused, job
 from mfn.models import artifact
 from mfn.models.embedding import FrozenEmbedding
@@ -21,7 +21,8 @@ from mfn.pretraining.centers import read_centers
 from mfn.pretraining.embeddings import current_frozen
 from mfn.settings import Settings
 from mfn.splits.published import Splits
-from mfn.training.loop import Account, Schedule, Trainer, parameter_count, total
+from mfn.training.checkpoint import Checkpoints
+from mfn.training.loop import Account, Schedule, Trainer, parameter_count
 from mfn.training.workers import Workers, launch
 
 
@@ -33,7 +34,7 @@ def _reads(spark: SparkSession, settings: Settings) -> Any:
         splits.folder,
         current_frozen(settings, splits),
         storage.current(settings.centers_folder, "train_centers") if with_centers else None,
-        settings.train.model_dump(),
+        settings.train.of_the_result,
         {name: model.model_dump() for name, model in settings.models.items()},
     ]
 
@@ -44,7 +45,16 @@ def _writes(settings: Settings) -> list[str]:
 
 @job(_reads, _writes)
 def train(spark: SparkSession, settings: Settings) -> Counts:
-    """Train every configured model on the training rows; publish each as it is done."""
+    """Train every configured model on the training rows; publish each as it is done.
+
+    A model that is published already, from the same rows, settings and code, is left alone; one
+    whose training was killed goes on from its last checkpoint.
+
+    Raises:
+        DataRefused: there are no training rows, or E or centers do not fit them.
+        TrainingFailed: a model's loss is no number any more (with one worker).
+        WorkersFailed: one of several workers has ended; it has said why.
+    """
     splits = Splits.published(settings)
     if not splits.files("train"):
         first, last = splits.manifest["windows"]["train"]
@@ -55,18 +65,28 @@ def train(spark: SparkSession, settings: Settings) -> Counts:
     for model in settings.models.values():
         if isinstance(model, PretrainedCentersSettings):
             read_centers(settings, splits, model.interests)
+    todo = {
+        name: made
+        for name in settings.models
+        if (made := _made_from(name, settings, splits, frozen_folder)) != _published(name, settings)
+        or settings.force
+    }
     work = partial(
         _train,
         settings=settings,
         splits=splits,
         frozen_folder=frozen_folder,
         claims=storage.claims(),
+        todo=todo,
     )
-    accounts = launch(work, settings.train.num_workers)
+    own = settings.train
+    accounts = launch(work, own.num_workers, own.stall_seconds) if todo else {}
     told: dict[str, int | float | str] = {
         "rows": sum(one.requests for one in accounts.values()),
-        "workers": settings.train.num_workers,
+        "workers": own.num_workers,
     }
+    if len(todo) < len(settings.models):
+        told["models_left_alone"] = len(settings.models) - len(todo)
     for name, account in accounts.items():
         told[f"{name}.loss"] = account.loss
         told[f"{name}.candidates_per_second"] = round(account.candidates_per_second)
@@ -81,19 +101,52 @@ def _train(
     splits: Splits,
     frozen_folder: str,
     claims: tuple[storage.Claim, ...],
+    todo: Mapping[str, str],
 ) -> dict[str, Account]:
-    torch.set_num_threads(settings.train.threads)
+    """Models to train, by name, and what each is made from."""
+    own = settings.train
+    torch.set_num_threads(own.threads)
     frozen = artifact.read_frozen(frozen_folder)
     item_indices = splits.item_indices()
     accounts: dict[str, Account] = {}
-    for name, model_settings in settings.models.items():
-        model = make_model(model_settings, item_indices, frozen, settings, splits)
-        accounts[name] = fit(model, name, settings, splits, workers)
+    for name, made in todo.items():
+        workers.alive(f"the beginning of {name}")
+        model = make_model(settings.models[name], item_indices, frozen, settings, splits)
+        checkpoints = Checkpoints(
+            f"{settings.model_folder(name)}/checkpoints", made, workers.size, settings.checkpoints
+        )
+        accounts[name] = fit(model, name, settings, splits, workers, checkpoints)
         if workers.rank == 0:
             with storage.holding(claims), storage.publish(settings.model_folder(name)) as folder:
                 description = describe(name, model, settings, splits, accounts[name])
-                artifact.write_model(folder, model, {**description, "embeddings": frozen_folder})
+                description |= {"embeddings": frozen_folder, "made_from": made}
+                artifact.write_model(folder, model, description)
+            checkpoints.remove()
     return accounts
+
+
+def _made_from(name: str, settings: Settings, splits: Splits, frozen_folder: str) -> str:
+    """Fingerprint of all that a model's parameters follow from, but the number of workers."""
+    model = settings.models[name]
+    with_centers = isinstance(model, PretrainedCentersSettings)
+    return made_from.fingerprint(
+        made_from.of_package(),
+        [splits.folder, frozen_folder],
+        storage.current(settings.centers_folder, "train_centers") if with_centers else None,
+        [name, model.model_dump()],
+        {**settings.train.of_the_result, "num_workers": None},
+    )
+
+
+def _published(name: str, settings: Settings) -> str | None:
+    """What the published model was made from; None if there is none."""
+    try:
+        folder = storage.current(settings.model_folder(name), "train")
+        found = storage.read_json(f"{folder}/{storage.MODEL}")
+    except FileNotFoundError:
+        return None
+    same_workers = found["train_settings"]["num_workers"] == settings.train.num_workers
+    return str(found["made_from"]) if same_workers else None
 
 
 def make_model(
@@ -121,13 +174,19 @@ def make_model(
     return model
 
 
-def fit(model: Ranker, name: str, settings: Settings, splits: Splits, workers: Workers) -> Account:
+def fit(
+    model: Ranker,
+    name: str,
+    settings: Settings,
+    splits: Splits,
+    workers: Workers,
+    checkpoints: Checkpoints | None = None,
+) -> Account:
     """Train a model for the epochs of the settings."""
     own = settings.train
     schedule = Schedule(own.learning_rate, own.batch_requests, own.seed, str(settings.date))
     trainer = Trainer(model, schedule, workers)
-    files = splits.files("train")
-    return total([trainer.epoch(files, epoch, name) for epoch in range(own.epochs)])
+    return trainer.train(splits.files("train"), own.epochs, name, checkpoints)
 
 
 def describe(

@@ -16,6 +16,8 @@ from typing import Any, TextIO, TypeVar
 import torch
 from torch import Tensor, nn
 
+from mfn.training.watchdog import Watchdog
+
 Result = TypeVar("Result")
 
 
@@ -37,12 +39,21 @@ class Workers(ABC):
         """Give every worker the parameters of worker 0."""
 
     @abstractmethod
-    def average_gradients(self, parameters: Sequence[nn.Parameter], weight: float) -> float:
+    def average_gradients(
+        self, parameters: Sequence[nn.Parameter], weight: float, told: Sequence[float] = ()
+    ) -> list[float]:
         """Make each gradient the sum over all workers divided by the sum of their weights.
 
         Gradients are of a summed loss, `weight` is how many candidates it summed over. Sparse
-        gradients stay sparse. Returns the sum of the weights, which may not be 0.
+        gradients stay sparse. What each worker has to tell of the step travels with them.
+
+        Returns:
+            the sum of the weights, which may not be 0, then that of each number told.
         """
+
+    @abstractmethod
+    def alive(self, at: str) -> None:
+        """Say where this worker is: it has come on since the last time."""
 
     @abstractmethod
     def sum(self, values: Sequence[float]) -> list[float]:
@@ -57,12 +68,17 @@ class Alone(Workers):
     def same_start(self, model: nn.Module) -> None:
         """Nothing to do."""
 
-    def average_gradients(self, parameters: Sequence[nn.Parameter], weight: float) -> float:
+    def average_gradients(
+        self, parameters: Sequence[nn.Parameter], weight: float, told: Sequence[float] = ()
+    ) -> list[float]:
         """Divide by the weight."""
         for parameter in parameters:
             if parameter.grad is not None:
                 parameter.grad = parameter.grad / weight
-        return float(weight)
+        return [float(weight), *map(float, told)]
+
+    def alive(self, at: str) -> None:
+        """Nobody waits for it."""
 
     def sum(self, values: Sequence[float]) -> list[float]:
         """The values themselves."""
@@ -70,21 +86,24 @@ class Alone(Workers):
 
 
 class HorovodWorkers(Workers):
-    """One of several processes that Horovod connects."""
+    """One of several processes that Horovod connects; one that stalls is ended by a watchdog."""
 
-    def __init__(self) -> None:
+    def __init__(self, stall_seconds: float) -> None:
         import horovod.torch as hvd
 
         hvd.init()
         self.hvd = hvd
         self.rank, self.size = hvd.rank(), hvd.size()
+        self.watchdog = Watchdog(self.rank, stall_seconds)
 
     def same_start(self, model: nn.Module) -> None:
         """Broadcast from worker 0."""
         self.hvd.broadcast_parameters(model.state_dict(), root_rank=0)
 
-    def average_gradients(self, parameters: Sequence[nn.Parameter], weight: float) -> float:
-        """Dense gradients and the weight travel as one vector, sparse ones as distinct rows."""
+    def average_gradients(
+        self, parameters: Sequence[nn.Parameter], weight: float, told: Sequence[float] = ()
+    ) -> list[float]:
+        """Dense gradients and what is told travel as one vector, sparse ones as distinct rows."""
         start = time.perf_counter()
         for parameter in parameters:
             if parameter.grad is None:  # unused in this batch, but perhaps not in another worker's
@@ -92,10 +111,12 @@ class HorovodWorkers(Workers):
         dense = [p for p in parameters if not _gradient(p).is_sparse]
         sparse = [p for p in parameters if _gradient(p).is_sparse]
         gathers = [self._gather(_gradient(p).coalesce(), place) for place, p in enumerate(sparse)]
-        vector = torch.cat([*(_gradient(p).reshape(-1) for p in dense), torch.tensor([weight])])
+        numbers = torch.tensor([weight, *told], dtype=torch.float32)
+        vector = torch.cat([*(_gradient(p).reshape(-1) for p in dense), numbers])
         vector = self.hvd.allreduce(vector, op=self.hvd.Sum, name="dense")
-        total = float(vector[-1])
-        parts = torch.split(vector[:-1] / total, [p.numel() for p in dense])
+        gradients, numbers = vector[: -len(numbers)], vector[-len(numbers) :]
+        total = float(numbers[0])
+        parts = torch.split(gradients / total, [p.numel() for p in dense])
         for parameter, part in zip(dense, parts, strict=True):
             parameter.grad = part.view_as(parameter)
         for parameter, (indices, values) in zip(sparse, gathers, strict=True):
@@ -106,13 +127,17 @@ class HorovodWorkers(Workers):
                 check_invariants=False,
             ).coalesce()
         self.communication_seconds += time.perf_counter() - start
-        return total
+        return [float(number) for number in numbers]
 
     def _gather(self, gradient: Tensor, place: int) -> tuple[Any, Any]:
         return (
             self.hvd.allgather_async(gradient.indices()[0], name=f"rows.{place}"),
             self.hvd.allgather_async(gradient.values(), name=f"values.{place}"),
         )
+
+    def alive(self, at: str) -> None:
+        """Tell the watchdog."""
+        self.watchdog.alive(at)
 
     def sum(self, values: Sequence[float]) -> list[float]:
         """One collective."""
@@ -127,25 +152,41 @@ def _gradient(parameter: nn.Parameter) -> Tensor:
     return parameter.grad
 
 
-def launch(work: Callable[[Workers], Result], num_workers: int) -> Result:
+class WorkersFailed(RuntimeError):
+    """A worker has ended before its work was done; what it said stands above."""
+
+
+def launch(
+    work: Callable[[Workers], Result], num_workers: int, stall_seconds: float = 300.0
+) -> Result:
     """Run `work` on so many workers and give worker 0's result.
 
-    One worker runs here; several run in Spark's executors, one a slot, started by Horovod.
+    One worker runs here; several run in Spark's executors, one a slot, started by Horovod. There,
+    one that comes no further for `stall_seconds` is ended.
+
+    Raises:
+        WorkersFailed: one of several has ended before its work was done, so that all have.
     """
     if num_workers == 1:
         return work(Alone())
     import horovod.spark
 
-    results: list[Result] = horovod.spark.run(
-        _work_of_one,
-        args=(work,),
-        num_proc=num_workers,
-        use_gloo=True,
-        stdout=_WorkerOutput(sys.stdout),
-        stderr=_WorkerOutput(sys.stderr),
-        verbose=0,
-        prefix_output_with_timestamp=False,
-    )
+    try:
+        results: list[Result] = horovod.spark.run(
+            _work_of_one,
+            args=(work, stall_seconds),
+            num_proc=num_workers,
+            use_gloo=True,
+            stdout=_WorkerOutput(sys.stdout),
+            stderr=_WorkerOutput(sys.stderr),
+            verbose=0,
+            prefix_output_with_timestamp=False,
+        )
+    except Exception as error:
+        raise WorkersFailed(
+            f"one of {num_workers} workers has ended before its work was done, and the others with "
+            f"it; what they said stands above. Horovod says: {error}"
+        ) from error
     return results[0]
 
 
@@ -164,7 +205,7 @@ class _WorkerOutput:
         self.stream.flush()
 
 
-def _work_of_one(work: Callable[[Workers], Result]) -> Result | None:
-    workers = HorovodWorkers()
+def _work_of_one(work: Callable[[Workers], Result], stall_seconds: float) -> Result | None:
+    workers = HorovodWorkers(stall_seconds)
     result = work(workers)
     return result if workers.rank == 0 else None

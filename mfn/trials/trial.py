@@ -132,7 +132,7 @@ class Trial(ABC):
             made_from.of_package(),
             type(self).__name__,
             self.settings.models[self.name].model_dump(),
-            self.settings.train.model_dump(),
+            self.settings.train.of_the_result,
             [splits.folder, current_frozen(self.settings, splits), centers],
             [self.sharpness, self.files],
             self._own(),

@@ -25,10 +25,10 @@ def splits(make_settings: Callable[..., Settings]) -> Splits:
     return Splits.published(settings)
 
 
-def read(shard: Shard, batch_rows: int = 32) -> list[tuple[int, ...]]:
+def read(shard: Shard, batch_rows: int = 32, done: int = 0) -> list[tuple[int, ...]]:
     """Every row as a tuple of all its numbers, in the order of the feed."""
     rows = []
-    for batch in Feed(user_fields=1, context_fields=1).epoch(shard, batch_rows):
+    for batch in Feed(user_fields=1, context_fields=1).epoch(shard, batch_rows, done):
         padding = torch.zeros(len(batch), 6 - batch.history_BN.shape[1], dtype=torch.long)
         columns = [
             batch.history_BN, padding, batch.candidates_BM, batch.labels_BM,
@@ -76,6 +76,26 @@ def test_batches_are_full_but_for_the_last(splits: Splits) -> None:
     sizes = [len(batch) for batch in feed.epoch(shard, 50)]
     assert sizes == [50, 50, 50, 25]
     assert feed.wait_seconds > 0
+
+
+@pytest.mark.parametrize("batch_rows", [1, 32, 70, 1000])
+def test_an_epoch_goes_on_from_any_batch_as_if_it_had_begun_at_the_first(
+    splits: Splits, batch_rows: int
+) -> None:
+    shard = shards(splits.files("train"), "2026-03-08", 0, 1, seed=1)[0]
+    whole = read(shard, batch_rows)
+    batches = -(-len(whole) // batch_rows)
+    for done in {0, 1, 2, batches // 2, batches - 1, batches}:
+        assert read(shard, batch_rows, done) == whole[done * batch_rows :]
+
+
+def test_files_before_the_position_are_not_read(splits: Splits) -> None:
+    shard = shards(splits.files("train"), "2026-03-08", 0, 1, seed=1)[0]
+    before, after = shard.files[0], shard.files[1:]
+    gone = Shard((SplitFile(before.url + ".gone", before.rows), *after), shard.seed)
+    assert read(gone, before.rows, 1) == read(shard, before.rows, 1)
+    with pytest.raises(OSError, match="gone"):
+        read(gone, before.rows, 0)
 
 
 def test_a_file_with_other_rows_than_promised_stops_the_epoch(splits: Splits) -> None:

@@ -37,13 +37,14 @@ def gradients(workers: Workers, splits: Splits, batch_rows: int) -> dict[str, to
     batch = next(Feed(user_fields=1, context_fields=1).epoch(dealt[workers.rank], batch_rows))
     model.loss(batch).backward()
     weight = int(batch.candidate_count_B.sum())
-    total = workers.average_gradients(list(model.parameters()), weight)
+    told = workers.average_gradients(list(model.parameters()), weight, [1.0, workers.rank])
+    assert told[1:] == [workers.size, sum(range(workers.size))]
     found = {n: p.grad.to_dense() for n, p in model.named_parameters() if p.grad is not None}
     table = model.embedding.weight.grad
     assert table is not None
     indices = table._indices()[0]
     found["sparse"] = torch.tensor([float(table.is_sparse), len(indices) - len(indices.unique())])
-    return {**found, "total": torch.tensor([total])}
+    return {**found, "total": torch.tensor(told[:1])}
 
 
 def together(workers: Workers, splits: Splits) -> dict[str, Any]:
