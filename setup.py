@@ -25,6 +25,8 @@ RUN = [
     "altair>=5,<6",
     "vl-convert-python",
     "jinja2",
+    # Event files of a training, where train.tensorboard asks for them; torch has the writer.
+    "tensorboard",
 ]
 
 DEVELOP = [

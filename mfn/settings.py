@@ -352,11 +352,23 @@ class TrainSettings(Strict):
         300.0,
         description="one of several workers that comes no further for so long ends, and so the job",
     )
+    warm_start: bool = Field(
+        False,
+        description="start each model from the newest one of an earlier date, if there is one; ids "
+        "that are new since get rows of their own",
+    )
+    tensorboard: bool = Field(
+        False, description="write event files for TensorBoard to tensorboard/ under the root"
+    )
+    table: Literal["replicated", "sharded"] = Field(
+        "replicated",
+        description="the trainable embedding: whole on every worker, or its rows spread over them",
+    )
 
     @property
     def of_the_result(self) -> dict[str, Any]:
         """Those settings from which other parameters may follow."""
-        return self.model_dump(exclude={"stall_seconds"})
+        return self.model_dump(exclude={"stall_seconds", "tensorboard", "table"})
 
 
 class PredictSettings(Strict):
@@ -504,6 +516,10 @@ class Settings(Strict):
     def model_folder(self, name: str) -> str:
         """Where a model of the run date is published."""
         return f"{self.root}/models/{self.date}/{name}"
+
+    def events_folder(self, name: str) -> str:
+        """Where a model's training writes event files."""
+        return f"{self.root}/tensorboard/{self.date}/{name}"
 
     def logs_folder(self, kind: LogsKind) -> str:
         """Folder of one kind of raw logs, which holds a folder dt=YYYY-MM-DD a day."""

@@ -15,6 +15,7 @@ from pyspark.sql import SparkSession
 from mfn import storage, tables
 from mfn.schema import FIRST_INDEX, ITEM_FIELDS, VOCABULARIES
 from mfn.settings import Settings
+from mfn.splits.vocabulary import fingerprint_of
 
 SIZES = {"item_id": 40, "category": 12, "shop": 8, "brand": 9, "price": 7, "entity": 20}
 USER_FIELDS, CONTEXT_FIELDS = {"age": 6}, {"device": 5}
@@ -26,8 +27,11 @@ def publish_splits(
     rows_of_files: dict[str, list[int]],
     seeds: Mapping[str, int] | None = None,
     longest_history: int = N,
+    more: Mapping[str, int] | None = None,
 ) -> str:
     """Publish splits with these numbers of rows in the files of each split; return the folder.
+
+    Vocabularies have the entries that `SIZES` says, and so many `more`, which no row names.
 
     A split's rows are drawn from its own seed, 1 where `seeds` gives none.
 
@@ -52,19 +56,36 @@ def publish_splits(
                 "candidates": sum(sum(file.pop("counts").to_pylist()) for file in files),
                 "files": files,
             }
-        storage.write_json(f"{folder}/{storage.MANIFEST}", _manifest(settings, splits))
+        storage.write_json(f"{folder}/{storage.MANIFEST}", _manifest(settings, splits, more or {}))
     return folder
 
 
-def publish_vocabularies(spark: SparkSession, settings: Settings) -> None:
-    """Names of the splits' categories and entities: category3, category4, …"""
+def publish_vocabularies(
+    spark: SparkSession, settings: Settings, more: Mapping[str, int] | None = None
+) -> None:
+    """Names of the splits' categories and entities, and of all other fields but the price.
+
+    They are category3, category4, … and so on.
+    """
     day = settings.date - datetime.timedelta(days=3)
     keys = [
-        (field, f"{field}{n}", n, day)
-        for field in ("category", "entity")
-        for n in range(FIRST_INDEX, SIZES[field])
+        (field, _key(field, n), n, day)
+        for field, size in _sizes(more or {}).items()
+        if field != "price"
+        for n in range(FIRST_INDEX, size)
     ]
     tables.append(spark.createDataFrame(keys, VOCABULARIES.columns), settings.root, VOCABULARIES)
+
+
+def _sizes(more: Mapping[str, int]) -> dict[str, int]:
+    sizes = {"item": ITEMS, **SIZES}
+    sizes |= {f"user.{name}": size for name, size in USER_FIELDS.items()}
+    sizes |= {f"context.{name}": size for name, size in CONTEXT_FIELDS.items()}
+    return {field: size + more.get(field, 0) for field, size in sizes.items()}
+
+
+def _key(field: str, index: int) -> str:
+    return f"{field}{index}"
 
 
 def _items(random: np.random.Generator) -> dict[str, Any]:
@@ -121,17 +142,20 @@ def _lists(values: np.ndarray) -> pa.Array:
     return pa.array(list(values.astype(np.int32)), pa.list_(pa.int32()))
 
 
-def _manifest(settings: Settings, splits: dict[str, Any]) -> dict[str, Any]:
-    vocabularies = {"item": ITEMS, **SIZES}
-    vocabularies.update({f"user.{name}": size for name, size in USER_FIELDS.items()})
-    vocabularies.update({f"context.{name}": size for name, size in CONTEXT_FIELDS.items()})
+def _manifest(
+    settings: Settings, splits: dict[str, Any], more: Mapping[str, int]
+) -> dict[str, Any]:
     window = [settings.date.isoformat()] * 2
     return {
         "date": settings.date.isoformat(),
         "windows": dict.fromkeys(splits, window),
         "splits": splits,
         "vocabularies": {
-            name: {"size": size, "fingerprint": f"of {name}"} for name, size in vocabularies.items()
+            field: {
+                "size": size,
+                "fingerprint": fingerprint_of([_key(field, n) for n in range(FIRST_INDEX, size)]),
+            }
+            for field, size in _sizes(more).items()
         },
         "item_fields": [*ITEM_FIELDS, "entity"],
         "constant_fields": [],

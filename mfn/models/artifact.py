@@ -70,9 +70,9 @@ def read_frozen(folder: str) -> FrozenEmbedding:
     return FrozenEmbedding(**parts)
 
 
-def write_model(folder: str, model: Ranker, description: Mapping[str, Any]) -> None:
+def write_model(folder: str, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
     """Write a model: its tensors, and its description with what is needed to make it again."""
-    write_tensors(folder, model.state_dict())
+    write_tensors(folder, tensors)
     storage.write_json(f"{folder}/{storage.MODEL}", description)
 
 

@@ -16,8 +16,9 @@ Marginal = Literal["user", "batch"]
 
 def assignment(frozen_BNd: Tensor, centers_Kd: Tensor, mask_BN: Tensor) -> Tensor:
     """P of eq. 4, [B, N, K]: how far each behaviour belongs to each center; padding to none."""
-    P_BNK = torch.softmax(frozen_BNd @ centers_Kd.T, dim=-1)
-    return P_BNK * mask_BN[..., None]
+    # Steps stay last in memory: a softmax along so few centers would take ten times as long.
+    P_BKN = torch.softmax(centers_Kd @ frozen_BNd.transpose(1, 2), dim=1)
+    return P_BKN.transpose(1, 2) * mask_BN[..., None]
 
 
 @dataclass(frozen=True)

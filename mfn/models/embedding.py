@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -30,11 +31,31 @@ def offsets_of(sizes: Mapping[str, int]) -> dict[str, int]:
     return offsets
 
 
+class Exchange(Protocol):
+    """The workers that share a table, as one of them sees them."""
+
+    rank: int
+    size: int
+
+    def all_to_all(self, rows: Tensor, counts: Sequence[int]) -> tuple[Tensor, list[int]]:
+        """Send the first rows to worker 0, the next to worker 1, and so on, as many as counted.
+
+        Returns:
+            what came, that of worker 0 first, and how many rows came from each.
+        """
+        ...
+
+
+ROWS_DRAWN_AT_ONCE = 1 << 16
+
+
 class EmbeddingTable(nn.Module):
     """One trainable embedding for all fields.
 
     The rows of `PADDING` and `UNKNOWN` start at zero. Padding stays there, as nothing reads it;
     unknown does unless training meets it, and then an unknown value is an average one.
+
+    A worker may hold a part of the rows alone: row number `rank` and each `workers`-th after it.
     """
 
     def __init__(
@@ -43,27 +64,115 @@ class EmbeddingTable(nn.Module):
         dimension: int,
         initial_std: float,
         generator: torch.Generator,
+        rank: int = 0,
+        workers: int = 1,
     ) -> None:
         super().__init__()
         self.sizes = dict(sizes)
         self.offsets = offsets_of(sizes)
-        weight_VD = torch.empty(sum(sizes.values()), dimension)
-        weight_VD.normal_(0.0, initial_std, generator=generator)
+        self.rank, self.workers = rank, workers
+        self.rows = sum(sizes.values())
+        zero_V = torch.zeros(self.rows, dtype=torch.bool)
         for first in self.offsets.values():
-            weight_VD[first + PADDING] = 0
-            weight_VD[first + UNKNOWN] = 0
+            zero_V[[first + PADDING, first + UNKNOWN]] = True
+        weight_VD = torch.empty(len(range(rank, self.rows, workers)), dimension)
+        held = 0
+        # All rows are drawn, whichever are kept: a row's values don't depend on who holds it.
+        for first in range(0, self.rows, ROWS_DRAWN_AT_ONCE):
+            rows = slice(first, min(first + ROWS_DRAWN_AT_ONCE, self.rows))
+            drawn = torch.empty(rows.stop - first, dimension)
+            drawn.normal_(0.0, initial_std, generator=generator)
+            drawn[zero_V[rows]] = 0
+            kept = drawn[(rank - first) % workers :: workers]
+            weight_VD[held : held + len(kept)] = kept
+            held += len(kept)
         self.weight = nn.Parameter(weight_VD)
 
     def lookup(self, rows: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Vectors of the rows in each tensor (shape [..., D]); each distinct row is read once."""
         flat = torch.cat([one.reshape(-1) for one in rows])
         distinct, inverse = torch.unique(flat, return_inverse=True)
-        vectors = functional.embedding(distinct, self.weight, sparse=True)
+        vectors = self.vectors(distinct)
         parts = torch.split(inverse, [one.numel() for one in rows])
         return tuple(
             functional.embedding(part, vectors).reshape(*one.shape, vectors.shape[1])
             for part, one in zip(parts, rows, strict=True)
         )
+
+    def vectors(self, rows: Tensor) -> Tensor:
+        """Vectors of distinct rows, [rows, D], whose gradient is sparse."""
+        return functional.embedding(rows, self.weight, sparse=True)
+
+    def whole(self) -> Tensor:
+        """All rows, [V, D]."""
+        return self.weight.detach()
+
+    def field(self, name: str) -> tuple[Tensor, slice]:
+        """The rows of a field that are held here, and which of its indices they are."""
+        start, size = self.offsets[name], self.sizes[name]
+        first = start + (self.rank - start) % self.workers
+        held = len(range(first, start + size, self.workers))
+        place = first // self.workers
+        return self.weight[place : place + held], slice(first - start, size, self.workers)
+
+
+class ShardedTable(EmbeddingTable):
+    """A table whose rows are spread over the workers: row r lies with worker r mod their number.
+
+    A lookup is a collective: all workers take part in as many, forward and backward. It sends each
+    worker the rows asked of it, and their vectors back; backward goes the other way, and leaves
+    every worker with the gradient of its own rows, summed over all workers.
+    """
+
+    def __init__(
+        self,
+        sizes: Mapping[str, int],
+        dimension: int,
+        initial_std: float,
+        generator: torch.Generator,
+        exchange: Exchange,
+    ) -> None:
+        super().__init__(sizes, dimension, initial_std, generator, exchange.rank, exchange.size)
+        self.exchange = exchange
+
+    def vectors(self, rows: Tensor) -> Tensor:
+        """Vectors of distinct rows, [rows, D], from whoever holds them."""
+        owner = rows % self.workers
+        order = torch.argsort(owner, stable=True)
+        counts = torch.bincount(owner, minlength=self.workers).tolist()
+        asked, asked_counts = self.exchange.all_to_all(rows[order] // self.workers, counts)
+        held = functional.embedding(asked, self.weight, sparse=True)
+        came: Tensor = _Sent.apply(held, self.exchange, asked_counts)
+        back = torch.empty_like(order)
+        back[order] = torch.arange(len(order))
+        return functional.embedding(back, came)
+
+    def whole(self) -> Tensor:
+        """All rows, [V, D], on worker 0, and none elsewhere: a collective."""
+        weight = self.weight.detach()
+        counts = [len(weight), *[0] * (self.workers - 1)]
+        came, held = self.exchange.all_to_all(weight, counts)
+        if self.rank:
+            return came
+        whole_VD = weight.new_empty(self.rows, weight.shape[1])
+        for place, part in enumerate(torch.split(came, held)):
+            whole_VD[place :: self.workers] = part
+        return whole_VD
+
+
+class _Sent(torch.autograd.Function):
+    """Rows sent to the workers; their gradients come back the same way."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, exchange: Exchange, counts: Sequence[int]) -> Tensor:
+        came, ctx.counts = exchange.all_to_all(rows, counts)
+        ctx.exchange = exchange
+        return came
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        back, _ = ctx.exchange.all_to_all(gradient.contiguous(), ctx.counts)
+        return back, None, None
 
 
 def fields_of(table: Tensor, sizes: Mapping[str, int]) -> dict[str, Tensor]:

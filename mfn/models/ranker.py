@@ -17,11 +17,12 @@ from torch.nn import functional
 from mfn.models.batch import Batch, Features
 from mfn.models.embedding import (
     EmbeddingTable,
+    Exchange,
     FrozenEmbedding,
     FrozenItems,
     ItemEncoder,
     ItemTable,
-    fields_of,
+    ShardedTable,
 )
 from mfn.models.extractor import Extractor, History
 from mfn.models.interest import Interest
@@ -76,10 +77,12 @@ class Ranker(nn.Module):
         dimension: int,
         initial_std: float,
         seed: int,
+        exchange: Exchange | None = None,
     ) -> None:
         """`item_indices` is the item table, a column a field; the rest are sizes.
 
-        All initial values are drawn from `seed` alone.
+        All initial values are drawn from `seed` alone. With an `exchange` the trainable embedding
+        is spread over the workers.
 
         Raises:
             ValueError: no field varies at any level of the settings.
@@ -89,7 +92,10 @@ class Ranker(nn.Module):
         self.features = features
         self.levels = features.levels
         generator = torch.Generator().manual_seed(seed)
-        self.embedding = EmbeddingTable(features.sizes, dimension, initial_std, generator)
+        table = (features.sizes, dimension, initial_std, generator)
+        self.embedding = (
+            EmbeddingTable(*table) if exchange is None else ShardedTable(*table, exchange)
+        )
         offsets = self.embedding.offsets
         items = ItemTable(features, item_indices, offsets)
         self.user_offsets = [offsets[f"user.{name}"] for name in features.user_fields]
@@ -131,21 +137,26 @@ class Ranker(nn.Module):
 
     @torch.no_grad()
     def load_frozen(self, frozen: FrozenEmbedding, centers: Mapping[str, Tensor]) -> None:
-        """Take the pretrained E and, by level, the interest centers [K, d].
-
-        With the setting `start_at_frozen` the trainable embedding starts at E too, as far as
-        pretraining has met its indices.
-        """
-        if self.settings.start_at_frozen:
-            for name, rows in fields_of(self.embedding.weight, self.features.sizes).items():
-                known = min(len(rows), len(frozen.vectors[name]))
-                learnt = frozen.learnt[name][:known, None]
-                rows[:known] = torch.where(learnt, frozen.vectors[name][:known], rows[:known])
+        """Take the pretrained E and, by level, the interest centers [K, d]."""
         if self.encoder.frozen is not None:
             self.encoder.frozen.load(frozen)
         for name, extractor in self.extractors():
             if isinstance(extractor, PretrainedCenters):
                 extractor.centers_Kd.copy_(centers[name])
+
+    @torch.no_grad()
+    def start_at(self, frozen: FrozenEmbedding) -> None:
+        """Let the trainable embedding start at E, as far as pretraining has met its indices."""
+        for name in self.features.sizes:
+            rows, indices = self.embedding.field(name)
+            vectors = frozen.vectors[name][indices][: len(rows)]
+            learnt = frozen.learnt[name][indices][: len(rows), None]
+            known = rows[: len(vectors)]
+            known[:] = torch.where(learnt, vectors, known)
+
+    def whole_state(self) -> dict[str, Tensor]:
+        """Its tensors by name, the embedding with all of its rows (`EmbeddingTable.whole`)."""
+        return {**self.state_dict(), "embedding.weight": self.embedding.whole()}
 
     def look_up(self, batch: Batch) -> Looked:
         """Vectors of all that a batch names; an item that comes again is encoded once."""

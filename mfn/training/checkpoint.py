@@ -1,9 +1,10 @@
 """Checkpoints: what a training that was killed needs to go on to the parameters it would have had.
 
-A checkpoint is a folder of tensors, and a small file that says what they are. That file is written
-last, with a digest of the tensors, so that a torn checkpoint is seen; and it names what the
-training follows from, so that another's is not taken for its own. Of the order of rows and of
-random numbers nothing is kept: they follow from the position (`mfn.training.plan`).
+A checkpoint is a folder of tensors in one part, or in as many as workers share the embedding table,
+and a small file that says what they are. That file is written last, with a digest of each part, so
+that a torn checkpoint is seen; and it names what the training follows from, so that another's is
+not taken for its own. Of the order of rows and of random numbers nothing is kept: they follow from
+the position (`mfn.training.plan`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -24,9 +25,10 @@ from torch import Tensor
 from mfn import storage
 from mfn.settings import CheckpointSettings
 
-TENSORS = "tensors.safetensors"
 ABOUT = "checkpoint.json"
 ENDED = "ended"
+ROWS = "rows."
+"""What the names of tensors begin with of which a part holds some rows."""
 
 log = logging.getLogger("mfn")
 
@@ -45,15 +47,38 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Saved:
-    """A checkpoint: tensors by name, the epoch it lies in, and the tallies up to it.
+class Part:
+    """What one worker holds of a training's state.
 
-    The last tally is that of the epoch, which may have ended.
+    Attributes:
+        common: tensors that are the same on all workers.
+        rows: of tensors as long as the embedding table, row `place` and each `of`-th after it.
     """
 
-    tensors: Mapping[str, Tensor]
+    common: Mapping[str, Tensor]
+    rows: Mapping[str, Tensor]
+    place: int = 0
+    of: int = 1
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """What is written of it: what all have in common is in the first part alone."""
+        rows = {f"{ROWS}{name}": tensor for name, tensor in self.rows.items()}
+        return {**(self.common if self.place == 0 else {}), **rows}
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a training has come: the tallies of its epochs, of which the last may have ended."""
+
     tallies: tuple[Tally, ...]
     epoch_ended: bool
+
+    def __str__(self) -> str:
+        """The name of its checkpoint; names sort as positions do."""
+        return f"{len(self.tallies):04d}-" + (
+            ENDED if self.epoch_ended else f"{self.tallies[-1].steps:09d}"
+        )
 
 
 class Checkpoints:
@@ -71,42 +96,42 @@ class Checkpoints:
         minutes = (time.monotonic() - self.saved_at) / 60
         return steps % self.often.steps == 0 or minutes >= self.often.minutes
 
-    def save(self, saved: Saved) -> None:
-        """Write a checkpoint; then remove all but the newest, and the newest of an epoch's end.
-
-        Only that one is of use to another number of workers.
-
-        Raises:
-            ValueError: a tensor holds a number that is NaN or infinite; nothing is written.
-        """
-        for name, tensor in saved.tensors.items():
-            if not bool(torch.isfinite(tensor).all()):
-                raise ValueError(f"{name} holds numbers that are NaN or infinite")
-        at = ENDED if saved.epoch_ended else f"{saved.tallies[-1].steps:09d}"
-        name = f"{len(saved.tallies):04d}-{at}"
-        inner = f"{self.path}/{name}"
+    def write(self, part: Part, position: Position) -> int:
+        """Write a part of a checkpoint; returns its digest."""
+        inner = f"{self.path}/{position}"
         self.files.makedirs(inner, exist_ok=True)
-        content = safetensors.torch.save({k: v.contiguous() for k, v in saved.tensors.items()})
-        self.files.pipe_file(f"{inner}/{TENSORS}", content)
+        content = safetensors.torch.save({k: v.contiguous() for k, v in part.tensors.items()})
+        self.files.pipe_file(f"{inner}/{_name(part.place, part.of)}", content)
+        return _digest(content)
+
+    def complete(self, position: Position, digests: Sequence[int]) -> None:
+        """Say that all parts of a checkpoint are written; then remove old checkpoints.
+
+        The newest are kept, and the newest of an epoch's end: only that one is of use to another
+        number of workers.
+        """
         about = {
             "made_from": self.made_from,
             "workers": self.workers,
-            "tallies": [asdict(one) for one in saved.tallies],
-            "epoch_ended": saved.epoch_ended,
-            "digest": _digest(content),
+            "tallies": [asdict(one) for one in position.tallies],
+            "epoch_ended": position.epoch_ended,
+            "digests": list(digests),
         }
-        storage.replace_json(f"{self.folder}/{name}/{ABOUT}", about)
+        storage.replace_json(f"{self.folder}/{position}/{ABOUT}", about)
         self.saved_at = time.monotonic()
         names = self._names()
         ended = [one for one in names if one.endswith(ENDED)]
         for old in set(names) - {*names[-self.often.kept :], *ended[-1:]}:
             self.files.rm(f"{self.path}/{old}", recursive=True)
 
-    def newest(self) -> Saved | None:
-        """The newest checkpoint that this training can go on from; others are named in the log."""
+    def newest(self, place: int = 0, of: int = 1) -> tuple[Position, Part] | None:
+        """The newest checkpoint that this training can go on from; others are named in the log.
+
+        Whatever parts it was written in, the rows are those that this place has.
+        """
         for name in reversed(self._names()):
             try:
-                return self._read(name)
+                return self._read(name, place, of)
             except _NotOurs as reason:
                 log.warning("%s/%s: passed over: %s", self.folder, name, reason)
         return None
@@ -130,7 +155,7 @@ class Checkpoints:
         found = (str(one).rstrip("/").rpartition("/")[2] for one in self.files.ls(self.path, False))
         return sorted(name for name in found if name[:1].isdigit())
 
-    def _read(self, name: str) -> Saved:
+    def _read(self, name: str, place: int, of: int) -> tuple[Position, Part]:
         try:
             about: dict[str, Any] = json.loads(self.files.cat_file(f"{self.path}/{name}/{ABOUT}"))
             if about["made_from"] != self.made_from:
@@ -140,21 +165,50 @@ class Checkpoints:
                     f"it lies within an epoch of {about['workers']} workers, and there are now "
                     f"{self.workers}"
                 )
-            content = self.files.cat_file(f"{self.path}/{name}/{TENSORS}")
-            if _digest(content) != about["digest"]:
-                raise _NotOurs("its tensors are not those that were written")
             tallies = tuple(Tally(**one) for one in about["tallies"])
-            tensors = safetensors.torch.load(content)
-            return Saved(tensors, tallies, bool(about["epoch_ended"]))
+            position = Position(tallies, bool(about["epoch_ended"]))
+            return position, self._part(name, about["digests"], place, of)
         except FileNotFoundError as error:
             raise _NotOurs("it was not written to its end") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise _NotOurs(f"what it says of itself cannot be read: {error}") from error
+
+    def _part(self, name: str, digests: Sequence[int], place: int, of: int) -> Part:
+        """Read one part after the other, so that no more than one lies in memory."""
+        common: dict[str, Tensor] = {}
+        found: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        for number, digest in enumerate(digests):
+            content = self.files.cat_file(f"{self.path}/{name}/{_name(number, len(digests))}")
+            if _digest(content) != digest:
+                raise _NotOurs("its tensors are not those that were written")
+            for key, tensor in safetensors.torch.load(content).items():
+                if key.startswith(ROWS):
+                    rows = number + len(digests) * torch.arange(len(tensor))
+                    mine = rows % of == place
+                    found.setdefault(key.removeprefix(ROWS), []).append(
+                        (rows[mine] // of, tensor[mine])
+                    )
+                else:
+                    common[key] = tensor
+        return Part(common, {key: _ordered(parts) for key, parts in found.items()}, place, of)
+
+
+def _ordered(parts: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Rows in the order of their numbers, which are 0, 1, 2, … in some order."""
+    numbers, rows = (torch.cat(some) for some in zip(*parts, strict=True))
+    ordered = torch.empty_like(rows)
+    ordered[numbers] = rows
+    return ordered
 
 
 class _NotOurs(Exception):
     """A checkpoint that this training cannot go on from."""
 
 
-def _digest(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
+def _name(place: int, of: int) -> str:
+    return f"part-{place:05d}-of-{of:05d}.safetensors"
+
+
+def _digest(content: bytes) -> int:
+    """Short enough for a floating point number, in which workers tell it each other."""
+    return int.from_bytes(hashlib.blake2b(content, digest_size=6).digest(), "big")

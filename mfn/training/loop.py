@@ -6,15 +6,17 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from mfn.models.batch import Batch
+from mfn.models.embedding import ShardedTable
 from mfn.models.ranker import Ranker
-from mfn.training.checkpoint import Checkpoints, Saved, Tally
+from mfn.training.checkpoint import Checkpoints, Part, Position, Tally
+from mfn.training.events import Events
 from mfn.training.feed import Feed
 from mfn.training.plan import SplitFile, seed_of_step, shards, steps
 from mfn.training.progress import Progress
@@ -58,20 +60,30 @@ class Trainer:
     has touched.
     """
 
-    def __init__(self, model: Ranker, schedule: Schedule, workers: Workers) -> None:
-        self.model, self.schedule, self.workers = model, schedule, workers
+    def __init__(
+        self, model: Ranker, schedule: Schedule, workers: Workers, events: Events | None = None
+    ) -> None:
+        self.model, self.schedule, self.workers, self.events = model, schedule, workers, events
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         table = model.embedding.weight
         dense = [p for p in self.parameters if p is not table]
+        sharded = isinstance(model.embedding, ShardedTable)
+        self.averaged, self.summed = (dense, [table]) if sharded else (self.parameters, [])
         self.optimizers: tuple[torch.optim.Optimizer, ...] = (
-            torch.optim.Adam(dense, lr=schedule.learning_rate),
+            torch.optim.Adam(dense, lr=schedule.learning_rate, fused=True),
             torch.optim.SparseAdam([table], lr=schedule.learning_rate),
         )
         self.feed = Feed(
             user_fields=len(model.features.user_fields),
             context_fields=len(model.features.context_fields),
         )
-        workers.same_start(model)
+        workers.same_start(
+            {
+                name: tensor
+                for name, tensor in model.state_dict(keep_vars=True).items()
+                if not (sharded and tensor is table)
+            }
+        )
 
     def train(
         self,
@@ -87,12 +99,14 @@ class Trainer:
         """
         done: list[Tally] = []
         begun = Tally()
-        saved = None if checkpoints is None else checkpoints.newest()
-        self._check_agreed(saved)
+        table = self.model.embedding
+        saved = None if checkpoints is None else checkpoints.newest(table.rank, table.workers)
+        self._check_agreed(None if saved is None else saved[0])
         if saved is not None:
-            self._load(saved.tensors)
-            done = list(saved.tallies)
-            if not saved.epoch_ended:
+            position, part = saved
+            self._load(part)
+            done = list(position.tallies)
+            if not position.epoch_ended:
                 begun = done.pop()
             if self.workers.rank == 0:
                 log.info("%s: goes on at step %d of epoch %d", name, begun.steps, len(done) + 1)
@@ -100,7 +114,7 @@ class Trainer:
             done.append(self._epoch(files, number, name, begun, tuple(done), checkpoints))
             begun = Tally()
             if checkpoints is not None and number + 1 < epochs:
-                self._save(checkpoints, name, done, epoch_ended=True)
+                self._save(checkpoints, name, Position(tuple(done), epoch_ended=True))
         return total([_account(one) for one in done])
 
     def epoch(self, files: Sequence[SplitFile], number: int, name: str) -> Account:
@@ -135,12 +149,12 @@ class Trainer:
         self.model.train()
         title = f"{name} epoch {number + 1}"
         with Progress(title, total_steps, workers.rank == 0, begun.steps) as progress:
-            for step in range(begun.steps, total_steps):
+            for step, batch in _agreed(batches, begun.steps, total_steps):
                 workers.alive(f"{title}, step {step}")
                 random = seed_of_step(schedule.seed, schedule.date, number, workers.rank, step)
                 torch.manual_seed(random)
                 due = checkpoints is not None and checkpoints.due(step + 1)
-                told = self._step(next(batches, None), title, step, due, checkpoints)
+                told = self._step(batch, title, step, due, checkpoints)
                 seconds = time.perf_counter() - start
                 tally = Tally(
                     steps=step + 1,
@@ -152,12 +166,12 @@ class Trainer:
                     talked=begun.talked + workers.communication_seconds - talked,
                 )
                 if checkpoints is not None and told.save and step + 1 < total_steps:
-                    self._save(checkpoints, name, [*before, tally], epoch_ended=False)
+                    self._save(checkpoints, name, Position((*before, tally), epoch_ended=False))
+                if self.events is not None:
+                    self.events.step(sum(one.steps for one in before) + step + 1, tally)
                 speed = (tally.candidates - begun.candidates) / seconds
                 loss = tally.loss / max(tally.candidates, 1)
                 progress.advance(f"loss {loss:.4f}, {speed:,.0f} candidates/s")
-        if next(batches, None) is not None:
-            raise RuntimeError(f"{name}: rows are left after the {total_steps} steps agreed on")
         return tally
 
     def _step(
@@ -188,7 +202,7 @@ class Trainer:
         requests = 0 if batch is None else len(batch)
         asked = float(due and workers.rank == 0)
         candidates, of_all, requests_of_all, save = workers.average_gradients(
-            self.parameters, weight, [value, requests, asked]
+            self.averaged, weight, [value, requests, asked], self.summed
         )
         if not math.isfinite(of_all):
             # All workers see it at the same step, and before anything is changed by it.
@@ -202,35 +216,51 @@ class Trainer:
             optimizer.step()
         return _Told(of_all, round(candidates), round(requests_of_all), save > 0)
 
-    def _save(
-        self, checkpoints: Checkpoints, name: str, tallies: Sequence[Tally], epoch_ended: bool
-    ) -> None:
-        if self.workers.rank != 0:
-            return
-        try:
-            checkpoints.save(Saved(self._state(), tuple(tallies), epoch_ended))
-        except ValueError as error:
+    def _save(self, checkpoints: Checkpoints, name: str, position: Position) -> None:
+        """Write a checkpoint, all workers together; not where it holds what is no number."""
+        part = self._part()
+        held = {**part.common, **part.rows}
+        bad = [name for name, tensor in held.items() if not bool(torch.isfinite(tensor).all())]
+        if self.workers.sum([len(bad)])[0]:
             raise TrainingFailed(
-                f"{name}: after step {tallies[-1].steps} of epoch {len(tallies)} {error}; the "
-                "checkpoints before it stay; try a lower train.learning_rate than "
-                f"{self.schedule.learning_rate}"
-            ) from error
+                f"{name}: after step {position.tallies[-1].steps} of epoch "
+                f"{len(position.tallies)} {', '.join(bad) or 'what another worker holds'} holds "
+                "numbers that are NaN or infinite; the checkpoints before it stay; try a lower "
+                f"train.learning_rate than {self.schedule.learning_rate}"
+            )
+        digests = [0.0] * part.of
+        if self.workers.rank < part.of:
+            digests[part.place] = checkpoints.write(part, position)
+        digests = self.workers.sum(digests)  # once all have written
+        if self.workers.rank == 0:
+            checkpoints.complete(position, [round(digest) for digest in digests])
 
-    def _state(self) -> dict[str, Tensor]:
-        """Parameters and the optimizers' state, by name."""
+    def _part(self) -> Part:
+        """Parameters and the optimizers' state, by name, as far as this worker holds them."""
         names: dict[Tensor, str] = {p: name for name, p in self.model.named_parameters()}
         tensors = {f"parameter.{names[p]}": p.detach() for p in self.parameters}
         for optimizer in self.optimizers:
             for parameter, of_one in optimizer.state.items():
                 for key, value in of_one.items():
                     tensors[f"{key}.{names[parameter]}"] = torch.as_tensor(value)
-        return tensors
+        table = self.model.embedding
+        long = {
+            name
+            for name, tensor in tensors.items()
+            if name.endswith(f".{names[table.weight]}") and tensor.dim()
+        }
+        return Part(
+            {name: tensor for name, tensor in tensors.items() if name not in long},
+            {name: tensors[name] for name in long},
+            table.rank,
+            table.workers,
+        )
 
     @torch.no_grad()
-    def _load(self, tensors: Mapping[str, Tensor]) -> None:
+    def _load(self, part: Part) -> None:
         parameters = dict(self.model.named_parameters())
         of = {p: optimizer for optimizer in self.optimizers for p in _parameters(optimizer)}
-        for name, tensor in tensors.items():
+        for name, tensor in {**part.common, **part.rows}.items():
             key, _, of_name = name.partition(".")
             parameter = parameters[of_name]
             if key == "parameter":
@@ -240,11 +270,11 @@ class Trainer:
                 value = int(tensor) if tensor.dtype == torch.int64 else tensor
                 of[parameter].state[parameter][key] = value
 
-    def _check_agreed(self, saved: Saved | None) -> None:
+    def _check_agreed(self, position: Position | None) -> None:
         """All workers go on from the same position, or none begins."""
         mine = 0.0
-        if saved is not None:
-            mine = 1.0 + saved.tallies[-1].steps + 1e9 * len(saved.tallies)
+        if position is not None:
+            mine = 1.0 + position.tallies[-1].steps + 1e9 * len(position.tallies)
         if self.workers.sum([mine])[0] != mine * self.workers.size:
             raise RuntimeError(
                 f"worker {self.workers.rank} found another newest checkpoint than the others; do "
@@ -255,9 +285,13 @@ class Trainer:
     def log_loss(self, files: Sequence[SplitFile]) -> float:
         """Mean binary cross entropy in nats over the files, shared among the workers."""
         dealt = shards(files, self.schedule.date, 0, self.workers.size, self.schedule.seed)
+        batches = self.feed.epoch(dealt[self.workers.rank], self.schedule.batch_requests)
         self.model.eval()
         loss, candidates = 0.0, 0
-        for batch in self.feed.epoch(dealt[self.workers.rank], self.schedule.batch_requests):
+        for _, batch in _agreed(batches, 0, steps(dealt, self.schedule.batch_requests)):
+            if batch is None:  # out of rows: others may wait for this worker's part of the table
+                self.model.look_up(_nothing(self.model))
+                continue
             loss += float(self.model.loss(batch))
             candidates += int(batch.candidate_count_B.sum())
         total_loss, total_candidates = self.workers.sum([loss, candidates])
@@ -272,6 +306,14 @@ class _Told:
     candidates: int
     requests: int
     save: bool
+
+
+def _agreed(batches: Iterator[Batch], first: int, steps: int) -> Iterator[tuple[int, Batch | None]]:
+    """A batch for each of the steps that the workers agreed on; None once there are no more."""
+    for step in range(first, steps):
+        yield step, next(batches, None)
+    if next(batches, None) is not None:
+        raise RuntimeError(f"rows are left after the {steps} steps that the workers agreed on")
 
 
 def _account(tally: Tally) -> Account:
@@ -325,6 +367,8 @@ def total(accounts: Sequence[Account]) -> Account:
     )
 
 
-def parameter_count(model: nn.Module) -> int:
-    """Trainable numbers in a model."""
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+def parameter_count(model: Ranker) -> int:
+    """Trainable numbers in a model, those of the embedding that other workers hold included."""
+    table = model.embedding
+    elsewhere = (table.rows - len(table.weight)) * table.weight.shape[1]
+    return elsewhere + sum(p.numel() for p in model.parameters() if p.requires_grad)

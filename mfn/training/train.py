@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
@@ -14,7 +15,7 @@ from pyspark.sql import SparkSession
 from mfn import __version__, made_from, storage
 from mfn.job import Counts, DataRefused, job
 from mfn.models import artifact
-from mfn.models.embedding import FrozenEmbedding
+from mfn.models.embedding import Exchange, FrozenEmbedding
 from mfn.models.ranker import Ranker
 from mfn.models.settings import PretrainedCentersSettings, RankerSettings
 from mfn.pretraining.centers import read_centers
@@ -22,8 +23,12 @@ from mfn.pretraining.embeddings import current_frozen
 from mfn.settings import Settings
 from mfn.splits.published import Splits
 from mfn.training.checkpoint import Checkpoints
+from mfn.training.events import Events
 from mfn.training.loop import Account, Schedule, Trainer, parameter_count
+from mfn.training.warm_start import newest_before, refuse_another, start_from
 from mfn.training.workers import Workers, launch
+
+log = logging.getLogger("mfn")
 
 
 def _reads(spark: SparkSession, settings: Settings) -> Any:
@@ -35,6 +40,7 @@ def _reads(spark: SparkSession, settings: Settings) -> Any:
         current_frozen(settings, splits),
         storage.current(settings.centers_folder, "train_centers") if with_centers else None,
         settings.train.of_the_result,
+        _starts(settings),
         {name: model.model_dump() for name, model in settings.models.items()},
     ]
 
@@ -51,7 +57,7 @@ def train(spark: SparkSession, settings: Settings) -> Counts:
     whose training was killed goes on from its last checkpoint.
 
     Raises:
-        DataRefused: there are no training rows, or E or centers do not fit them.
+        DataRefused: there are no training rows, or E, centers or an earlier model do not fit them.
         TrainingFailed: a model's loss is no number any more (with one worker).
         WorkersFailed: one of several workers has ended; it has said why.
     """
@@ -62,15 +68,21 @@ def train(spark: SparkSession, settings: Settings) -> Counts:
             f"train: expected rows from {first} to {last}, got none; give logs of these days"
         )
     frozen_folder = current_frozen(settings, splits)
+    starts = _starts(settings)
     for model in settings.models.values():
         if isinstance(model, PretrainedCentersSettings):
             read_centers(settings, splits, model.interests)
     todo = {
         name: made
         for name in settings.models
-        if (made := _made_from(name, settings, splits, frozen_folder)) != _published(name, settings)
+        if (made := _made_from(name, settings, splits, frozen_folder, starts[name]))
+        != _published(name, settings)
         or settings.force
     }
+    for name in todo:
+        if (start := starts[name]) is not None:
+            refuse_another(spark, settings, splits, name, start)
+            log.info("%s: starts from %s", name, start)
     work = partial(
         _train,
         settings=settings,
@@ -78,6 +90,7 @@ def train(spark: SparkSession, settings: Settings) -> Counts:
         frozen_folder=frozen_folder,
         claims=storage.claims(),
         todo=todo,
+        starts=starts,
     )
     own = settings.train
     accounts = launch(work, own.num_workers, own.stall_seconds) if todo else {}
@@ -102,8 +115,9 @@ def _train(
     frozen_folder: str,
     claims: tuple[storage.Claim, ...],
     todo: Mapping[str, str],
+    starts: Mapping[str, str | None],
 ) -> dict[str, Account]:
-    """Models to train, by name, and what each is made from."""
+    """Train the models `todo`, which maps their names to what each is made from."""
     own = settings.train
     torch.set_num_threads(own.threads)
     frozen = artifact.read_frozen(frozen_folder)
@@ -111,27 +125,42 @@ def _train(
     accounts: dict[str, Account] = {}
     for name, made in todo.items():
         workers.alive(f"the beginning of {name}")
-        model = make_model(settings.models[name], item_indices, frozen, settings, splits)
+        exchange = workers if own.table == "sharded" else None
+        model = make_model(
+            settings.models[name], item_indices, frozen, settings, splits, exchange, starts[name]
+        )
         checkpoints = Checkpoints(
             f"{settings.model_folder(name)}/checkpoints", made, workers.size, settings.checkpoints
         )
-        accounts[name] = fit(model, name, settings, splits, workers, checkpoints)
+        with Events(settings.events_folder(name)) as events:
+            told = events if own.tensorboard and workers.rank == 0 else None
+            accounts[name] = fit(model, name, settings, splits, workers, checkpoints, told)
+        tensors = model.whole_state()
         if workers.rank == 0:
             with storage.holding(claims), storage.publish(settings.model_folder(name)) as folder:
                 description = describe(name, model, settings, splits, accounts[name])
                 description |= {"embeddings": frozen_folder, "made_from": made}
-                artifact.write_model(folder, model, description)
+                description |= {"started_from": starts[name]}
+                artifact.write_model(folder, tensors, description)
             checkpoints.remove()
     return accounts
 
 
-def _made_from(name: str, settings: Settings, splits: Splits, frozen_folder: str) -> str:
+def _starts(settings: Settings) -> dict[str, str | None]:
+    """By model, the folder of the earlier one that it starts from, if any."""
+    warm = settings.train.warm_start
+    return {name: newest_before(settings, name) if warm else None for name in settings.models}
+
+
+def _made_from(
+    name: str, settings: Settings, splits: Splits, frozen_folder: str, start: str | None
+) -> str:
     """Fingerprint of all that a model's parameters follow from, but the number of workers."""
     model = settings.models[name]
     with_centers = isinstance(model, PretrainedCentersSettings)
     return made_from.fingerprint(
         made_from.of_package(),
-        [splits.folder, frozen_folder],
+        [splits.folder, frozen_folder, start],
         storage.current(settings.centers_folder, "train_centers") if with_centers else None,
         [name, model.model_dump()],
         {**settings.train.of_the_result, "num_workers": None},
@@ -155,8 +184,14 @@ def make_model(
     frozen: FrozenEmbedding,
     settings: Settings,
     splits: Splits,
+    exchange: Exchange | None = None,
+    start: str | None = None,
 ) -> Ranker:
-    """A model as training begins: drawn from train.seed, with E, and its centers if it has any."""
+    """A model as training begins: drawn from train.seed, with E, and its centers if it has any.
+
+    With an `exchange` its trainable embedding is spread over the workers. It begins with the
+    parameters of the model in the folder `start`, if there is one.
+    """
     model = Ranker(
         model_settings,
         splits.features,
@@ -164,6 +199,7 @@ def make_model(
         frozen.dimension,
         settings.embeddings.initial_std,
         settings.train.seed,
+        exchange,
     )
     centers = (
         read_centers(settings, splits, model_settings.interests)
@@ -171,6 +207,11 @@ def make_model(
         else {}
     )
     model.load_frozen(frozen, centers)
+    if start is not None:
+        # Rows of new ids then stay as they are drawn: E of today is no space of an earlier model.
+        start_from(model, start)
+    elif model_settings.start_at_frozen:
+        model.start_at(frozen)
     return model
 
 
@@ -181,11 +222,12 @@ def fit(
     splits: Splits,
     workers: Workers,
     checkpoints: Checkpoints | None = None,
+    events: Events | None = None,
 ) -> Account:
     """Train a model for the epochs of the settings."""
     own = settings.train
     schedule = Schedule(own.learning_rate, own.batch_requests, own.seed, str(settings.date))
-    trainer = Trainer(model, schedule, workers)
+    trainer = Trainer(model, schedule, workers, events)
     return trainer.train(splits.files("train"), own.epochs, name, checkpoints)
 
 

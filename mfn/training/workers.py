@@ -10,7 +10,7 @@ import re
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TextIO, TypeVar
 
 import torch
@@ -35,20 +35,33 @@ class Workers(ABC):
     communication_seconds: float = 0.0
 
     @abstractmethod
-    def same_start(self, model: nn.Module) -> None:
-        """Give every worker the parameters of worker 0."""
+    def same_start(self, tensors: Mapping[str, Tensor]) -> None:
+        """Give every worker what these hold on worker 0."""
 
     @abstractmethod
     def average_gradients(
-        self, parameters: Sequence[nn.Parameter], weight: float, told: Sequence[float] = ()
+        self,
+        parameters: Sequence[nn.Parameter],
+        weight: float,
+        told: Sequence[float] = (),
+        summed: Sequence[nn.Parameter] = (),
     ) -> list[float]:
         """Make each gradient the sum over all workers divided by the sum of their weights.
 
-        Gradients are of a summed loss, `weight` is how many candidates it summed over. Sparse
-        gradients stay sparse. What each worker has to tell of the step travels with them.
+        Gradients are of a summed loss, `weight` is how many candidates it summed over. Those of
+        `summed` are sums over all workers already. Sparse gradients stay sparse. What each worker
+        has to tell of the step travels with them.
 
         Returns:
             the sum of the weights, which may not be 0, then that of each number told.
+        """
+
+    @abstractmethod
+    def all_to_all(self, rows: Tensor, counts: Sequence[int]) -> tuple[Tensor, list[int]]:
+        """Send the first rows to worker 0, the next to worker 1, and so on, as many as counted.
+
+        Returns:
+            what came, that of worker 0 first, and how many rows came from each.
         """
 
     @abstractmethod
@@ -65,17 +78,25 @@ class Alone(Workers):
 
     rank, size = 0, 1
 
-    def same_start(self, model: nn.Module) -> None:
+    def same_start(self, tensors: Mapping[str, Tensor]) -> None:
         """Nothing to do."""
 
     def average_gradients(
-        self, parameters: Sequence[nn.Parameter], weight: float, told: Sequence[float] = ()
+        self,
+        parameters: Sequence[nn.Parameter],
+        weight: float,
+        told: Sequence[float] = (),
+        summed: Sequence[nn.Parameter] = (),
     ) -> list[float]:
         """Divide by the weight."""
-        for parameter in parameters:
+        for parameter in [*parameters, *summed]:
             if parameter.grad is not None:
                 parameter.grad = parameter.grad / weight
         return [float(weight), *map(float, told)]
+
+    def all_to_all(self, rows: Tensor, counts: Sequence[int]) -> tuple[Tensor, list[int]]:
+        """The rows themselves."""
+        return rows, list(counts)
 
     def alive(self, at: str) -> None:
         """Nobody waits for it."""
@@ -96,12 +117,16 @@ class HorovodWorkers(Workers):
         self.rank, self.size = hvd.rank(), hvd.size()
         self.watchdog = Watchdog(self.rank, stall_seconds)
 
-    def same_start(self, model: nn.Module) -> None:
+    def same_start(self, tensors: Mapping[str, Tensor]) -> None:
         """Broadcast from worker 0."""
-        self.hvd.broadcast_parameters(model.state_dict(), root_rank=0)
+        self.hvd.broadcast_parameters(dict(tensors), root_rank=0)
 
     def average_gradients(
-        self, parameters: Sequence[nn.Parameter], weight: float, told: Sequence[float] = ()
+        self,
+        parameters: Sequence[nn.Parameter],
+        weight: float,
+        told: Sequence[float] = (),
+        summed: Sequence[nn.Parameter] = (),
     ) -> list[float]:
         """Dense gradients and what is told travel as one vector, sparse ones as distinct rows."""
         start = time.perf_counter()
@@ -126,6 +151,9 @@ class HorovodWorkers(Workers):
                 parameter.shape,
                 check_invariants=False,
             ).coalesce()
+        for parameter in summed:
+            if parameter.grad is not None:
+                parameter.grad = parameter.grad / total
         self.communication_seconds += time.perf_counter() - start
         return [float(number) for number in numbers]
 
@@ -134,6 +162,14 @@ class HorovodWorkers(Workers):
             self.hvd.allgather_async(gradient.indices()[0], name=f"rows.{place}"),
             self.hvd.allgather_async(gradient.values(), name=f"values.{place}"),
         )
+
+    def all_to_all(self, rows: Tensor, counts: Sequence[int]) -> tuple[Tensor, list[int]]:
+        """One collective."""
+        start = time.perf_counter()
+        splits = torch.tensor(counts, dtype=torch.int32)
+        came, came_counts = self.hvd.alltoall(rows, splits=splits, name="rows")
+        self.communication_seconds += time.perf_counter() - start
+        return came, came_counts.tolist()
 
     def alive(self, at: str) -> None:
         """Tell the watchdog."""

@@ -65,6 +65,8 @@ def made(settings: RankerSettings, features: Features = FEATURES, seed: int = 1)
         for level in model.levels
     }
     model.load_frozen(frozen(), centers)
+    if model.settings.start_at_frozen:
+        model.start_at(frozen())
     return model
 
 

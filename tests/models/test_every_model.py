@@ -241,7 +241,7 @@ def test_a_model_that_was_written_and_read_scores_the_same(name: str, tmp_path: 
         "schema": SCHEMA,
         "dimension": D,
     }
-    artifact.write_model(str(tmp_path), one, description)
+    artifact.write_model(str(tmp_path), one.state_dict(), description)
     read = artifact.read_model(str(tmp_path), item_indices(), SCHEMA["vocabularies"])
     assert read.settings == one.settings
     with torch.no_grad():

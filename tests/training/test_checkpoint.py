@@ -16,18 +16,21 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mfn.models.ranker import Ranker
 from mfn.models.settings import NAMED_MODELS
 from mfn.settings import CheckpointSettings, Settings
 from mfn.splits.published import Splits
-from mfn.training.checkpoint import ABOUT, TENSORS, Checkpoints
+from mfn.training.checkpoint import ABOUT, Checkpoints, Part, Position, Tally
 from mfn.training.loop import Account, Schedule, Trainer, TrainingFailed
 from mfn.training.workers import Alone
 from tests.synthetic import publish_splits
 
 REPOSITORY = Path(__file__).parent.parent.parent
 SCHEDULE = Schedule(learning_rate=0.02, batch_requests=16, seed=3, date="2026-03-08")
+PART = "part-00000-of-00001.safetensors"
 EPOCHS, STEPS = 2, 15
 EVERY_4_STEPS = CheckpointSettings(steps=4, minutes=1000, kept=2)
 
@@ -139,6 +142,12 @@ def test_minutes_make_a_checkpoint_due_as_steps_do(folder: Path) -> None:
     assert not checkpoints(folder).due(9)
 
 
+def steps_of_newest(of: Checkpoints) -> int:
+    saved = of.newest()
+    assert saved is not None
+    return saved[0].tallies[-1].steps
+
+
 def tear(file: Path) -> None:
     content = file.read_bytes()
     file.write_bytes(content[:-8] + b"otherend")
@@ -147,8 +156,8 @@ def tear(file: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (lambda newest: tear(newest / TENSORS), "its tensors are not those that were written"),
-        (lambda newest: (newest / TENSORS).unlink(), "it was not written to its end"),
+        (lambda newest: tear(newest / PART), "its tensors are not those that were written"),
+        (lambda newest: (newest / PART).unlink(), "it was not written to its end"),
         (lambda newest: (newest / ABOUT).unlink(), "it was not written to its end"),
         (lambda newest: (newest / ABOUT).write_text("{"), "cannot be read"),
         (lambda newest: (newest / ABOUT).write_text("{}"), "cannot be read"),
@@ -164,14 +173,10 @@ def test_a_torn_checkpoint_is_named_and_the_one_before_it_taken(
     of = checkpoints(folder)
     with pytest.raises(Killed):
         trained(splits, of, KilledAt("mfn epoch 2, step 14"))
-    saved = of.newest()
-    assert saved is not None
-    assert saved.tallies[-1].steps == 12  # the control: undamaged, it is the newest
+    assert steps_of_newest(of) == 12  # the control: undamaged, it is the newest
     damage(folder / "0002-000000012")
     with caplog.at_level(logging.WARNING):
-        saved = of.newest()
-    assert saved is not None
-    assert saved.tallies[-1].steps == 8
+        assert steps_of_newest(of) == 8
     assert f"{folder}/0002-000000012: passed over: " in caplog.text
     assert reason in caplog.text
     assert same(trained(splits, of)[0], trained(splits, None)[0])
@@ -197,8 +202,8 @@ def test_another_number_of_workers_goes_on_from_the_end_of_an_epoch(
         saved = checkpoints(folder, workers=2).newest()
     assert "it lies within an epoch of 1 workers, and there are now 2" in caplog.text
     assert saved is not None
-    assert saved.epoch_ended
-    assert len(saved.tallies) == 1
+    assert saved[0].epoch_ended
+    assert len(saved[0].tallies) == 1
 
 
 def test_a_batch_whose_loss_is_no_number_is_kept_and_so_is_the_last_checkpoint(
@@ -217,9 +222,7 @@ def test_a_batch_whose_loss_is_no_number_is_kept_and_so_is_the_last_checkpoint(
         Trainer(model, SCHEDULE, Breaking()).train(splits.files("train"), EPOCHS, "mfn", of)
     kept = safetensors.torch.load_file(folder / "batch-of-worker-0.safetensors")
     assert kept["candidates_BM"].shape[0] == SCHEDULE.batch_requests
-    saved = of.newest()
-    assert saved is not None
-    assert saved.tallies[-1].steps == 4
+    assert steps_of_newest(of) == 4
     assert same(trained(splits, of)[0], trained(splits, None)[0])  # mended, it goes on from there
 
 
@@ -235,11 +238,29 @@ def test_parameters_that_are_no_numbers_are_not_written(splits: Splits, folder: 
                     model.embedding.weight[1] = math.inf
 
     of = checkpoints(folder)
-    with pytest.raises(TrainingFailed, match=r"after step 8 of epoch 1 parameter\.embedding\.weig"):
+    with pytest.raises(TrainingFailed, match=r"after step 8 of epoch 1 parameter\.embedding\.w"):
         Trainer(model, SCHEDULE, Breaking()).train(splits.files("train"), EPOCHS, "mfn", of)
-    saved = of.newest()
-    assert saved is not None
-    assert saved.tallies[-1].steps == 4
+    assert steps_of_newest(of) == 4
+
+
+@given(rows=st.integers(0, 40), written=st.integers(1, 5), read=st.integers(1, 5))
+def test_rows_come_back_whatever_the_number_of_parts_was(
+    tmp_path_factory: pytest.TempPathFactory, rows: int, written: int, read: int
+) -> None:
+    of = checkpoints(tmp_path_factory.mktemp("parts"))
+    position = Position((Tally(),), epoch_ended=True)
+    table, count = torch.randn(rows, 2), {"step.embedding": torch.tensor(7)}
+    digests = [
+        of.write(Part(count, {"embedding": table[place::written]}, place, written), position)
+        for place in range(written)
+    ]
+    of.complete(position, digests)
+    for place in range(read):
+        found = of.newest(place, read)
+        assert found is not None
+        assert found[0] == position
+        assert torch.equal(found[1].rows["embedding"], table[place::read])
+        assert found[1].common == count
 
 
 PROGRAM = """

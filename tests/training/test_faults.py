@@ -114,7 +114,7 @@ def test_a_worker_that_fails_ends_the_job_and_the_next_run_goes_on(
     wait_until_nobody_is_left(tmp_path)
     saved = Checkpoints(f"{tmp_path}/checkpoints", "these", 2, OFTEN).newest()
     assert saved is not None
-    assert len(saved.tallies) == 2
+    assert len(saved[0].tallies) == 2
     assert run(splits, tmp_path, waits=False) == undisturbed
 
 

@@ -1,0 +1,111 @@
+"""A model that starts from an earlier day's, with rows of its own for ids that are new since."""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import fsspec
+import torch
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from mfn import storage, tables
+from mfn.models import artifact
+from mfn.models.batch import Features
+from mfn.models.embedding import fields_of
+from mfn.models.ranker import Ranker
+from mfn.schema import FIRST_INDEX, VOCABULARIES
+from mfn.settings import Settings
+from mfn.splits.published import Splits
+from mfn.splits.vocabulary import fingerprints
+
+TABLE = "embedding.weight"
+
+
+def newest_before(settings: Settings, name: str) -> str | None:
+    """The folder of the newest model of this name published for a date before the run date."""
+    files, path = fsspec.url_to_fs(f"{settings.root}/models")
+    days = files.ls(path, detail=False) if files.exists(path) else []
+    dates = sorted(str(day).rstrip("/").rpartition("/")[2] for day in days)
+    for date in reversed([date for date in dates if date < settings.date.isoformat()]):
+        earlier = settings.model_copy(update={"date": datetime.date.fromisoformat(date)})
+        try:
+            return storage.current(earlier.model_folder(name), "train")
+        except storage.NotPublished:
+            continue
+    return None
+
+
+_FIELDS = ("item_fields", "user_fields", "context_fields", "history_length")
+"""What of a schema the shapes of parameters follow from, beside the sizes of vocabularies."""
+
+
+def refuse_another(
+    spark: SparkSession, settings: Settings, splits: Splits, name: str, folder: str
+) -> None:
+    """Refuse a model of other settings or fields, or whose indices are not the first of today's.
+
+    This is one pass over the table of vocabularies.
+
+    Raises:
+        WrongArtifact: it says what differs, and how.
+    """
+    made = storage.read_json(f"{folder}/{storage.MODEL}")
+    vocabularies = made["schema"]["vocabularies"]
+    before = made["settings"] | {key: made["schema"][key] for key in _FIELDS}
+    before |= {"embeddings.dimension": made["dimension"]}
+    now = settings.models[name].model_dump(mode="json")
+    now |= {key: splits.manifest[key] for key in _FIELDS}
+    now |= {"embeddings.dimension": settings.embeddings.dimension}
+    before |= {f"the vocabulary {field}": one for field, one in vocabularies.items()}
+    now |= {
+        f"the vocabulary {field}": one
+        for field, one in _first_entries(spark, settings, splits, vocabularies).items()
+    }
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) != now.get(key):
+            raise artifact.WrongArtifact(
+                f"{folder}: made with {key} of {before.get(key)}, which is now {now.get(key)}; set "
+                "train.warm_start to false to train from the beginning"
+            )
+
+
+def _first_entries(
+    spark: SparkSession, settings: Settings, splits: Splits, made: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """What today's vocabularies were when they had as many entries.
+
+    Of numbers there are as many quantile buckets as before, or it says so; their edges may move.
+    """
+    sizes = {field: int(one["size"]) for field, one in made.items()}
+    size = F.create_map(*map(F.lit, itertools.chain.from_iterable(sizes.items())))
+    entries = tables.read(spark, settings.root, VOCABULARIES, "build_splits")
+    found = fingerprints(entries.where(F.col("index") < size[F.col("field")]))
+    used = splits.manifest["vocabularies"]
+    return {
+        field: found[field].as_json()
+        if field in found
+        else {**made[field], "size": FIRST_INDEX if size == FIRST_INDEX else used[field]["size"]}
+        for field, size in sizes.items()
+    }
+
+
+@torch.no_grad()
+def start_from(model: Ranker, folder: str) -> None:
+    """Take the trained parameters of an earlier model; rows of new ids stay as they were drawn.
+
+    The frozen embedding and the centers stay today's.
+    """
+    schema = storage.read_json(f"{folder}/{storage.MODEL}")["schema"]
+    tensors = artifact.read_tensors(folder)
+    earlier = fields_of(tensors.pop(TABLE), Features.from_manifest(schema).sizes)
+    for name, rows_of_field in earlier.items():
+        rows, indices = model.embedding.field(name)
+        known = rows_of_field[indices]
+        rows[: len(known)] = known
+    for name, parameter in model.named_parameters():
+        if name != TABLE:
+            parameter.copy_(tensors[name])

@@ -1,0 +1,186 @@
+"""The job `train`: what is published is left alone, and a day may start from the one before."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pyspark.sql import SparkSession
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
+
+from mfn import storage
+from mfn.models import artifact
+from mfn.models.artifact import WrongArtifact
+from mfn.models.embedding import fields_of
+from mfn.pretraining.embeddings import pretrain_embeddings
+from mfn.settings import Settings
+from mfn.splits.published import Splits
+from mfn.training.train import train
+from tests.synthetic import CONTEXT_FIELDS, SIZES, USER_FIELDS, publish_splits, publish_vocabularies
+
+ROWS = {"pretraining": [40], "pretraining_validation": [20], "train": [40, 20], "test": [30]}
+MORE = {"category": 4, "entity": 3}
+NEXT_DAY = datetime.timedelta(days=1)
+ALMOST_NOTHING = 1e-30
+
+
+@pytest.fixture
+def make_day(make_settings: Callable[..., Settings]) -> Callable[..., Settings]:
+    """Settings of a day with a model of Base, whose learning rate changes nothing visible."""
+
+    def make(after: datetime.timedelta = datetime.timedelta(), **sections: Any) -> Settings:
+        train_settings = {"learning_rate": ALMOST_NOTHING, **sections.pop("train", {})}
+        settings = make_settings(
+            models={"base": {}},
+            embeddings={"epochs": 1, "dimension": 8},
+            train=train_settings,
+            **sections,
+        )
+        return settings.model_copy(update={"date": settings.date + after})
+
+    return make
+
+
+def published(settings: Settings) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    folder = storage.current(settings.model_folder("base"), "train")
+    return artifact.read_tensors(folder), storage.read_json(f"{folder}/{storage.MODEL}")
+
+
+def trained(spark: SparkSession, settings: Settings, more: dict[str, int]) -> dict[str, Tensor]:
+    publish_splits(settings, ROWS, more=more)
+    pretrain_embeddings(spark, settings)
+    train(spark, settings)
+    return published(settings)[0]
+
+
+def test_a_model_that_is_published_is_left_alone(
+    spark: SparkSession, make_day: Callable[..., Settings]
+) -> None:
+    day = make_day()
+    trained(spark, day, {})
+    described = published(day)[1]
+    assert train(spark, day) == {"rows": 0, "workers": 1, "models_left_alone": 1}
+    assert published(day)[1] == described
+    both = make_day().model_copy(update={"models": {**day.models, "other": day.models["base"]}})
+    told = train(spark, both)
+    assert (told["rows"], told["models_left_alone"]) == (60, 1)
+    assert published(day)[1] == described
+    # Other settings, or --force, are no reason to leave it alone.
+    for other in (make_day(train={"seed": 3}), make_day(force=True)):
+        assert train(spark, other)["rows"] == 60
+        assert published(day)[1] != described
+        described = published(day)[1]
+
+
+def test_a_warm_start_takes_yesterdays_parameters_and_draws_rows_for_new_ids(
+    spark: SparkSession, make_day: Callable[..., Settings]
+) -> None:
+    yesterday = make_day(train={"learning_rate": 0.02})
+    before = trained(spark, yesterday, {})
+    today = make_day(NEXT_DAY, train={"warm_start": True})
+    publish_vocabularies(spark, today, MORE)
+    now = trained(spark, today, MORE)
+    cold = make_day(NEXT_DAY)
+    train(spark, cold)
+    without, described = published(cold)
+    assert described["started_from"] is None
+
+    old = fields_of(before["embedding.weight"], sizes({}))
+    new = fields_of(now["embedding.weight"], sizes(MORE))
+    control = fields_of(without["embedding.weight"], sizes(MORE))
+    for field, rows in old.items():
+        assert torch.equal(new[field][: len(rows)], rows), field
+        assert len(new[field]) == len(rows) + MORE.get(field, 0)
+        assert new[field][len(rows) :].ne(0).all()
+    assert not torch.equal(control["category"][: len(old["category"])], old["category"])
+    for name in before:
+        if name != "embedding.weight":
+            assert torch.equal(now[name], before[name]), name
+    assert any(not torch.equal(without[name], before[name]) for name in before)
+
+
+def sizes(more: dict[str, int]) -> dict[str, int]:
+    items = {name: size + more.get(name, 0) for name, size in SIZES.items()}
+    return {**items, "user.age": USER_FIELDS["age"], "context.device": CONTEXT_FIELDS["device"]}
+
+
+def test_without_an_earlier_model_a_warm_start_is_a_cold_one(
+    spark: SparkSession, make_day: Callable[..., Settings]
+) -> None:
+    cold, warm = make_day(), make_day(train={"warm_start": True})
+    one = trained(spark, cold, {})
+    train(spark, warm)
+    other, described = published(warm)
+    assert described["train_settings"]["warm_start"]
+    assert described["started_from"] is None
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            lambda made: made["settings"].update(attention_units=5),
+            r"made with attention_units of 5",
+        ),
+        (
+            lambda made: made["schema"]["vocabularies"]["brand"].update(fingerprint="another"),
+            r"made with the vocabulary brand of .*another.*, which is now .*'size': 9",
+        ),
+        (
+            lambda made: made["schema"]["vocabularies"]["price"].update(size=9),
+            r"made with the vocabulary price of .*'size': 9.*, which is now .*'size': 7",
+        ),
+        (lambda made: made["schema"].update(user_fields=[]), r"made with user_fields of \[\]"),
+        (lambda made: made.update(dimension=16), r"embeddings.dimension of 16, which is now 8"),
+    ],
+)
+def test_an_earlier_model_that_does_not_fit_is_refused_before_training(
+    spark: SparkSession,
+    make_day: Callable[..., Settings],
+    change: Callable[[dict[str, Any]], None],
+    told: str,
+) -> None:
+    yesterday = make_day()
+    trained(spark, yesterday, {})
+    today = make_day(NEXT_DAY, train={"warm_start": True})
+    publish_vocabularies(spark, today, MORE)
+    publish_splits(today, ROWS, more=MORE)
+    pretrain_embeddings(spark, today)
+    folder = storage.current(yesterday.model_folder("base"), "train")
+    file = Path(folder, storage.MODEL)
+    whole = file.read_text()
+    made = json.loads(whole)
+    change(made)
+    file.write_text(json.dumps(made))
+    with pytest.raises(WrongArtifact, match=told):
+        train(spark, today)
+    assert not storage.exists(f"{today.model_folder('base')}/{storage.POINTER}")
+    file.write_text(whole)  # the control: as it was, it fits
+    assert train(spark, today)["rows"] == 60
+    assert Splits.published(today).manifest["vocabularies"]["category"]["size"] == 16
+
+
+def test_event_files_are_written_where_they_are_asked_for_and_hold_the_loss(
+    spark: SparkSession, make_day: Callable[..., Settings]
+) -> None:
+    day = make_day(train={"tensorboard": True, "batch_requests": 2, "epochs": 2})
+    trained(spark, day, {})
+    curves = EventAccumulator(day.events_folder("base")).Reload()
+    assert curves.Tags()["scalars"] == [
+        "loss", "candidates_per_second", "wait_share", "communication_share"
+    ]  # fmt: skip
+    losses = curves.Scalars("loss")
+    assert [one.step for one in losses] == [10, 20, 30, 40, 50, 60]
+    # Nothing is learnt at this rate, so both epochs have the same mean, to what batches weigh.
+    account = published(day)[1]["train"]
+    assert sum(one.value for one in losses) / 6 == pytest.approx(account["loss"], rel=0.05)
+    without = make_day(NEXT_DAY)
+    trained(spark, without, {})
+    assert not Path(without.events_folder("base")).exists()
