@@ -20,6 +20,7 @@ RUN = [
     "pyyaml",
     "fsspec",
     "tenacity",
+    "python-json-logger",
     "tqdm",
     "rich",
     "altair>=5,<6",

@@ -11,21 +11,22 @@ import logging
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pyspark.sql import SparkSession
+from pythonjsonlogger.json import JsonFormatter
 
-from mfn import made_from, storage
+from mfn import made_from, runs, storage
 from mfn import spark as sessions
 from mfn.configuration import describe_settings, load_settings
-from mfn.settings import BadSettings, Settings
+from mfn.runs import Counts, Outcome, Ran
+from mfn.settings import BadSettings, LogFormat, Settings
 
 DONE, BAD_SETTINGS, DATA_REFUSED = 0, 2, 3
 
-Counts = Mapping[str, int | float | str]
 Function = Callable[[SparkSession, Settings], Counts]
 """A job's function: reads and writes tables, returns what it counted, to be logged."""
 Reads = Callable[[SparkSession, Settings], Any]
@@ -95,14 +96,6 @@ def job(
     return lambda function: Job(function, reads, writes, one_at_a_time)
 
 
-@dataclass(frozen=True)
-class Ran:
-    """What became of a job: its seconds, and whether it was left alone as it had run before."""
-
-    seconds: float
-    left_alone: bool
-
-
 class DataRefused(Exception):
     """The data are not fit to go on with; the message says what, where, and what to do."""
 
@@ -111,9 +104,14 @@ REFUSALS = (DataRefused, storage.NotPublished, storage.Superseded)
 """What ends a job with exit 3."""
 
 
-def set_up_logging() -> None:
+def set_up_logging(form: LogFormat = "plain") -> None:
     """Log one line an event, with time and level, to standard error; of others only warnings."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    handler = logging.StreamHandler()
+    if form == "json":
+        handler.setFormatter(JsonFormatter("%(asctime)s %(levelname)s %(message)s"))
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    logging.basicConfig(handlers=[handler], force=True)
     log.setLevel(logging.INFO)
 
 
@@ -132,36 +130,97 @@ def parse(arguments: Sequence[str], description: str) -> Settings:
     return settings
 
 
-def run(job: Job, session: SparkSession, settings: Settings) -> Ran:
-    """Run a job in a session that is there, unless it need not run; log its counts."""
-    start = time.perf_counter()
+def run(job: Job, session: SparkSession, settings: Settings, told: list[Ran] | None = None) -> Ran:
+    """Run a job in a session that is there, unless it need not run; log its counts.
+
+    What became of it is added to `told`, also where it raises what the job raises.
+    """
+    attempt = _Attempt(job.name, settings)
+    try:
+        _run(job, session, settings, attempt)
+    except BaseException as error:
+        attempt.outcome = "refused" if isinstance(error, REFUSALS) else "failed"
+        attempt.message = f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        ran = attempt.ended()
+        if told is not None:
+            told.append(ran)
+    return ran
+
+
+@dataclass
+class _Attempt:
+    """A step that is running."""
+
+    step: str
+    settings: Settings
+    started_at: datetime.datetime = field(
+        default_factory=lambda: datetime.datetime.now(datetime.UTC)
+    )
+    start: float = field(default_factory=time.perf_counter)
+    outcome: Outcome = "done"
+    message: str | None = None
+    counts: Counts = field(default_factory=dict)
+    inputs: Any = None
+
+    @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return time.perf_counter() - self.start
+
+    def ended(self) -> Ran:
+        """What became of it."""
+        return Ran(
+            self.step,
+            self.settings,
+            self.started_at,
+            self.seconds,
+            self.outcome,
+            self.message,
+            self.counts,
+            self.inputs,
+        )
+
+
+def _run(job: Job, session: SparkSession, settings: Settings, attempt: _Attempt) -> None:
     record = _record(settings, job.name)
     made = None
+    told = {"step": job.name, "run_date": str(settings.date)}
     if job.reads is not None:
-        made = made_from.fingerprint(made_from.of_package(), job.reads(session, settings))
+        attempt.inputs = job.reads(session, settings)
+        made = made_from.fingerprint(made_from.of_package(), attempt.inputs)
         since = _made_before(record, made, job.writes(settings))
         if since and not settings.force:
+            attempt.outcome = "left alone"
             log.info(
                 "%s %s: left alone: what it is made from has not changed since %s "
                 "(--force makes it again)",
                 job.name,
                 settings.date,
                 since,
+                extra={**told, "outcome": attempt.outcome},
             )
-            return Ran(time.perf_counter() - start, left_alone=True)
-    log.info("%s %s: starts", job.name, settings.date)
+            return
+    log.info("%s %s: starts", job.name, settings.date, extra=told)
     with storage.claim(job.claims(settings)):
         counts = job(session, settings)
-    seconds = time.perf_counter() - start
+    seconds = attempt.seconds
     rows = counts.get("rows")
     if isinstance(rows, int) and seconds > 0:
         counts = {**counts, "rows_per_second": round(rows / seconds)}
     if made is not None:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         storage.replace_json(record, {"made_from": made, "at": now, "counts": dict(counts)})
-    told = ", ".join(f"{key}={_short(value)}" for key, value in counts.items())
-    log.info("%s %s: done in %.1f s: %s", job.name, settings.date, seconds, told)
-    return Ran(seconds, left_alone=False)
+    attempt.counts = counts
+    log.info(
+        "%s %s: done in %.1f s: %s",
+        job.name,
+        settings.date,
+        seconds,
+        ", ".join(f"{key}={_short(value)}" for key, value in counts.items()),
+        extra={**told, "outcome": attempt.outcome, "seconds": seconds, "counts": dict(counts)},
+    )
 
 
 def last_made(settings: Settings, name: str) -> str | None:
@@ -194,12 +253,15 @@ def main(job: Job) -> None:
         settings = parse(sys.argv[1:], job.description)
     except BadSettings as error:
         sys.exit(refuse(job.name, error, BAD_SETTINGS))
+    set_up_logging(settings.log_format)
     session = sessions.start(settings, job.name)
+    told: list[Ran] = []
     try:
-        run(job, session, settings)
+        run(job, session, settings, told)
     except REFUSALS as error:
         sys.exit(refuse(job.name, error, DATA_REFUSED))
     finally:
+        runs.record(session, told)
         session.stop()
 
 

@@ -298,6 +298,31 @@ OVER_SEEDS = Table(
     ("run_date",),
 )
 
+RUNS = Table(
+    "evaluation/runs",
+    StructType(
+        [
+            column("run_date", DATE, "the run date"),
+            column("run_id", STRING, "the process that ran the step, alone or with others"),
+            column("step", STRING, "the job"),
+            column("started_at", TIMESTAMP, "when it began, UTC"),
+            column("seconds", DOUBLE, "until it ended, however it did"),
+            column(
+                "outcome",
+                STRING,
+                "done; left alone, as nothing that it reads had changed; refused (exit 3); failed",
+            ),
+            column("message", STRING, "why it was refused or failed", True),
+            column("rows", LONG, "rows that it read or wrote, as the job counts them", True),
+            column("counts", STRING_MAP, "all that it counted, by name"),
+            column("settings_hash", STRING, "SHA-256 of all settings"),
+            column("code_version", STRING, "version of the package, and SHA-256 of its source"),
+            column("inputs", STRING, "versions and settings that its output follows from", True),
+        ]
+    ),
+    ("run_date",),
+)
+
 TABLES = (
     EVENTS,
     QUARANTINE,
@@ -309,6 +334,7 @@ TABLES = (
     METRICS,
     COMPARISONS,
     OVER_SEEDS,
+    RUNS,
 )
 
 # Splits, plain Parquet.

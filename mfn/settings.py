@@ -31,6 +31,8 @@ Change = Annotated[float, Field(ge=1, allow_inf_nan=False)]
 LogsKind = Literal["events", "items", "users", "truth"]
 """Kinds of raw logs, each of which has a folder of its own."""
 
+LogFormat = Literal["plain", "json"]
+
 CandidatesFrom = Literal["logged", "drawn by popularity"]
 """Whence requests have their candidates: somebody saw them, or a law drew them beside a choice."""
 
@@ -432,6 +434,9 @@ class Settings(Strict):
     date: datetime.date = Field(description="the run date: the last day of the test window")
     force: bool = Field(
         False, description="run jobs again whose inputs, settings and code have not changed"
+    )
+    log_format: LogFormat = Field(
+        "plain", description="of the lines that jobs log: plain, or json with a key for each number"
     )
     spark: SparkSettings = SparkSettings()
     logs: LogsSettings = LogsSettings()

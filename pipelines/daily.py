@@ -1,74 +1,123 @@
-"""One day, from raw logs to the report, on this machine: all steps in one Spark session.
+"""One day after the other, from raw logs to the report, on this machine, in one Spark session.
 
     python pipelines/daily.py --config conf/demo.yaml [--date YYYY-MM-DD] [--SETTING VALUE ...]
+    python pipelines/daily.py --config conf/mine.yaml --from YYYY-MM-DD --to YYYY-MM-DD [...]
 
-Exit codes are those of a job: 0 done, 2 a bad setting, 3 the data are refused.
+A step that has run before on what it would read now is left alone, so the same command goes on
+where it stopped. A day whose data are refused is named, and the days after it are tried all the
+same. Exit codes are those of a job: 0 done, 2 a bad setting, 3 the data of a day are refused.
 """
 
 from __future__ import annotations
 
+import argparse
+import datetime
 import logging
 import sys
 import time
+from collections.abc import Sequence
 
 from pyspark.sql import SparkSession
 from rich.console import Console
 from rich.table import Table
 
-from mfn import job
+from mfn import job, runs
 from mfn import spark as sessions
 from mfn.evaluation.report import report_path
 from mfn.evaluation.summary import print_summary, summary
+from mfn.runs import Ran
 from mfn.settings import BadSettings, Settings
 from pipelines.steps import steps
 
 log = logging.getLogger("mfn")
 
+MARKS = {"left alone": "left alone", "refused": "REFUSED", "failed": "FAILED"}
+"""How a step that was not simply done stands in the table."""
+
 
 def main(arguments: list[str]) -> int:
-    """Run the steps of one day; returns the exit code."""
+    """Run the steps of each day; returns the exit code."""
     job.set_up_logging()
     try:
-        settings = job.parse(arguments, "Run all steps of one day on this machine.")
+        days = parse(arguments)
     except BadSettings as error:
         return job.refuse("daily", error, job.BAD_SETTINGS)
+    job.set_up_logging(days[0].log_format)
     console = Console()
     start = time.perf_counter()
-    session = sessions.start(settings, f"day {settings.date}")
-    ran = {"start Spark": job.Ran(time.perf_counter() - start, left_alone=False)}
+    session = sessions.start(days[0], f"days {days[0].date} to {days[-1].date}")
+    start_seconds = time.perf_counter() - start
+    refused: dict[datetime.date, Exception] = {}
+    ran: list[Ran] = []
     try:
-        run_day(session, settings, ran)
-        _print_seconds(console, settings, ran)
-        print_summary(summary(session, settings), console, report_path(settings))
-    except job.REFUSALS as error:
-        _print_seconds(console, settings, ran)
-        return job.refuse(list(ran)[-1], error, job.DATA_REFUSED)
+        for settings in days:
+            try:
+                run_day(session, settings, ran)
+            except job.REFUSALS as error:
+                refused[settings.date] = error
+                job.refuse(f"{ran[-1].step} {settings.date}", error, job.DATA_REFUSED)
+        if days[-1].date not in refused:
+            print_summary(summary(session, days[-1]), console, report_path(days[-1]))
     finally:
+        _print_seconds(console, days, ran, start_seconds)
         session.stop()
-    return job.DONE
+    return job.DATA_REFUSED if refused else job.DONE
 
 
-def run_day(session: SparkSession, settings: Settings, ran: dict[str, job.Ran]) -> None:
-    """Run every step in its order; `ran` gains each step as it ends."""
+def parse(arguments: Sequence[str]) -> list[Settings]:
+    """Settings of each day: of one, or of all from --from to --to.
+
+    Raises:
+        BadSettings: of any of the days.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--from", dest="first")
+    parser.add_argument("--to", dest="last")
+    chosen, rest = parser.parse_known_args(arguments)
+    what = "Run all steps of a day, or of all days --from one --to another, on this machine."
+    if chosen.first is None and chosen.last is None:
+        return [job.parse(rest, what)]
+    if chosen.first is None or chosen.last is None:
+        raise BadSettings("--from and --to: expected both or none of them")
+    if any(one.split("=")[0] == "--date" for one in rest):
+        raise BadSettings("--date: expected a day, or --from and --to, not both")
+    first, last = (job.parse([*rest, "--date", day], what) for day in (chosen.first, chosen.last))
+    if first.date > last.date:
+        raise BadSettings(f"--from: expected a day up to {last.date}, got {first.date}")
+    number = (last.date - first.date).days + 1
+    dates = (first.date + datetime.timedelta(days=n) for n in range(number))
+    return [job.parse([*rest, "--date", str(date)], what) for date in dates]
+
+
+def run_day(session: SparkSession, settings: Settings, ran: list[Ran]) -> None:
+    """Run every step in its order; `ran` gains each step as it ends, and the table of runs all."""
     day = steps(settings)
-    for number, step in enumerate(day, start=1):
-        log.info("step %d of %d: %s", number, len(day), step.name)
-        start = time.perf_counter()
-        try:
-            ran[step.name] = job.run(step.job, session, settings)
-        except BaseException:
-            ran[step.name] = job.Ran(time.perf_counter() - start, left_alone=False)
-            raise
+    before = len(ran)
+    try:
+        for number, step in enumerate(day, start=1):
+            log.info("step %d of %d: %s", number, len(day), step.name)
+            job.run(step.job, session, settings, ran)
+    finally:
+        runs.record(session, ran[before:])
 
 
-def _print_seconds(console: Console, settings: Settings, ran: dict[str, job.Ran]) -> None:
-    table = Table(title=f"steps of {settings.date}", title_justify="left")
-    table.add_column("step")
-    table.add_column("seconds", justify="right")
-    for name, one in ran.items():
-        table.add_row(name, "left alone" if one.left_alone else f"{one.seconds:.1f}")
-    table.add_section()
-    table.add_row("all", f"{sum(one.seconds for one in ran.values()):.1f}")
+def _print_seconds(
+    console: Console, days: Sequence[Settings], ran: Sequence[Ran], start_seconds: float
+) -> None:
+    """Seconds of each step, a column a day; of many days those alone that were not left alone."""
+    table = Table(title=f"starting Spark took {start_seconds:.1f} s", title_justify="left")
+    table.add_column("day")
+    names = list(dict.fromkeys(one.step for one in ran))
+    for name in [*names, "all"]:
+        table.add_column(name.replace("_", " "), justify="right")
+    for settings in days:
+        of_day = {one.step: one for one in ran if one.settings.date == settings.date}
+        told = [
+            MARKS.get(of_day[name].outcome, f"{of_day[name].seconds:.1f}") if name in of_day else ""
+            for name in names
+        ]
+        all_seconds = sum(one.seconds for one in of_day.values())
+        table.add_row(str(settings.date), *told, f"{all_seconds:.1f}")
     console.print(table)
 
 

@@ -28,11 +28,13 @@ class Workers(ABC):
         rank: its number, from 0; worker 0 shows progress and writes artifacts.
         size: how many there are.
         communication_seconds: time that this worker has spent in collectives.
+        communication_bytes: what it has handed to the collectives of its steps.
     """
 
     rank: int
     size: int
     communication_seconds: float = 0.0
+    communication_bytes: int = 0
 
     @abstractmethod
     def same_start(self, tensors: Mapping[str, Tensor]) -> None:
@@ -138,6 +140,7 @@ class HorovodWorkers(Workers):
         gathers = [self._gather(_gradient(p).coalesce(), place) for place, p in enumerate(sparse)]
         numbers = torch.tensor([weight, *told], dtype=torch.float32)
         vector = torch.cat([*(_gradient(p).reshape(-1) for p in dense), numbers])
+        self._sends(vector)
         vector = self.hvd.allreduce(vector, op=self.hvd.Sum, name="dense")
         gradients, numbers = vector[: -len(numbers)], vector[-len(numbers) :]
         total = float(numbers[0])
@@ -158,14 +161,20 @@ class HorovodWorkers(Workers):
         return [float(number) for number in numbers]
 
     def _gather(self, gradient: Tensor, place: int) -> tuple[Any, Any]:
+        rows, values = gradient.indices()[0], gradient.values()
+        self._sends(rows, values)
         return (
-            self.hvd.allgather_async(gradient.indices()[0], name=f"rows.{place}"),
-            self.hvd.allgather_async(gradient.values(), name=f"values.{place}"),
+            self.hvd.allgather_async(rows, name=f"rows.{place}"),
+            self.hvd.allgather_async(values, name=f"values.{place}"),
         )
+
+    def _sends(self, *tensors: Tensor) -> None:
+        self.communication_bytes += sum(one.numel() * one.element_size() for one in tensors)
 
     def all_to_all(self, rows: Tensor, counts: Sequence[int]) -> tuple[Tensor, list[int]]:
         """One collective."""
         start = time.perf_counter()
+        self._sends(rows)
         splits = torch.tensor(counts, dtype=torch.int32)
         came, came_counts = self.hvd.alltoall(rows, splits=splits, name="rows")
         self.communication_seconds += time.perf_counter() - start

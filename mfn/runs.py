@@ -1,0 +1,82 @@
+"""What became of every step that ran, or should have: rows of the table evaluation/runs."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pyspark.sql import SparkSession
+
+from mfn import __version__, made_from, tables
+from mfn.schema import RUNS
+from mfn.settings import Settings
+
+Counts = Mapping[str, int | float | str]
+Outcome = Literal["done", "left alone", "refused", "failed"]
+
+RUN_ID = uuid.uuid4().hex
+"""Of this process: the steps that it runs belong together."""
+
+log = logging.getLogger("mfn")
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What became of a step.
+
+    Attributes:
+        seconds: until it ended, however it did.
+        message: why it was refused or failed.
+        inputs: what its output follows from, as JSON; None if it did not come to look.
+    """
+
+    step: str
+    settings: Settings
+    started_at: datetime.datetime
+    seconds: float
+    outcome: Outcome
+    message: str | None
+    counts: Counts
+    inputs: Any
+
+
+def record(spark: SparkSession, ran: Sequence[Ran]) -> None:
+    """Add these to the table of runs, in one commit; a failure to do so is told and no more.
+
+    A run that was killed has told nothing; the next one tells of itself.
+    """
+    by_root: dict[str, list[Ran]] = {}
+    for one in ran:
+        by_root.setdefault(one.settings.root, []).append(one)
+    for root, of_root in by_root.items():
+        frame = spark.createDataFrame(list(map(_row, of_root)), RUNS.columns)
+        try:
+            tables.append(frame, root, RUNS)
+        except Exception:
+            # What these steps have made is there, and what they failed of is the worse news.
+            log.exception("%s: the runs could not be told there", tables.path_of(root, RUNS))
+
+
+def _row(ran: Ran) -> dict[str, Any]:
+    rows = ran.counts.get("rows")
+    return {
+        "run_date": ran.settings.date,
+        "run_id": RUN_ID,
+        "step": ran.step,
+        "started_at": ran.started_at,
+        "seconds": ran.seconds,
+        "outcome": ran.outcome,
+        "message": ran.message,
+        "rows": rows if isinstance(rows, int) else None,
+        "counts": {name: str(value) for name, value in ran.counts.items()},
+        "settings_hash": made_from.fingerprint(ran.settings.model_dump(mode="json")),
+        "code_version": f"{__version__} {made_from.of_package()}",
+        "inputs": None
+        if ran.inputs is None
+        else json.dumps(ran.inputs, sort_keys=True, default=str, ensure_ascii=False),
+    }
