@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,13 +64,17 @@ class _Sampler(threading.Thread):
         self.peak = max(self.peak, resident)
 
 
-def run(command: Sequence[str | Path]) -> Cost:
+def run(command: Sequence[str | Path], cores: Collection[int] | None = None) -> Cost:
     """Run a command in the repository, its output going to standard error.
+
+    With `cores` it and all that it starts run on these alone.
 
     Raises:
         subprocess.CalledProcessError: it has failed.
     """
     start = time.perf_counter()
+    if cores is not None:
+        command = ["taskset", "--cpu-list", ",".join(map(str, sorted(cores))), *command]
     with subprocess.Popen(command, cwd=REPOSITORY, stdout=sys.stderr) as process:
         sampler = _Sampler(process.pid)
         sampler.sample()
@@ -88,7 +92,12 @@ def run(command: Sequence[str | Path]) -> Cost:
     return Cost(seconds, sum(sampler.cpu.values()), sampler.peak / _MEGABYTE)
 
 
-def run_task(module: str, task: Any) -> tuple[Any, Cost]:
+def run_task(
+    module: str,
+    task: Any,
+    cores: Collection[int] | None = None,
+    python: str | Path = sys.executable,
+) -> tuple[Any, Cost]:
     """Run `python -m module TASK.json RESULT.json` in a process of its own.
 
     Returns:
@@ -97,7 +106,7 @@ def run_task(module: str, task: Any) -> tuple[Any, Cost]:
     with tempfile.TemporaryDirectory() as name:
         given, made = Path(name, "task.json"), Path(name, "result.json")
         given.write_text(json.dumps(task))
-        cost = run([sys.executable, "-m", module, given, made])
+        cost = run([python, "-m", module, given, made], cores)
         return json.loads(made.read_text()), cost
 
 

@@ -82,8 +82,10 @@ def read_model(
     """A model that was written, on the item table that it is to score.
 
     Raises:
-        WrongArtifact: its vocabularies are not those that the item table was made with.
+        WrongArtifact: its vocabularies are not those that the item table was made with, or it
+            holds a file that no model has, such as a pickle.
     """
+    _refuse_strange_files(folder)
     description = storage.read_json(f"{folder}/{storage.MODEL}")
     check_vocabularies(description["schema"]["vocabularies"], vocabularies, folder)
     settings = TypeAdapter(ModelSettings).validate_python(description["settings"])
@@ -98,3 +100,15 @@ def read_model(
     model.load_state_dict(read_tensors(folder))
     model.eval()
     return model
+
+
+def _refuse_strange_files(folder: str) -> None:
+    """Nothing of them would be read; but who puts a file there may think that it would be."""
+    files, path = fsspec.url_to_fs(folder)
+    names = {str(one).rstrip("/").rpartition("/")[2] for one in files.ls(path, detail=False)}
+    strange = sorted(name for name in names - {TENSORS, storage.MODEL} if not name.startswith("."))
+    if strange:
+        raise WrongArtifact(
+            f"{folder}: expected {TENSORS} and {storage.MODEL} alone, got {', '.join(strange)} "
+            "beside them; a model is never read from a pickle: remove what is not ours"
+        )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -105,6 +107,22 @@ def test_a_model_of_other_vocabularies_is_refused(day: Settings) -> None:
     other = {**vocabularies, "category": {"size": 12, "fingerprint": "another"}}
     with pytest.raises(WrongArtifact, match="made with the vocabulary category of"):
         artifact.read_model(folder, splits.item_indices(), other)
+
+
+def test_a_model_folder_with_a_pickle_is_refused(day: Settings) -> None:
+    splits = Splits.published(day)
+    folder = storage.current(day.model_folder("mfn"), "train")
+    vocabularies = splits.manifest["vocabularies"]
+    strange = Path(folder, "model.pkl")
+    strange.write_bytes(b"")
+    try:
+        with pytest.raises(
+            WrongArtifact, match=r"got model.pkl beside them; a model is never read"
+        ):
+            artifact.read_model(folder, splits.item_indices(), vocabularies)
+    finally:
+        strange.unlink()
+    assert artifact.read_model(folder, splits.item_indices(), vocabularies)
 
 
 def test_a_model_that_was_not_trained_is_named(spark: SparkSession, day: Settings) -> None:

@@ -1,0 +1,37 @@
+"""A day of the simulated shop under conf/bench.yaml: what each model's AUC is.
+
+python -m bench.shop_day TASK.json RESULT.json
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bench import measure
+from mfn import job, tables
+from mfn import spark as sessions
+from mfn.schema import METRICS
+from mfn.settings import Settings
+from mfn.splits.published import Splits
+from pipelines.steps import steps
+
+
+def _serve(task: dict[str, Any]) -> dict[str, Any]:
+    job.set_up_logging()
+    settings = Settings(**task)
+    session = sessions.start(settings, "a shop's day for a benchmark")
+    try:
+        for step in steps(settings):
+            job.run(step.job, session, settings)
+        metrics = tables.read(session, settings.root, METRICS, "evaluate")
+        of_all = metrics.where(f"slice = 'all' AND run_date = DATE '{settings.date}'")
+        return {
+            "aucs": {row["model"]: row["auc"] for row in of_all.select("model", "auc").collect()},
+            "splits": Splits.published(settings).folder,
+        }
+    finally:
+        session.stop()
+
+
+if __name__ == "__main__":
+    measure.serve(_serve)

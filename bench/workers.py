@@ -1,0 +1,140 @@
+"""Candidates a second of one worker and of two, each on a core of its own, and what they send.
+
+    .venv/bin/python bench/workers.py [--steps 200]
+
+MFN on request rows of 10 candidates and 50 behaviours among a million items by Zipf's law; each
+worker takes 128 requests a step, its feed included. One worker runs without Horovod, as `train`
+runs it. Two send each other the gradients of the rows that they touch, and dense gradients; beside
+it stands the least that would do: each row once, with a number of 4 bytes, and the dense ones once.
+
+It ends with a table and one line of JSON, and with exit code 0 whatever they say.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY))
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")])
+)
+
+from bench import measure, request_rows  # noqa: E402
+from bench.trainings import trainer_of  # noqa: E402
+from mfn import job  # noqa: E402
+from mfn.settings import Settings  # noqa: E402
+from mfn.splits.published import Splits  # noqa: E402
+from mfn.training.loop import parameter_count  # noqa: E402
+from mfn.training.plan import shards  # noqa: E402
+from mfn.training.workers import Alone  # noqa: E402
+
+STEPS = 200
+ITEMS, CANDIDATES, HISTORY = 1_000_000, 10, 50
+MODEL = "mfn"
+REPETITIONS = 3
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one and two workers in turns; print the table and the line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--steps", type=int, default=STEPS, help="steps of each worker")
+    chosen = parser.parse_args(arguments)
+    cores = sorted(os.sched_getaffinity(0))
+    runs: dict[int, list[dict[str, Any]]] = {1: [], 2: []}
+    with tempfile.TemporaryDirectory(prefix="mfn-bench-") as folder:
+        tasks: dict[int, dict[str, Any]] = {}
+        for workers in runs:
+            conf = [
+                "--config",
+                str(REPOSITORY / "conf/bench.yaml"),
+                "--root",
+                f"{folder}/{workers}",
+            ]
+            settings = job.parse(conf, "a benchmark")
+            requests = chosen.steps * settings.train.batch_requests * workers
+            request_rows.publish(settings, request_rows.Shape(requests, CANDIDATES, HISTORY, ITEMS))
+            tasks[workers] = {
+                "settings": settings.model_dump(mode="json"), "model": MODEL, "workers": workers
+            }  # fmt: skip
+        for _ in range(REPETITIONS):  # in turns: others may use the machine for a while
+            for workers, task in tasks.items():
+                used = set(cores[:workers])
+                runs[workers].append(measure.run_task("bench.trainings", task, used)[0])
+        least = least_bytes(Settings(**tasks[2]["settings"]))
+    one, two = (max(of, key=lambda run: run["candidates_per_second"]) for of in runs.values())
+    print_table(runs, least)
+    line = {
+        "speedup_2": two["candidates_per_second"] / one["candidates_per_second"],
+        "candidates_per_second": {
+            workers: [round(run["candidates_per_second"]) for run in of]
+            for workers, of in runs.items()
+        },
+        "communication_share": two["communication_share"],
+        "sent_bytes_a_step": two["sent_bytes"] / two["steps"],
+        "least_bytes_a_step": least,
+        "wait_share": two["wait_share"],
+    }
+    print(json.dumps(line))
+    return 0
+
+
+def least_bytes(settings: Settings) -> float:
+    """What worker 0 of two has to tell of a step at least, on average over an epoch."""
+    splits = Splits.published(settings)
+    trainer = trainer_of(Alone(), settings, splits, MODEL)
+    model, own = trainer.model, settings.train
+    table = model.embedding
+    shard = shards(splits.files("train"), str(settings.date), 1, workers=2, seed=own.seed)[0]
+    touched, steps = 0, 0
+    for batch in trainer.feed.epoch(shard, own.batch_requests):
+        ids, _, _ = model.encoder.rows(torch.cat([batch.history_BN, batch.candidates_BM], dim=1))
+        users = batch.user_fields_BP + torch.tensor(model.user_offsets)
+        contexts = batch.context_fields_BS + torch.tensor(model.context_offsets)
+        touched += len(torch.unique(torch.cat([one.flatten() for one in (ids, users, contexts)])))
+        steps += 1
+    dense = parameter_count(model) - table.weight.numel()
+    return touched / steps * (4 + 4 * table.weight.shape[1]) + 4 * dense
+
+
+def print_table(runs: dict[int, list[dict[str, Any]]], least: float) -> None:
+    """What was measured, a line a run."""
+    table = Table(title=f"{MODEL}, {CANDIDATES} candidates, {HISTORY} behaviours, {ITEMS:,} items")
+    for title in (
+        "workers",
+        "candidates/s",
+        "ms a step",
+        "waiting",
+        "communication",
+        "bytes a step",
+    ):
+        table.add_column(title, justify="right")
+    for workers, of in runs.items():
+        for run in of:
+            table.add_row(
+                str(workers),
+                f"{run['candidates_per_second']:,.0f}",
+                f"{1e3 * run['seconds'] / run['steps']:.1f}",
+                f"{run['wait_share']:.1%}",
+                f"{run['communication_share']:.1%}",
+                f"{run['sent_bytes'] / run['steps']:,.0f}",
+            )
+        table.add_section()
+    console = Console(width=100)
+    console.print(table)
+    console.print(f"the least that a worker of two has to send: {least:,.0f} bytes a step")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
