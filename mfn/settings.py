@@ -422,6 +422,27 @@ class CompareSettings(Strict):
         return given
 
 
+class RetentionSettings(Strict):
+    """What `clean_up` leaves; days count from a run date, or from when a thing was made, if later.
+
+    What the newest model of each name was made from stays in any case.
+    """
+
+    splits_days: NonNegativeInt = Field(
+        14, description="days for which splits, frozen embeddings and centers stay"
+    )
+    models_days: NonNegativeInt = Field(
+        90, description="days for which models, their checkpoints and event files stay"
+    )
+    predictions_days: NonNegativeInt = Field(30, description="days for which predictions stay")
+    table_hours: int = Field(
+        168,
+        ge=168,
+        description="hours for which a Delta table's earlier versions can be read; a job that "
+        "takes longer than that would lose what it reads",
+    )
+
+
 class Settings(Strict):
     """All settings of a run."""
 
@@ -452,6 +473,7 @@ class Settings(Strict):
     predict: PredictSettings = PredictSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     compare: CompareSettings = CompareSettings()
+    retention: RetentionSettings = RetentionSettings()
     models: dict[str, ModelSettings] = Field(
         {"base": NAMED_MODELS["base"], "mfn": NAMED_MODELS["mfn"]},
         min_length=1,

@@ -104,6 +104,28 @@ def append(frame: DataFrame, root: str, table: Table) -> None:
     _writer(frame, root, table).mode("append").save(path_of(root, table))
 
 
+@_again_later
+def delete(spark: SparkSession, root: str, table: Table, where: str) -> int:
+    """Delete the rows of an SQL condition in one commit; returns how many they were."""
+    path = path_of(root, table)
+    rows = spark.read.format("delta").load(path).where(where).count()
+    if rows:
+        DeltaTable.forPath(spark, path).delete(where)
+    return rows
+
+
+@_again_later
+def compact(spark: SparkSession, root: str, table: Table, hours: float) -> None:
+    """Put small files together, and remove those that no version of the last hours reads.
+
+    A commit to the same partitions meanwhile is a conflict, after which this is tried again; it
+    changes no row.
+    """
+    found = DeltaTable.forPath(spark, path_of(root, table))
+    found.optimize().executeCompaction()
+    found.vacuum(hours)
+
+
 def _writer(frame: DataFrame, root: str, table: Table) -> DataFrameWriter:
     """A writer of the schema's columns, in its order, to the table, made here if need be.
 

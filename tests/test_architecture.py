@@ -28,6 +28,7 @@ JOBS = (
     "evaluate",
     "report",
     "compare",
+    "clean_up",
 )
 
 

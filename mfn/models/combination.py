@@ -28,7 +28,8 @@ class MultiHeadSelfAttention(nn.Module):
         """[B, N, d]; what stands at padded steps has no meaning, but is finite."""
         B, N, d = x_BNd.shape
         query, key, value = (
-            self.inputs(x_BNd).view(B, N, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+            part.view(B, N, self.heads, d // self.heads).transpose(1, 2)
+            for part in self.inputs(x_BNd).chunk(3, dim=-1)
         )
         mixed_BHNd = functional.scaled_dot_product_attention(
             query, key, value, attn_mask=visible(mask_BN)[:, None, None, :]

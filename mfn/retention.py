@@ -1,0 +1,161 @@
+"""The job `clean_up`: what has become old goes, but for what the newest models need.
+
+A folder of a date is old once so many days have passed since that date and since it was made; so
+neither a day that is running nor one that was built again is touched. The pointer goes first: who
+comes then finds that nothing is published there, and never half of it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import fsspec
+from pyspark.sql import SparkSession
+
+from mfn import storage, tables
+from mfn.job import Counts, job
+from mfn.schema import PREDICTIONS, TABLES
+from mfn.settings import Settings
+
+MADE_FOR_MODELS = ("splits", "embeddings", "centers")
+"""Folders under the root that have one of each date, and that models are made from."""
+
+log = logging.getLogger("mfn")
+
+
+@job()
+def clean_up(spark: SparkSession, settings: Settings) -> Counts:
+    """Remove what is older than `retention` says; compact and vacuum the Delta tables.
+
+    What the newest model of each name was made from stays, however old it is. Predictions go by
+    their run date and by when a job last ran for it, and of the tables' files those that no
+    version of the last `retention.table_hours` reads.
+    """
+    own = settings.retention
+    today = max(settings.date, datetime.datetime.now(datetime.UTC).date())
+    needed = newest_models(settings.root)
+    counts: dict[str, int | float | str] = {}
+    for kind in MADE_FOR_MODELS:
+        old = [
+            one.path
+            for one in dated_folders(f"{settings.root}/{kind}")
+            if one.age(today) > own.splits_days and one.path not in needed.folders
+        ]
+        counts[f"removed_{kind}"] = _remove(old)
+    old = [
+        model.path
+        for date in dated_folders(f"{settings.root}/models")
+        for model in named_folders(date)
+        if model.age(today) > own.models_days and model.path not in needed.models
+    ]
+    counts["removed_models"] = _remove(old)
+    events = dated_folders(f"{settings.root}/tensorboard")
+    counts["removed_event_files"] = _remove(
+        [one.path for one in events if one.age(today) > own.models_days]
+    )
+    if tables.is_there(spark, settings.root, PREDICTIONS):
+        first = today - datetime.timedelta(days=own.predictions_days)
+        runs = dated_folders(f"{settings.root}/made")
+        recent = [one.date for one in runs if one.age(today) <= own.predictions_days]
+        kept = ", ".join(f"DATE '{date}'" for date in [first, *recent])
+        where = f"run_date < DATE '{first}' AND run_date NOT IN ({kept})"
+        counts["removed_predictions"] = tables.delete(spark, settings.root, PREDICTIONS, where)
+    for table in TABLES:
+        if tables.is_there(spark, settings.root, table):
+            tables.compact(spark, settings.root, table, own.table_hours)
+    return {"rows": int(counts.get("removed_predictions", 0)), **counts}
+
+
+@dataclass(frozen=True)
+class Dated:
+    """A folder of a date: where it lies, its date, and the day when its newest content was made."""
+
+    path: str
+    date: datetime.date
+    made: datetime.date
+
+    def age(self, today: datetime.date) -> int:
+        """Days since the later of the two."""
+        return (today - max(self.date, self.made)).days
+
+
+@dataclass(frozen=True)
+class Needed:
+    """Folders that the newest models are, and those that they were made from."""
+
+    models: frozenset[str]
+    folders: frozenset[str]
+
+
+def newest_models(root: str) -> Needed:
+    """The newest published model of each name, and what it names as its origin."""
+    newest: dict[str, str] = {}
+    for date in sorted(dated_folders(f"{root}/models"), key=lambda one: one.date):
+        for model in named_folders(date):
+            if storage.exists(f"{model.path}/{storage.POINTER}"):
+                newest[model.path.rpartition("/")[2]] = model.path
+    folders: set[str] = set()
+    for path in newest.values():
+        described = storage.read_json(f"{storage.current(path, 'train')}/{storage.MODEL}")
+        date = described["date"]
+        folders |= {f"{root}/{kind}/{date}" for kind in MADE_FOR_MODELS}
+    return Needed(frozenset(newest.values()), frozenset(folders))
+
+
+def dated_folders(folder: str) -> list[Dated]:
+    """Folders named by a date within this one; what is named otherwise is none of ours."""
+    found = []
+    for path, made in _inner(folder):
+        try:
+            date = datetime.date.fromisoformat(path.rpartition("/")[2])
+        except ValueError:
+            continue
+        found.append(Dated(path, date, made))
+    return found
+
+
+def named_folders(date: Dated) -> list[Dated]:
+    """The models of a date."""
+    return [Dated(path, date.date, made) for path, made in _inner(date.path)]
+
+
+def _inner(folder: str) -> Iterator[tuple[str, datetime.date]]:
+    """Folders within this one, and the day of the last change to a file below each."""
+    files, path = fsspec.url_to_fs(folder)
+    if not files.exists(path):
+        return
+    for one in sorted(files.ls(path, detail=True), key=lambda one: str(one["name"])):
+        if one["type"] != "directory":
+            continue
+        name = str(one["name"]).rstrip("/").rpartition("/")[2]
+        below = files.find(one["name"], detail=True).values()
+        yield f"{folder}/{name}", max((_day(file) for file in below), default=datetime.date.min)
+
+
+def _day(file: dict[str, Any]) -> datetime.date:
+    """When a file was changed; file systems give it by different names, and in different forms."""
+    for name in ("mtime", "LastModified", "last_modified", "updated", "modificationTime"):
+        value = file.get(name)
+        if isinstance(value, datetime.datetime):
+            return value.date()
+        if isinstance(value, int | float):
+            seconds = value / 1000 if value > 1e11 else value
+            return datetime.datetime.fromtimestamp(seconds, datetime.UTC).date()
+    # Whose age cannot be told is new.
+    return datetime.date.max
+
+
+def _remove(paths: list[str]) -> int:
+    """Remove folders, the pointer of each before the rest."""
+    for path in paths:
+        files, inner = fsspec.url_to_fs(path)
+        pointer = f"{inner}/{storage.POINTER}"
+        if files.exists(pointer):
+            files.rm(pointer)
+        files.rm(inner, recursive=True)
+        log.info("clean_up: %s is removed", path)
+    return len(paths)
