@@ -33,6 +33,7 @@ Reads = Callable[[SparkSession, Settings], Any]
 """What a job's output follows from, besides the code: versions, fingerprints, settings; as JSON."""
 Writes = Callable[[Settings], Sequence[str]]
 """Files or folders that are there once a job has run."""
+Part = Callable[[Settings], str]
 
 log = logging.getLogger("mfn")
 
@@ -59,6 +60,7 @@ class Job:
     reads: Reads | None
     writes: Writes
     one_at_a_time: bool
+    part: Part
 
     @property
     def name(self) -> str:
@@ -73,7 +75,11 @@ class Job:
     def claims(self, settings: Settings) -> str:
         """The file that a run of this job claims."""
         of = "all" if self.one_at_a_time else settings.date
-        return f"{settings.root}/made/{of}/{self.name}.claim"
+        return f"{settings.root}/made/{of}/{self.name}{self.part(settings)}.claim"
+
+    def record(self, settings: Settings) -> str:
+        """The file that tells what its output was made from."""
+        return _record(settings, f"{self.name}{self.part(settings)}")
 
     def __call__(self, spark: SparkSession, settings: Settings) -> Counts:
         """Run the job's function."""
@@ -84,6 +90,7 @@ def job(
     reads: Reads | None = None,
     writes: Writes = lambda settings: (),
     one_at_a_time: bool = False,
+    part: Part = lambda settings: "",
 ) -> Callable[[Function], Job]:
     """Make a function a job.
 
@@ -92,8 +99,10 @@ def job(
         writes: files or folders that are there once the job has run.
         one_at_a_time: runs of different dates write to the same rows, so that of two at once only
             one may go on; otherwise that holds for runs of the same date alone.
+        part: what part of its output a run makes, as a suffix of names; runs of different parts
+            do not meet.
     """
-    return lambda function: Job(function, reads, writes, one_at_a_time)
+    return lambda function: Job(function, reads, writes, one_at_a_time, part)
 
 
 class DataRefused(Exception):
@@ -184,7 +193,7 @@ class _Attempt:
 
 
 def _run(job: Job, session: SparkSession, settings: Settings, attempt: _Attempt) -> None:
-    record = _record(settings, job.name)
+    record = job.record(settings)
     made = None
     told = {"step": job.name, "run_date": str(settings.date)}
     if job.reads is not None:

@@ -354,6 +354,9 @@ class TrainSettings(Strict):
         300.0,
         description="one of several workers that comes no further for so long ends, and so the job",
     )
+    only: tuple[str, ...] = Field(
+        (), description="train these of the configured models alone; all of them if it is empty"
+    )
     warm_start: bool = Field(
         False,
         description="start each model from the newest one of an earlier date, if there is one; ids "
@@ -370,7 +373,7 @@ class TrainSettings(Strict):
     @property
     def of_the_result(self) -> dict[str, Any]:
         """Those settings from which other parameters may follow."""
-        return self.model_dump(exclude={"stall_seconds", "tensorboard", "table"})
+        return self.model_dump(exclude={"only", "stall_seconds", "tensorboard", "table"})
 
 
 class PredictSettings(Strict):
@@ -423,7 +426,7 @@ class CompareSettings(Strict):
 
 
 class RetentionSettings(Strict):
-    """What `clean_up` leaves; days count from a run date, or from when a thing was made, if later.
+    """What `clean_up` leaves; days count from the run date, or from when it was made, if later.
 
     What the newest model of each name was made from stays in any case.
     """
@@ -518,6 +521,21 @@ class Settings(Strict):
                 f"got {self.evaluate.base_model!r}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _models_to_train_are_configured(self) -> Settings:
+        for name in self.train.only:
+            if name not in self.models:
+                raise ValueError(
+                    f"train.only: expected some of the models {sorted(self.models)}, got {name!r}"
+                )
+        return self
+
+    @property
+    def models_to_train(self) -> dict[str, ModelSettings]:
+        """Those of the configured models that a run of `train` is for."""
+        only = self.train.only or self.models
+        return {name: model for name, model in self.models.items() if name in only}
 
     @property
     def candidates_from(self) -> CandidatesFrom:

@@ -27,6 +27,7 @@ from mfn.evaluation.report import report_path
 from mfn.evaluation.summary import print_summary, summary
 from mfn.runs import Ran
 from mfn.settings import BadSettings, Settings
+from pipelines.jobs import JOBS
 from pipelines.steps import steps
 
 log = logging.getLogger("mfn")
@@ -91,12 +92,12 @@ def parse(arguments: Sequence[str]) -> list[Settings]:
 
 def run_day(session: SparkSession, settings: Settings, ran: list[Ran]) -> None:
     """Run every step in its order; `ran` gains each step as it ends, and the table of runs all."""
-    day = steps(settings)
+    day = steps(settings.logs.made_by)
     before = len(ran)
     try:
         for number, step in enumerate(day, start=1):
             log.info("step %d of %d: %s", number, len(day), step.name)
-            job.run(step.job, session, settings, ran)
+            job.run(JOBS[step.name], session, settings, ran)
     finally:
         runs.record(session, ran[before:])
 

@@ -8,7 +8,7 @@ from mfn import job
 from mfn.logs.validate import validate_logs
 from mfn.splits.build import build_splits
 from mfn.trials.compare import pretrain_all
-from pipelines.steps import SOURCES
+from pipelines.jobs import JOBS
 from study.data_sets import DataSet
 
 
@@ -20,7 +20,7 @@ def prepare(spark: SparkSession, data_set: DataSet) -> None:
     """
     plan = data_set.plan
     if plan.real.logs.made_by is not None:
-        job.run(SOURCES[plan.real.logs.made_by], spark, plan.real)
+        job.run(JOBS[plan.real.logs.made_by], spark, plan.real)
     for settings in (plan.earlier, plan.real):
         for step in (validate_logs, build_splits):
             job.run(step, spark, settings)

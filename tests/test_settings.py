@@ -367,6 +367,14 @@ def test_a_base_model_that_is_not_configured_is_told(yaml_file: Any) -> None:
     assert load("--evaluate.base_model", "mfn", file=yaml_file("models: {mfn: {}}")).models
 
 
+def test_a_model_to_train_that_is_not_configured_is_told() -> None:
+    assert refused("--train.only", "din") == [
+        "train.only: expected some of the models ['base', 'mfn'], got 'din'"
+    ]
+    assert list(load("--train.only", "mfn").models_to_train) == ["mfn"]
+    assert list(load().models_to_train) == ["base", "mfn"]
+
+
 @pytest.mark.parametrize("text", ["models: [mfn]", "models: mfn", "models: {}", "models: {mfn: 3}"])
 def test_models_that_are_no_models_are_told(yaml_file: Any, text: str) -> None:
     (line,) = refused(file=yaml_file(text))

@@ -33,23 +33,27 @@ log = logging.getLogger("mfn")
 
 def _reads(spark: SparkSession, settings: Settings) -> Any:
     splits = Splits.published(settings)
-    models = settings.models.values()
-    with_centers = any(isinstance(model, PretrainedCentersSettings) for model in models)
+    models = settings.models_to_train
+    with_centers = any(isinstance(one, PretrainedCentersSettings) for one in models.values())
     return [
         splits.folder,
         current_frozen(settings, splits),
         storage.current(settings.centers_folder, "train_centers") if with_centers else None,
         settings.train.of_the_result,
         _starts(settings),
-        {name: model.model_dump() for name, model in settings.models.items()},
+        {name: model.model_dump() for name, model in models.items()},
     ]
 
 
 def _writes(settings: Settings) -> list[str]:
-    return [f"{settings.model_folder(name)}/{storage.POINTER}" for name in settings.models]
+    return [f"{settings.model_folder(name)}/{storage.POINTER}" for name in settings.models_to_train]
 
 
-@job(_reads, _writes)
+def _part(settings: Settings) -> str:
+    return "".join(f"-{name}" for name in sorted(settings.train.only))
+
+
+@job(_reads, _writes, part=_part)
 def train(spark: SparkSession, settings: Settings) -> Counts:
     """Train every configured model on the training rows; publish each as it is done.
 
@@ -69,12 +73,12 @@ def train(spark: SparkSession, settings: Settings) -> Counts:
         )
     frozen_folder = current_frozen(settings, splits)
     starts = _starts(settings)
-    for model in settings.models.values():
+    for model in settings.models_to_train.values():
         if isinstance(model, PretrainedCentersSettings):
             read_centers(settings, splits, model.interests)
     todo = {
         name: made
-        for name in settings.models
+        for name in settings.models_to_train
         if (made := _made_from(name, settings, splits, frozen_folder, starts[name]))
         != _published(name, settings)
         or settings.force
@@ -98,8 +102,8 @@ def train(spark: SparkSession, settings: Settings) -> Counts:
         "rows": sum(one.requests for one in accounts.values()),
         "workers": own.num_workers,
     }
-    if len(todo) < len(settings.models):
-        told["models_left_alone"] = len(settings.models) - len(todo)
+    if left_alone := len(settings.models_to_train) - len(todo):
+        told["models_left_alone"] = left_alone
     for name, account in accounts.items():
         told[f"{name}.loss"] = account.loss
         told[f"{name}.candidates_per_second"] = round(account.candidates_per_second)
@@ -149,7 +153,9 @@ def _train(
 def _starts(settings: Settings) -> dict[str, str | None]:
     """By model, the folder of the earlier one that it starts from, if any."""
     warm = settings.train.warm_start
-    return {name: newest_before(settings, name) if warm else None for name in settings.models}
+    return {
+        name: newest_before(settings, name) if warm else None for name in settings.models_to_train
+    }
 
 
 def _made_from(

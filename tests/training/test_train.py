@@ -14,7 +14,7 @@ from pyspark.sql import SparkSession
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from mfn import storage
+from mfn import job, storage
 from mfn.models import artifact
 from mfn.models.artifact import WrongArtifact
 from mfn.models.embedding import fields_of
@@ -76,6 +76,26 @@ def test_a_model_that_is_published_is_left_alone(
         assert train(spark, other)["rows"] == 60
         assert published(day)[1] != described
         described = published(day)[1]
+
+
+def test_one_of_the_models_is_trained_alone_and_the_rest_later(
+    spark: SparkSession, make_day: Callable[..., Settings]
+) -> None:
+    day = make_day()
+    both = {**day.models, "other": day.models["base"]}
+    publish_splits(day, ROWS)
+    pretrain_embeddings(spark, day)
+    one = day.model_copy(
+        update={"models": both, "train": day.train.model_copy(update={"only": ("other",)})}
+    )
+    every = day.model_copy(update={"models": both})
+    assert train.claims(one) != train.claims(every)
+    assert job.run(train, spark, one).counts["rows"] == 60
+    assert not storage.exists(f"{day.model_folder('base')}/{storage.POINTER}")
+    assert job.run(train, spark, one).outcome == "left alone"
+    told = job.run(train, spark, every).counts
+    assert (told["rows"], told["models_left_alone"]) == (60, 1)
+    assert storage.exists(f"{day.model_folder('base')}/{storage.POINTER}")
 
 
 def test_a_warm_start_takes_yesterdays_parameters_and_draws_rows_for_new_ids(

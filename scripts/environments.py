@@ -1,0 +1,37 @@
+"""Environments for what cannot live in this project's own: made once each, kept in the cache.
+
+An environment lies under the hash of its pinned requirements; a change of these makes another one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+_MADE = "made"
+"""A file in an environment, written last: without it, the rest may be half of one."""
+
+
+def python_of(requirements: Path) -> Path:
+    """The interpreter of the environment with these requirements, made now if it is not there.
+
+    Raises:
+        subprocess.CalledProcessError: it could not be made.
+    """
+    digest = hashlib.sha256(requirements.read_bytes()).hexdigest()[:16]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cache / "mfn" / "environments" / f"{requirements.stem}-{digest}"
+    python = folder / "bin" / "python"
+    if not (folder / _MADE).exists():
+        _uv("venv", "--clear", "--python", sys.executable, folder)
+        _uv("pip", "sync", "--python", python, requirements)
+        (folder / _MADE).touch()
+    return python
+
+
+def _uv(*arguments: str | Path) -> None:
+    uv = Path(sys.executable).parent / "uv"
+    subprocess.run([uv, *arguments, "--quiet"], check=True, stdout=sys.stderr)
