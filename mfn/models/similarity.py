@@ -18,6 +18,9 @@ from mfn.models.settings import (
     TrainedCentersSettings,
 )
 
+LEAST_MASS = 1e-12
+"""Of an interest that behaviours belong to: far less than one has, far more than nothing."""
+
 
 class Similarity(Extractor):
     """R_s = Pᵀ 𝓔 (eq. 5), P from the frozen embedding and the centers C, [K, d].
@@ -46,13 +49,13 @@ class Similarity(Extractor):
 
     def forward(self, history: History) -> Tensor:
         """R_s, [B, K, d]."""
-        P_BNK = self.P(history)
-        R_BKd = P_BNK.transpose(1, 2) @ history.trainable_BNd
-        if not self.by_mass:
-            return R_BKd
-        mass_BK = P_BNK.sum(dim=1)
-        # A center that no behaviour belongs to, to the last digit, has a zero interest.
-        return R_BKd / mass_BK.clamp(min=torch.finfo(mass_BK.dtype).tiny)[..., None]
+        weight_BNK = self.P(history)
+        if self.by_mass:
+            # Divided before the behaviours come in: their gradient is then a mean of what comes
+            # back, and not first divided by a mass of nothing. Below LEAST_MASS an interest fades.
+            mass_B1K = weight_BNK.sum(dim=1, keepdim=True)
+            weight_BNK = weight_BNK / mass_B1K.clamp(min=LEAST_MASS)
+        return weight_BNK.transpose(1, 2) @ history.trainable_BNd
 
 
 class PretrainedCenters(Similarity):

@@ -209,13 +209,16 @@ def test_scores_and_gradients_are_finite_for_empty_and_short_histories(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_gradients_stay_finite_however_large_the_vectors(name: str, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("comes_back", [1.0, 1e6])
+def test_gradients_stay_finite_however_large_the_vectors_and_what_comes_back(
+    name: str, dtype: torch.dtype, comes_back: float
+) -> None:
     one = interest(name).to(dtype)
     past = history([0, 1, 6], 8, seed=1, pad=2, scale=1e4)
     assert past.frozen_BNd is not None
     trainable_BNd = past.trainable_BNd.to(dtype).requires_grad_()
     large = History(trainable_BNd, past.frozen_BNd.to(dtype), past.mask_BN)
-    one(large, candidates(3).to(dtype)).sum().backward()
+    (comes_back * one(large, candidates(3).to(dtype))).sum().backward()
     found = [trainable_BNd.grad, *(parameter.grad for parameter in one.parameters())]
     assert all(gradient is None or torch.isfinite(gradient).all() for gradient in found)
     assert trainable_BNd.grad is not None

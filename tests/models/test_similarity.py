@@ -16,7 +16,7 @@ from torch import Tensor
 from mfn.models.centers import assignment
 from mfn.models.extractor import History
 from mfn.models.settings import MfnSettings, MfnWithoutPretrainSettings
-from mfn.models.similarity import PretrainedCenters, TrainedCenters
+from mfn.models.similarity import LEAST_MASS, PretrainedCenters, TrainedCenters
 from tests.models.naive import SHAPES, STEPS, history, softmax
 
 
@@ -36,8 +36,7 @@ def oracle(past: History, C: Tensor, by_mass: bool) -> Tensor:
                 mass[j] += share
         if by_mass:
             for j in range(len(C)):
-                if mass[j] > 0:
-                    R[b, j] /= mass[j]
+                R[b, j] /= max(mass[j], LEAST_MASS)
     return R
 
 
@@ -53,6 +52,27 @@ def test_similarity_is_equations_4_and_5(shape: dict, scale: str) -> None:
     past = history(shape["lengths"], shape["d"], shape["seed"], shape["scale"], pad=1)
     branch = made(shape["K"], shape["d"], shape["seed"], scale)
     torch.testing.assert_close(branch(past), oracle(past, branch.centers_Kd, scale == "mass"))
+
+
+@pytest.mark.parametrize("K", [1, 8])
+@pytest.mark.parametrize("hard", [1.0, 1e3])
+def test_a_large_gradient_is_finite_where_an_interest_has_no_mass(K: int, hard: float) -> None:
+    """As of an empty history, and of a center from which all behaviours are far away."""
+    past = history([0, 3, 1], d=4, seed=1, scale=hard, pad=1)
+    assert past.frozen_BNd is not None
+    trainable_BNd = past.trainable_BNd.float().requires_grad_()
+    branch = TrainedCenters(MfnWithoutPretrainSettings(interests=K), 4, STEPS)
+    R_BKd = branch(History(trainable_BNd, past.frozen_BNd.float(), past.mask_BN))
+    R_BKd.backward(torch.full_like(R_BKd, 1e6))
+    assert trainable_BNd.grad is not None
+    assert trainable_BNd.grad.isfinite().all()
+    assert branch.centers_Kd.grad is not None
+    assert branch.centers_Kd.grad.isfinite().all()
+    assert trainable_BNd.grad[0].eq(0).all()
+    # What comes back to the behaviours of an interest that has mass is a mean of it.
+    assert float(trainable_BNd.grad[2, 0, 0]) == pytest.approx(
+        1e6 * float((R_BKd[2] != 0).any(dim=1).sum()), rel=1e-3
+    )
 
 
 def test_similarity_worked_by_hand() -> None:
