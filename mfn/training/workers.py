@@ -174,7 +174,8 @@ class HorovodWorkers(Workers):
     def all_to_all(self, rows: Tensor, counts: Sequence[int]) -> tuple[Tensor, list[int]]:
         """One collective."""
         start = time.perf_counter()
-        self._sends(rows)
+        first = sum(counts[: self.rank])
+        self._sends(rows[:first], rows[first + counts[self.rank] :])  # its own stay where they are
         splits = torch.tensor(counts, dtype=torch.int32)
         came, came_counts = self.hvd.alltoall(rows, splits=splits, name="rows")
         self.communication_seconds += time.perf_counter() - start
