@@ -34,6 +34,7 @@ log = logging.getLogger("mfn")
 
 MARKS = {"left alone": "left alone", "refused": "REFUSED", "failed": "FAILED"}
 """How a step that was not simply done stands in the table."""
+ALWAYS_RUN = ("report",)
 
 
 def main(arguments: list[str]) -> int:
@@ -51,16 +52,18 @@ def main(arguments: list[str]) -> int:
     refused: dict[datetime.date, Exception] = {}
     ran: list[Ran] = []
     try:
-        for settings in days:
-            try:
-                run_day(session, settings, ran)
-            except job.REFUSALS as error:
-                refused[settings.date] = error
-                job.refuse(f"{ran[-1].step} {settings.date}", error, job.DATA_REFUSED)
+        try:
+            for settings in days:
+                try:
+                    run_day(session, settings, ran)
+                except job.REFUSALS as error:
+                    refused[settings.date] = error
+                    job.refuse(f"{ran[-1].step} {settings.date}", error, job.DATA_REFUSED)
+        finally:
+            _print_seconds(console, days, ran, start_seconds)
         if days[-1].date not in refused:
             print_summary(summary(session, days[-1]), console, report_path(days[-1]))
     finally:
-        _print_seconds(console, days, ran, start_seconds)
         session.stop()
     return job.DATA_REFUSED if refused else job.DONE
 
@@ -105,20 +108,22 @@ def run_day(session: SparkSession, settings: Settings, ran: list[Ran]) -> None:
 def _print_seconds(
     console: Console, days: Sequence[Settings], ran: Sequence[Ran], start_seconds: float
 ) -> None:
-    """Seconds of each step, a column a day; of many days those alone that were not left alone."""
+    """Seconds of each step of each day; of a day that was left alone, that it was."""
     table = Table(title=f"starting Spark took {start_seconds:.1f} s", title_justify="left")
     table.add_column("day")
-    names = list(dict.fromkeys(one.step for one in ran))
-    for name in [*names, "all"]:
-        table.add_column(name.replace("_", " "), justify="right")
+    table.add_column("step")
+    table.add_column("seconds", justify="right")
     for settings in days:
-        of_day = {one.step: one for one in ran if one.settings.date == settings.date}
-        told = [
-            MARKS.get(of_day[name].outcome, f"{of_day[name].seconds:.1f}") if name in of_day else ""
-            for name in names
-        ]
-        all_seconds = sum(one.seconds for one in of_day.values())
-        table.add_row(str(settings.date), *told, f"{all_seconds:.1f}")
+        of_day = [one for one in ran if one.settings.date == settings.date]
+        told = [one for one in of_day if one.outcome != "left alone" and one.step not in ALWAYS_RUN]
+        if len(days) > 1 and not told:
+            of_day = [one for one in of_day if one.step in ALWAYS_RUN]
+            table.add_row(str(settings.date), "all others", "left alone")
+        for one in of_day:
+            done = f"{one.seconds:.1f}"
+            table.add_row(str(settings.date), one.step, MARKS.get(one.outcome, done))
+        table.add_section()
+    table.add_row("", "all", f"{sum(one.seconds for one in ran):.1f}")
     console.print(table)
 
 

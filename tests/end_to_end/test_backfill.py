@@ -71,6 +71,7 @@ def test_a_bad_day_is_named_and_the_same_command_goes_on_once_it_is_mended(
     assert f"validate_logs {LAST}: " in done.stderr
     assert "quarantined_share" in done.stderr
     assert "REFUSED" in next(line for line in done.stdout.splitlines() if LAST in line)
+    assert "all others" not in done.stdout
     first = outcomes(spark, root)
     assert first[FIRST, "evaluate", "done"] == 1
     assert first[LAST, "validate_logs", "refused"] == 1
