@@ -27,7 +27,13 @@ class WrongArtifact(DataRefused):
 def write_tensors(folder: str, tensors: Mapping[str, Tensor]) -> None:
     """Write named tensors into a folder."""
     with fsspec.open(f"{folder}/{TENSORS}", "wb") as file:
-        file.write(safetensors.torch.save({k: v.contiguous() for k, v in tensors.items()}))
+        file.write(as_bytes(tensors))
+
+
+def as_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    """Named tensors in the form of safetensors, which takes none that is not contiguous."""
+    content: bytes = safetensors.torch.save({k: v.contiguous() for k, v in tensors.items()})
+    return content
 
 
 def read_tensors(folder: str) -> dict[str, Tensor]:

@@ -10,12 +10,10 @@ the position (`mfn.training.plan`).
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import fsspec
 import safetensors.torch
@@ -23,6 +21,7 @@ import torch
 from torch import Tensor
 
 from mfn import storage
+from mfn.models import artifact
 from mfn.settings import CheckpointSettings
 
 ABOUT = "checkpoint.json"
@@ -100,7 +99,7 @@ class Checkpoints:
         """Write a part of a checkpoint; returns its digest."""
         inner = f"{self.path}/{position}"
         self.files.makedirs(inner, exist_ok=True)
-        content = safetensors.torch.save({k: v.contiguous() for k, v in part.tensors.items()})
+        content = artifact.as_bytes(part.tensors)
         self.files.pipe_file(f"{inner}/{_name(part.place, part.of)}", content)
         return _digest(content)
 
@@ -145,7 +144,7 @@ class Checkpoints:
         """Keep a batch for inspection; returns where."""
         path = f"{self.path}/batch-of-worker-{worker}.safetensors"
         self.files.makedirs(self.path, exist_ok=True)
-        self.files.pipe_file(path, safetensors.torch.save(dict(tensors)))
+        self.files.pipe_file(path, artifact.as_bytes(tensors))
         return str(self.files.unstrip_protocol(path))
 
     def _names(self) -> list[str]:
@@ -157,7 +156,7 @@ class Checkpoints:
 
     def _read(self, name: str, place: int, of: int) -> tuple[Position, Part]:
         try:
-            about: dict[str, Any] = json.loads(self.files.cat_file(f"{self.path}/{name}/{ABOUT}"))
+            about = storage.read_json(f"{self.folder}/{name}/{ABOUT}")
             if about["made_from"] != self.made_from:
                 raise _NotOurs("it is of other rows, settings or code")
             if about["workers"] != self.workers and not about["epoch_ended"]:

@@ -226,6 +226,13 @@ def test_a_batch_whose_loss_is_no_number_is_kept_and_so_is_the_last_checkpoint(
     assert same(trained(splits, of)[0], trained(splits, None)[0])  # mended, it goes on from there
 
 
+def test_a_batch_without_the_steps_that_are_padding_in_all_rows_is_kept_too(folder: Path) -> None:
+    history_BN = torch.arange(12).reshape(3, 4)[:, :2]  # as Batch.trimmed leaves it
+    path = checkpoints(folder).keep_batch(0, {"history_BN": history_BN})
+    kept = safetensors.torch.load_file(path.removeprefix("file://"))
+    assert torch.equal(kept["history_BN"], history_BN)
+
+
 def test_parameters_that_are_no_numbers_are_not_written(splits: Splits, folder: Path) -> None:
     model = made(splits, "mfn")
 
