@@ -12,7 +12,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from pythonjsonlogger.json import JsonFormatter
 from mfn import made_from, runs, storage
 from mfn import spark as sessions
 from mfn.configuration import describe_settings, load_settings
-from mfn.runs import Counts, Outcome, Ran
+from mfn.runs import Counts, Ran
 from mfn.settings import BadSettings, LogFormat, Settings
 
 DONE, BAD_SETTINGS, DATA_REFUSED = 0, 2, 3
@@ -144,91 +144,58 @@ def run(job: Job, session: SparkSession, settings: Settings, told: list[Ran] | N
 
     What became of it is added to `told`, also where it raises what the job raises.
     """
-    attempt = _Attempt(job.name, settings)
+    ran, start = Ran(job.name, settings), time.perf_counter()
     try:
-        _run(job, session, settings, attempt)
+        _run(job, session, settings, ran)
     except BaseException as error:
-        attempt.outcome = "refused" if isinstance(error, REFUSALS) else "failed"
-        attempt.message = f"{type(error).__name__}: {error}"
+        ran.outcome = "refused" if isinstance(error, REFUSALS) else "failed"
+        ran.message = f"{type(error).__name__}: {error}"
         raise
     finally:
-        ran = attempt.ended()
+        ran.seconds = time.perf_counter() - start
         if told is not None:
             told.append(ran)
     return ran
 
 
-@dataclass
-class _Attempt:
-    """A step that is running."""
-
-    step: str
-    settings: Settings
-    started_at: datetime.datetime = field(
-        default_factory=lambda: datetime.datetime.now(datetime.UTC)
-    )
-    start: float = field(default_factory=time.perf_counter)
-    outcome: Outcome = "done"
-    message: str | None = None
-    counts: Counts = field(default_factory=dict)
-    inputs: Any = None
-
-    @property
-    def seconds(self) -> float:
-        """Since it began."""
-        return time.perf_counter() - self.start
-
-    def ended(self) -> Ran:
-        """What became of it."""
-        return Ran(
-            self.step,
-            self.settings,
-            self.started_at,
-            self.seconds,
-            self.outcome,
-            self.message,
-            self.counts,
-            self.inputs,
-        )
-
-
-def _run(job: Job, session: SparkSession, settings: Settings, attempt: _Attempt) -> None:
+def _run(job: Job, session: SparkSession, settings: Settings, ran: Ran) -> None:
+    start = time.perf_counter()
     record = job.record(settings)
     made = None
     told = {"step": job.name, "run_date": str(settings.date)}
     if job.reads is not None:
-        attempt.inputs = job.reads(session, settings)
-        made = made_from.fingerprint(made_from.of_package(), attempt.inputs)
+        ran.inputs = job.reads(session, settings)
+        made = made_from.fingerprint(made_from.of_package(), ran.inputs)
         since = _made_before(record, made, job.writes(settings))
         if since and not settings.force:
-            attempt.outcome = "left alone"
+            ran.outcome = "left alone"
             log.info(
                 "%s %s: left alone: what it is made from has not changed since %s "
                 "(--force makes it again)",
                 job.name,
                 settings.date,
                 since,
-                extra={**told, "outcome": attempt.outcome},
+                extra={**told, "outcome": ran.outcome},
             )
             return
     log.info("%s %s: starts", job.name, settings.date, extra=told)
     with storage.claim(job.claims(settings)):
         counts = job(session, settings)
-    seconds = attempt.seconds
+    seconds = time.perf_counter() - start
     rows = counts.get("rows")
     if isinstance(rows, int) and seconds > 0:
         counts = {**counts, "rows_per_second": round(rows / seconds)}
     if made is not None:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         storage.replace_json(record, {"made_from": made, "at": now, "counts": dict(counts)})
-    attempt.counts = counts
+    ran.counts = counts
     log.info(
         "%s %s: done in %.1f s: %s",
         job.name,
         settings.date,
         seconds,
         ", ".join(f"{key}={_short(value)}" for key, value in counts.items()),
-        extra={**told, "outcome": attempt.outcome, "seconds": seconds, "counts": dict(counts)},
+        extra={**told, "outcome": ran.outcome, "seconds": seconds, "counts": dict(counts)},
     )
 
 

@@ -7,7 +7,7 @@ import json
 import logging
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pyspark.sql import SparkSession
@@ -25,9 +25,9 @@ RUN_ID = uuid.uuid4().hex
 log = logging.getLogger("mfn")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Ran:
-    """What became of a step.
+    """A step that runs, and what became of it.
 
     Attributes:
         seconds: until it ended, however it did.
@@ -37,29 +37,29 @@ class Ran:
 
     step: str
     settings: Settings
-    started_at: datetime.datetime
-    seconds: float
-    outcome: Outcome
-    message: str | None
-    counts: Counts
-    inputs: Any
+    started_at: datetime.datetime = field(
+        default_factory=lambda: datetime.datetime.now(datetime.UTC)
+    )
+    seconds: float = 0.0
+    outcome: Outcome = "done"
+    message: str | None = None
+    counts: Counts = field(default_factory=dict)
+    inputs: Any = None
 
 
 def record(spark: SparkSession, ran: Sequence[Ran]) -> None:
-    """Add these to the table of runs, in one commit; a failure to do so is told and no more.
+    """Add these, of one root, to its table of runs; a failure to do so is told and no more.
 
     A run that was killed has told nothing; the next one tells of itself.
     """
-    by_root: dict[str, list[Ran]] = {}
-    for one in ran:
-        by_root.setdefault(one.settings.root, []).append(one)
-    for root, of_root in by_root.items():
-        frame = spark.createDataFrame(list(map(_row, of_root)), RUNS.columns)
-        try:
-            tables.append(frame, root, RUNS)
-        except Exception:
-            # What these steps have made is there, and what they failed of is the worse news.
-            log.exception("%s: the runs could not be told there", tables.path_of(root, RUNS))
+    if not ran:
+        return
+    root = ran[0].settings.root
+    try:
+        tables.append(spark.createDataFrame(list(map(_row, ran)), RUNS.columns), root, RUNS)
+    except Exception:
+        # What these steps have made is there, and what they failed of is the worse news.
+        log.exception("%s: the runs could not be told there", tables.path_of(root, RUNS))
 
 
 def _row(ran: Ran) -> dict[str, Any]:

@@ -111,14 +111,11 @@ with DAG(
         tasks[step.name] = operator_of(step, settings)
         for name in step.after:
             tasks[name] >> tasks[step.name]
-    first = tasks["validate_logs"]
-    if made_by is not None:
-        tasks[made_by] >> first
-    elif RAW_EVENTS is not None:
+    if made_by is None and RAW_EVENTS is not None:
 
         @task.sensor(poke_interval=300, timeout=6 * 3600, mode="reschedule", retries=0)
         def whole_logs(folder: str) -> PokeReturnValue:
             """Wait until whoever delivers the logs says that the day's are whole."""
             return PokeReturnValue(is_done=ObjectStoragePath(f"{folder}/_SUCCESS").exists())
 
-        whole_logs(f"{RAW_EVENTS}/dt={DATE}") >> first
+        whole_logs(f"{RAW_EVENTS}/dt={DATE}") >> tasks["validate_logs"]

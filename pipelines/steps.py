@@ -7,7 +7,7 @@ the jobs need; `pipelines.jobs` has the jobs themselves.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
 
 
@@ -46,5 +46,8 @@ def steps(made_by: str | None = None) -> list[Step]:
     made_by: the job that makes the raw logs, where they are not delivered; it comes first.
     """
     order = TopologicalSorter({step.name: step.after for step in DAY.values()}).static_order()
-    source = [] if made_by is None else [Step(made_by)]
-    return [*source, *(DAY[name] for name in order)]
+    day = [DAY[name] for name in order]
+    if made_by is None:
+        return day
+    first, *others = day
+    return [Step(made_by), replace(first, after=(made_by,)), *others]

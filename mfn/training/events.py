@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Any
 
 from mfn.training.checkpoint import Tally
@@ -19,15 +18,8 @@ class Events:
         self.writer: Any = None
         self.last: Tally | None = None
 
-    def __enter__(self) -> Events:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Write what is not written yet."""
         if self.writer is not None:
             self.writer.close()
 

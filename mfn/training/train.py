@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import logging
 from collections.abc import Mapping
@@ -136,15 +137,16 @@ def _train(
         checkpoints = Checkpoints(
             f"{settings.model_folder(name)}/checkpoints", made, workers.size, settings.checkpoints
         )
-        with Events(settings.events_folder(name)) as events:
+        with contextlib.closing(Events(settings.events_folder(name))) as events:
             told = events if own.tensorboard and workers.rank == 0 else None
             accounts[name] = fit(model, name, settings, splits, workers, checkpoints, told)
         tensors = model.whole_state()
         if workers.rank == 0:
             with storage.holding(claims), storage.publish(settings.model_folder(name)) as folder:
                 description = describe(name, model, settings, splits, accounts[name])
-                description |= {"embeddings": frozen_folder, "made_from": made}
-                description |= {"started_from": starts[name]}
+                description |= {
+                    "embeddings": frozen_folder, "made_from": made, "started_from": starts[name]
+                }  # fmt: skip
                 artifact.write_model(folder, tensors, description)
             checkpoints.remove()
     return accounts

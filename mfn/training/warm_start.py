@@ -88,7 +88,10 @@ def _first_entries(
     return {
         field: found[field].as_json()
         if field in found
-        else {**made[field], "size": FIRST_INDEX if size == FIRST_INDEX else used[field]["size"]}
+        else {
+            **made[field],
+            "size": FIRST_INDEX if size == FIRST_INDEX else used.get(field, made[field])["size"],
+        }
         for field, size in sizes.items()
     }
 
