@@ -94,7 +94,7 @@ class Needed:
 def newest_models(root: str) -> Needed:
     """The newest published model of each name, and what it names as its origin."""
     newest: dict[str, str] = {}
-    for date in sorted(dated_folders(f"{root}/models"), key=lambda one: one.date):
+    for date in dated_folders(f"{root}/models"):
         for model in named_folders(date):
             if storage.exists(f"{model.path}/{storage.POINTER}"):
                 newest[model.path.rpartition("/")[2]] = model.path
@@ -107,15 +107,13 @@ def newest_models(root: str) -> Needed:
 
 
 def dated_folders(folder: str) -> list[Dated]:
-    """Folders named by a date within this one; what is named otherwise is none of ours."""
-    found = []
-    for path, made in _inner(folder):
-        try:
-            date = datetime.date.fromisoformat(path.rpartition("/")[2])
-        except ValueError:
-            continue
-        found.append(Dated(path, date, made))
-    return found
+    """Folders of dates within this one."""
+    made = dict(_inner(folder))
+    return [
+        Dated(path, date, made[path])
+        for date, path in storage.folders_by_date(folder).items()
+        if path in made
+    ]
 
 
 def named_folders(date: Dated) -> list[Dated]:

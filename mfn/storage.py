@@ -170,6 +170,17 @@ def list_files(folder: str, suffix: str) -> list[str]:
     )
 
 
+def folders_by_date(folder: str) -> dict[datetime.date, str]:
+    """Folders in this one that are named by a date, the oldest first; others are none of ours."""
+    files, path = fsspec.url_to_fs(folder)
+    found = files.ls(path, detail=False) if files.exists(path) else []
+    dated = {}
+    for name in sorted(str(one).rstrip("/").rpartition("/")[2] for one in found):
+        with contextlib.suppress(ValueError):
+            dated[datetime.date.fromisoformat(name)] = f"{folder}/{name}"
+    return dated
+
+
 def replace_json(path: str, content: Any) -> None:
     """Write `content` as JSON in place of what is there, whole or not at all."""
     write_whole(path, _as_json(content))

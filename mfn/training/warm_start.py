@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
+import contextlib
 import itertools
 from collections.abc import Mapping
 from typing import Any
 
-import fsspec
 import torch
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
@@ -27,15 +26,11 @@ TABLE = "embedding.weight"
 
 def newest_before(settings: Settings, name: str) -> str | None:
     """The folder of the newest model of this name published for a date before the run date."""
-    files, path = fsspec.url_to_fs(f"{settings.root}/models")
-    days = files.ls(path, detail=False) if files.exists(path) else []
-    dates = sorted(str(day).rstrip("/").rpartition("/")[2] for day in days)
-    for date in reversed([date for date in dates if date < settings.date.isoformat()]):
-        earlier = settings.model_copy(update={"date": datetime.date.fromisoformat(date)})
-        try:
-            return storage.current(earlier.model_folder(name), "train")
-        except storage.NotPublished:
-            continue
+    for date in reversed(storage.folders_by_date(f"{settings.root}/models")):
+        if date < settings.date:
+            earlier = settings.model_copy(update={"date": date})
+            with contextlib.suppress(storage.NotPublished):
+                return storage.current(earlier.model_folder(name), "train")
     return None
 
 
