@@ -25,7 +25,7 @@ from mfn.configuration import describe_settings, load_settings
 from mfn.runs import Counts, Ran
 from mfn.settings import BadSettings, LogFormat, Settings
 
-DONE, BAD_SETTINGS, DATA_REFUSED = 0, 2, 3
+DONE, FAILED, BAD_SETTINGS, DATA_REFUSED = 0, 1, 2, 3
 
 Function = Callable[[SparkSession, Settings], Counts]
 """A job's function: reads and writes tables, returns what it counted, to be logged."""
@@ -47,7 +47,7 @@ environment (MFN_TRAIN__EPOCHS=2) or among the arguments (--train.epochs 2): arg
 the environment, and that over the file. A list is written as a,b or [a, b].
 A job whose inputs, settings and code have not changed since it ran is left alone, unless --force.
 Exit codes: 0 done, 2 a bad argument or setting, 3 the data are refused or not there yet, or another
-run of the same job has begun.
+run of the same job has begun, 1 all else.
 
   --config                              a YAML file of settings"""
 
@@ -107,6 +107,10 @@ def job(
 
 class DataRefused(Exception):
     """The data are not fit to go on with; the message says what, where, and what to do."""
+
+
+class JobFailed(RuntimeError):
+    """The work has ended before it was done, for a reason that the message tells whole."""
 
 
 REFUSALS = (DataRefused, storage.NotPublished, storage.Superseded)
@@ -223,7 +227,10 @@ def _made_before(record: str, made: str, written: Sequence[str]) -> str | None:
 
 
 def main(job: Job) -> None:
-    """Run a script of jobs/: exit 0 when done, 2 for bad settings, 3 when data are refused."""
+    """Run a script of jobs/: exit 0 when done, 2 for bad settings, 3 when data are refused.
+
+    It exits with 1 for all else, without a traceback where the message tells all.
+    """
     set_up_logging()
     try:
         settings = parse(sys.argv[1:], job.description)
@@ -236,6 +243,8 @@ def main(job: Job) -> None:
         run(job, session, settings, told)
     except REFUSALS as error:
         sys.exit(refuse(job.name, error, DATA_REFUSED))
+    except JobFailed as error:
+        sys.exit(refuse(job.name, error, FAILED))
     finally:
         runs.record(session, told)
         session.stop()

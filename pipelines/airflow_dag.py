@@ -11,6 +11,10 @@ variables (in its own page, or in the environment as `AIRFLOW_VAR_MFN_CONFIG` an
 - `mfn_start`: the first day to be run, 2026-01-01 if not given.
 - `mfn_jars`: Delta's jars, with commas between; without it, Spark resolves them by name.
 - `mfn_py_files`: an archive of this package for a cluster that has it not installed.
+- `mfn_spark_properties`: a file of Spark's options, such as those in conf/spark/.
+
+Which Spark it is says the connection `spark_default`. What fails is tried again twice, at first
+after `[core] default_task_retry_delay` of Airflow's own settings, 5 minutes if not given.
 """
 
 from __future__ import annotations
@@ -78,6 +82,7 @@ def operator_of(step: Step, settings: dict[str, Any]) -> Any:
         "jars": JARS,
         "packages": None if JARS else DELTA,
         "py_files": Variable.get("mfn_py_files", default=None),
+        "properties_file": Variable.get("mfn_spark_properties", default=None),
         "execution_timeout": datetime.timedelta(hours=6),
     }
     models = settings.get("models") or {}
@@ -99,7 +104,6 @@ with DAG(
     max_active_runs=1,
     default_args={
         "retries": 2,
-        "retry_delay": datetime.timedelta(minutes=5),
         "retry_exponential_backoff": True,
         "max_retry_delay": datetime.timedelta(hours=1),
     },

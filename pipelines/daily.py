@@ -5,7 +5,8 @@
 
 A step that has run before on what it would read now is left alone, so the same command goes on
 where it stopped. A day whose data are refused is named, and the days after it are tried all the
-same. Exit codes are those of a job: 0 done, 2 a bad setting, 3 the data of a day are refused.
+same; one that fails is the last. Exit codes are those of a job: 0 done, 2 a bad setting, 3 the data
+of a day are refused, 1 all else.
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ def main(arguments: list[str]) -> int:
                 except job.REFUSALS as error:
                     refused[settings.date] = error
                     job.refuse(f"{ran[-1].step} {settings.date}", error, job.DATA_REFUSED)
+        except job.JobFailed as error:
+            return job.refuse(f"{ran[-1].step} {settings.date}", error, job.FAILED)
         finally:
             _print_seconds(console, days, ran, start_seconds)
         if days[-1].date not in refused:

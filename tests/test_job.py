@@ -24,13 +24,15 @@ REPOSITORY = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 
 STUB = '''
-from mfn.job import DataRefused, job, main
+from mfn.job import DataRefused, JobFailed, job, main
 from mfn.storage import current
 
 
 @job()
 def stub_job(spark, settings):
-    """Count to the number of training passes; refuse more than five."""
+    """Count to the number of training passes; refuse more than five, and fail at seven."""
+    if settings.train.epochs == 7:
+        raise JobFailed("a worker has ended")
     if settings.train.epochs > 5:
         raise DataRefused(f"{settings.root}: expected at most 5 rows;\\nmend the source")
     if settings.train.epochs == 5:
@@ -94,16 +96,19 @@ def test_a_job_that_is_done_exits_0_and_logs_its_counts(stub: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("epochs", "lines"),
+    ("epochs", "code", "lines"),
     [
-        ("6", ["{root}: expected at most 5 rows;", "mend the source"]),
-        ("5", ["{root}: nothing is published there; run jobs/build_splits.py first"]),
+        ("6", 3, ["{root}: expected at most 5 rows;", "mend the source"]),
+        ("5", 3, ["{root}: nothing is published there; run jobs/build_splits.py first"]),
+        ("7", 1, ["a worker has ended"]),
     ],
-    ids=["data refused", "nothing there"],
+    ids=["data refused", "nothing there", "failed"],
 )
-def test_refused_data_exit_3_with_the_reason(stub: Path, epochs: str, lines: list[str]) -> None:
+def test_what_ends_a_job_is_told_in_a_line_and_by_the_exit_code(
+    stub: Path, epochs: str, code: int, lines: list[str]
+) -> None:
     done = run(stub, "--train.epochs", epochs)
-    assert done.returncode == 3, done.stderr
+    assert done.returncode == code, done.stderr
     told = [line for line in done.stderr.splitlines() if line.startswith("stub_job: ")]
     assert told == [f"stub_job: {line.format(root=stub.parent)}" for line in lines]
     assert "Traceback" not in done.stderr

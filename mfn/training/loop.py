@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from mfn.job import JobFailed
 from mfn.models.batch import Batch
 from mfn.models.embedding import ShardedTable
 from mfn.models.ranker import Ranker
@@ -25,7 +26,7 @@ from mfn.training.workers import Workers
 log = logging.getLogger("mfn")
 
 
-class TrainingFailed(RuntimeError):
+class TrainingFailed(JobFailed):
     """The loss is no number any more; the message says at which step, and where its batch is."""
 
 

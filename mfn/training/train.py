@@ -14,7 +14,7 @@ import torch
 from pyspark.sql import SparkSession
 
 from mfn import __version__, made_from, storage
-from mfn.job import Counts, DataRefused, job
+from mfn.job import Counts, DataRefused, job, set_up_logging
 from mfn.models import artifact
 from mfn.models.embedding import Exchange, FrozenEmbedding
 from mfn.models.ranker import Ranker
@@ -124,6 +124,8 @@ def _train(
 ) -> dict[str, Account]:
     """Train the models `todo`, which maps their names to what each is made from."""
     own = settings.train
+    if workers.size > 1 and workers.rank == 0:
+        set_up_logging(settings.log_format)  # its process has not the driver's
     torch.set_num_threads(own.threads)
     frozen = artifact.read_frozen(frozen_folder)
     item_indices = splits.item_indices()

@@ -6,17 +6,24 @@ written once, against `Workers`.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TextIO, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor, nn
 
+from mfn.job import JobFailed
 from mfn.training.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from pyspark import SparkContext
 
 Result = TypeVar("Result")
 
@@ -198,7 +205,7 @@ def _gradient(parameter: nn.Parameter) -> Tensor:
     return parameter.grad
 
 
-class WorkersFailed(RuntimeError):
+class WorkersFailed(JobFailed):
     """A worker has ended before its work was done; what it said stands above."""
 
 
@@ -216,13 +223,15 @@ def launch(
     if num_workers == 1:
         return work(Alone())
     import horovod.spark
+    from pyspark import SparkContext
 
+    context = SparkContext.getOrCreate()
     try:
         results: list[Result] = horovod.spark.run(
-            _work_of_one,
-            args=(work, stall_seconds),
+            _shipped(partial(_work_of_one, work, stall_seconds), _archives(context)),
             num_proc=num_workers,
             use_gloo=True,
+            executable=context.pythonExec,  # that of Spark's own tasks, not the driver's
             stdout=_WorkerOutput(sys.stdout),
             stderr=_WorkerOutput(sys.stderr),
             verbose=0,
@@ -249,6 +258,36 @@ class _WorkerOutput:
     def flush(self) -> None:
         """Flush the driver's own stream."""
         self.stream.flush()
+
+
+def _archives(context: SparkContext) -> list[str]:
+    """Where an executor may have what spark-submit was given as --py-files.
+
+    In the folder that it began in, by their names, or, on this machine, where they were.
+    """
+    given = context.getConf().get("spark.submit.pyFiles", "") or ""
+    paths = [urlsplit(one).path for one in given.split(",") if one]
+    return [*(path.rpartition("/")[2] for path in paths), *paths]
+
+
+def _shipped(work: Callable[[], Result], archives: Sequence[str]) -> Callable[[], Result]:
+    """Work as a function that a process can load which does not know this package yet.
+
+    Spark makes archives of Python files known to its own tasks alone, which Horovod's processes
+    are not. A function within a function travels whole, others as a name to be imported.
+    """
+    import cloudpickle
+
+    pickled = cloudpickle.dumps(work)
+
+    def unpack() -> Result:
+        # Horovod says where the executor began.
+        found = (os.path.join(os.environ["HOROVOD_SPARK_WORK_DIR"], path) for path in archives)
+        sys.path[1:1] = [path for path in found if os.path.exists(path)]
+        result: Result = cloudpickle.loads(pickled)()
+        return result
+
+    return unpack
 
 
 def _work_of_one(work: Callable[[Workers], Result], stall_seconds: float) -> Result | None:

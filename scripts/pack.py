@@ -1,0 +1,83 @@
+"""What a cluster is sent with a job: this package, and the packages that Spark's tasks import.
+
+    python scripts/pack.py package build/mfn.zip                    for --py-files
+    python scripts/pack.py environment build/environment.tar.gz     for --archives
+
+The environment is for jobs whose tasks need no torch, which would make it 5 GB instead of some
+hundred MB: all but `train` with several workers and `predict`. It begins with the interpreter
+that made it, which nodes need at the same path; pyspark comes from Spark itself. Both are written
+whole or not at all, and the package's archive is the same bytes for the same source.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent.parent
+LOCK = HERE / "requirements.lock"
+IMPORTED_BY_TASKS = (
+    "cloudpickle", "delta-spark", "fsspec", "numpy", "pandas", "pyarrow", "pydantic",
+    "python-json-logger", "pyyaml", "scipy", "tenacity",
+)  # fmt: skip
+"""By `simulate_logs` and `build_splits`, whose tasks run Python, and what these import."""
+NOT_NEEDED = ("pyspark", "py4j")
+"""What Spark brings."""
+SOURCE = (".py", ".html")
+
+
+def package(output: Path) -> None:
+    """The source of mfn, as a zip."""
+    with zipfile.ZipFile(output, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted((HERE / "mfn").rglob("*")):
+            if path.suffix in SOURCE:
+                name = zipfile.ZipInfo(str(path.relative_to(HERE)))  # of 1980: no time of its own
+                archive.writestr(name, path.read_bytes(), zipfile.ZIP_DEFLATED)
+
+
+def environment(output: Path) -> None:
+    """A relocatable virtual environment, as a gzipped tar."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "environment"
+        pins = Path(name) / "pins.txt"
+        left_out = [f"--no-emit-package={one}" for one in NOT_NEEDED]
+        wanted = "\n".join(IMPORTED_BY_TASKS)
+        _uv("pip", "compile", "-", "-c", LOCK, *left_out, "--output-file", pins, told=wanted)
+        _uv("venv", "--relocatable", "--python", sys.executable, folder)
+        _uv("pip", "install", "--python", folder / "bin/python", "--no-deps", "-r", pins)
+        with tarfile.open(output, "w:gz", compresslevel=1) as archive:
+            archive.add(folder, arcname=".")
+
+
+def _uv(*arguments: str | Path, told: str = "") -> None:
+    uv = Path(sys.executable).parent / "uv"
+    subprocess.run([uv, *arguments, "--quiet"], input=told, text=True, check=True)
+
+
+def main() -> None:
+    """Make one of the two."""
+    makers = {"package": package, "environment": environment}
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=makers)
+    parser.add_argument("output", type=Path)
+    chosen = parser.parse_args()
+    chosen.output.parent.mkdir(parents=True, exist_ok=True)
+    staged = chosen.output.with_name(f".{chosen.output.name}.{os.getpid()}")
+    try:
+        makers[chosen.what](staged)
+        staged.replace(chosen.output)
+    finally:
+        staged.unlink(missing_ok=True)
+    print(f"{chosen.output}: {chosen.output.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()
