@@ -10,7 +10,8 @@ import os
 import re
 import zoneinfo
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
@@ -21,6 +22,9 @@ from mfn.models.settings import (
     PositiveFloat,
     Strict,
 )
+
+SECRET_OPTION = re.compile("secret|password|token|access[.]?key", re.IGNORECASE)
+"""Names of options whose values Spark itself does not show (spark.redaction.regex)."""
 
 NonNegativeInt = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -528,6 +532,25 @@ class Settings(Strict):
             if name not in self.models:
                 raise ValueError(
                     f"train.only: expected some of the models {sorted(self.models)}, got {name!r}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _hold_no_secret(self) -> Settings:
+        """Settings stand in manifests and messages; so do the values that are refused, but here."""
+        for option in self.spark.options:
+            if SECRET_OPTION.search(option):
+                raise ValueError(
+                    f"spark.options.{option}: expected no secret among the settings; give it to "
+                    "spark-submit, or to the environment, such as AWS_SECRET_ACCESS_KEY"
+                )
+        addresses = {"root": self.root, "ingest.path": self.ingest.path}
+        addresses |= {f"logs.{kind}": self.logs_folder(kind) for kind in get_args(LogsKind)}
+        for name, address in addresses.items():
+            if address and urlsplit(address).password:
+                raise ValueError(
+                    f"{name}: expected an address without a password; give it to the environment, "
+                    "such as AWS_SECRET_ACCESS_KEY"
                 )
         return self
 

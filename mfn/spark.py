@@ -31,6 +31,7 @@ def options(settings: Settings) -> dict[str, str]:
         # The log of a small table is replayed in so many tasks; the default of 50 costs seconds.
         "spark.databricks.delta.snapshotPartitions": "2",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
+        "spark.hadoop.fs.permissions.umask-mode": _umask(),  # Hadoop would take 022 for all
     }
     submitted: dict[str, str] = {}
     if SUBMITTED in os.environ:
@@ -45,6 +46,13 @@ def options(settings: Settings) -> dict[str, str]:
             "spark.ui.showConsoleProgress": "false",
         }
     return {**chosen, **settings.spark.options, **submitted, "spark.sql.session.timeZone": "UTC"}
+
+
+def _umask() -> str:
+    """This process's own, which cannot be read without being set."""
+    own = os.umask(0o077)
+    os.umask(own)
+    return f"{own:03o}"
 
 
 def start(settings: Settings, name: str) -> SparkSession:

@@ -288,6 +288,26 @@ def test_spark_options_keep_their_dots_and_become_text(yaml_file: Any) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (
+            ("--spark.options.spark.hadoop.fs.s3a.secret.key", "hidden"),
+            "spark.options.spark.hadoop",
+        ),
+        (("--root", "s3a://key:hidden@bucket/mfn"), "root"),
+        (("--logs.events", "s3a://key:hidden@bucket/raw"), "logs.events"),
+    ],
+)
+def test_a_secret_among_the_settings_is_refused_and_not_shown(
+    arguments: tuple[str, str], name: str
+) -> None:
+    (line,) = refused(*arguments)
+    assert line.startswith(name)
+    assert "environment" in line
+    assert "hidden" not in line
+
+
 def test_a_value_of_the_file_can_be_taken_back(yaml_file: Any) -> None:
     file = yaml_file("logs: {users: /somewhere}")
     assert load(file=file).logs.users == "/somewhere"

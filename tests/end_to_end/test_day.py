@@ -34,6 +34,8 @@ models: {base: {}, mfn: {interests: 4}}
 """
 
 
+UMASK = 0o027
+
 STEPS = (
     "simulate_logs", "validate_logs", "build_splits", "pretrain_embeddings", "train_centers",
     "train", "predict", "evaluate", "report",
@@ -53,6 +55,7 @@ def run_day(root: Path, config: Path, zone: str, *more: str) -> subprocess.Compl
         text=True,
         timeout=600,
         check=False,
+        umask=UMASK,
     )
 
 
@@ -109,6 +112,16 @@ def test_a_day_ends_with_a_table_of_models_and_a_report(
     assert report.exists()
     assert str(report) in done.stdout.replace("\n", "")
     assert "mfn" in report.read_text()
+
+
+def test_files_are_made_with_the_user_s_umask(
+    day: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    modes = {path: path.stat().st_mode for path in day[0].rglob("*")}
+    assert modes
+    assert [str(path) for path, mode in modes.items() if mode & UMASK] == []
+    # And no stricter than that: the group can read.
+    assert [str(path) for path, mode in modes.items() if not mode & 0o040] == []
 
 
 def test_auc_and_log_loss_in_delta_are_those_of_scikit_learn(
