@@ -11,7 +11,6 @@ import re
 import zoneinfo
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
-from urllib.parse import urlsplit
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
@@ -23,8 +22,14 @@ from mfn.models.settings import (
     Strict,
 )
 
-SECRET_OPTION = re.compile("secret|password|token|access[.]?key", re.IGNORECASE)
-"""Names of options whose values Spark itself does not show (spark.redaction.regex)."""
+SECRET_NAME = re.compile(
+    r"secret|password|token|access[.]?key|account[.]key|private[.]key|[.]sas[.]", re.IGNORECASE
+)
+"""Names of options that hold a secret: those that Spark and the object stores' clients know."""
+SECRET_VALUE = re.compile(r"(secret|password|token)[^\s=]*=", re.IGNORECASE)
+"""A secret among Java's own options."""
+PASSWORD_IN_ADDRESS = re.compile(r"://[^/@:]*:(?!\d+/)[^@]*@")
+"""And no port; a key of AWS may hold a slash."""
 
 NonNegativeInt = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -537,17 +542,18 @@ class Settings(Strict):
 
     @model_validator(mode="after")
     def _hold_no_secret(self) -> Settings:
-        """Settings stand in manifests and messages; so do the values that are refused, but here."""
-        for option in self.spark.options:
-            if SECRET_OPTION.search(option):
+        """Parts of them stand in manifests; and no message here may show what it refuses."""
+        for name, value in self.spark.options.items():
+            if SECRET_NAME.search(name) or SECRET_VALUE.search(value):
                 raise ValueError(
-                    f"spark.options.{option}: expected no secret among the settings; give it to "
+                    f"spark.options.{name}: expected no secret among the settings; give it to "
                     "spark-submit, or to the environment, such as AWS_SECRET_ACCESS_KEY"
                 )
         addresses = {"root": self.root, "ingest.path": self.ingest.path}
+        addresses |= {"embeddings.words": self.embeddings.words}
         addresses |= {f"logs.{kind}": self.logs_folder(kind) for kind in get_args(LogsKind)}
         for name, address in addresses.items():
-            if address and urlsplit(address).password:
+            if address and PASSWORD_IN_ADDRESS.search(address):
                 raise ValueError(
                     f"{name}: expected an address without a password; give it to the environment, "
                     "such as AWS_SECRET_ACCESS_KEY"

@@ -31,7 +31,6 @@ def options(settings: Settings) -> dict[str, str]:
         # The log of a small table is replayed in so many tasks; the default of 50 costs seconds.
         "spark.databricks.delta.snapshotPartitions": "2",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
-        "spark.hadoop.fs.permissions.umask-mode": _umask(),  # Hadoop would take 022 for all
     }
     submitted: dict[str, str] = {}
     if SUBMITTED in os.environ:
@@ -41,11 +40,24 @@ def options(settings: Settings) -> dict[str, str]:
         chosen |= {
             "spark.master": settings.spark.master,
             "spark.driver.memory": settings.spark.driver_memory,
-            "spark.driver.extraJavaOptions": "-Duser.timezone=UTC",
+            "spark.driver.extraJavaOptions": " ".join(["-Duser.timezone=UTC", *_shared_classes()]),
             "spark.ui.enabled": "false",
             "spark.ui.showConsoleProgress": "false",
         }
-    return {**chosen, **settings.spark.options, **submitted, "spark.sql.session.timeZone": "UTC"}
+    given = {**chosen, **settings.spark.options, **submitted}
+    if given.get("spark.master", "").startswith("local"):
+        # Hadoop would take 022 for all; a cluster's own setting is its administrators'.
+        given.setdefault("spark.hadoop.fs.permissions.umask-mode", _umask())
+    return {**given, "spark.sql.session.timeZone": "UTC"}
+
+
+def _shared_classes() -> list[str]:
+    """Have Java map the archive of classes that the set-up left, if it did and it fits this Java.
+
+    Where it does not fit, Java would say so on standard output and go on without.
+    """
+    archive = Path(sys.prefix, "spark.jsa")
+    return [f'"-XX:SharedArchiveFile={archive}"', "-Xlog:cds*=off"] if archive.is_file() else []
 
 
 def _umask() -> str:
@@ -110,7 +122,7 @@ def _cores() -> int:
 
 
 def check_workers(settings: Settings) -> None:
-    """Refuse more workers than Spark has slots: they would wait for one another for ever.
+    """Refuse more workers than Spark has slots: they would wait for one another.
 
     Raises:
         BadSettings: train.num_workers is larger than the slots that Spark's options promise.

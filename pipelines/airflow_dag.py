@@ -9,12 +9,16 @@ variables (in its own page, or in the environment as `AIRFLOW_VAR_MFN_CONFIG` an
 - `mfn_raw_events`: folder or URL of the raw events, whose `dt=…/_SUCCESS` a day waits for; without
   it, nothing is waited for, as where `logs.made_by` makes the logs.
 - `mfn_start`: the first day to be run, 2026-01-01 if not given.
-- `mfn_jars`: Delta's jars, with commas between; without it, Spark resolves them by name.
+- `mfn_jars`: Delta's jars, with commas between; without it, Spark resolves them by name. Empty
+  where Spark has them among its own, as in the image of conf/spark/Dockerfile.
 - `mfn_py_files`: an archive of this package for a cluster that has it not installed.
 - `mfn_spark_properties`: a file of Spark's options, such as those in conf/spark/.
 
-Which Spark it is says the connection `spark_default`. What fails is tried again twice, at first
-after `[core] default_task_retry_delay` of Airflow's own settings, 5 minutes if not given.
+Which Spark it is says the connection `spark_default`; on Kubernetes, Airflow needs the package
+apache-airflow-providers-cncf-kubernetes too. Drivers run where the task does (client mode), since
+only so the exit code is the job's own. Models are trained one after the other: the workers of one
+begin together, and would wait for slots that another's hold. What fails is tried again twice, at
+first after `[core] default_task_retry_delay` of Airflow's own settings, 5 minutes if not given.
 """
 
 from __future__ import annotations
@@ -79,15 +83,16 @@ def operator_of(step: Step, settings: dict[str, Any]) -> Any:
         "task_id": step.name,
         "application": str(HOME / "jobs" / f"{step.name}.py"),
         "name": f"mfn {step.name} {DATE}",
-        "jars": JARS,
-        "packages": None if JARS else DELTA,
+        "deploy_mode": "client",
+        "jars": JARS or None,
+        "packages": DELTA if JARS is None else None,
         "py_files": Variable.get("mfn_py_files", default=None),
         "properties_file": Variable.get("mfn_spark_properties", default=None),
         "execution_timeout": datetime.timedelta(hours=6),
     }
     models = settings.get("models") or {}
     if step.by_model and models:
-        return JobOperator.partial(**common).expand(
+        return JobOperator.partial(**common, max_active_tis_per_dagrun=1).expand(
             application_args=[arguments("--train.only", name) for name in models]
         )
     return JobOperator(**common, application_args=arguments())

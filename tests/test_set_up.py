@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from pyspark.sql import SparkSession
 
 REPOSITORY = Path(__file__).parent.parent
 SCRIPT = REPOSITORY / "scripts" / "set_up.py"
@@ -240,3 +241,13 @@ def test_ci_runs_exactly_make_test() -> None:
     script = REPOSITORY / ".ci" / "run"
     assert os.access(script, os.X_OK)
     assert script.read_text().splitlines()[-1] == "exec make test"
+
+
+def test_a_session_maps_the_classes_that_the_set_up_has_shared(spark: SparkSession) -> None:
+    """Else each start of Spark takes half as much again, and nobody is told."""
+    archive = Path(sys.prefix, "spark.jsa")
+    if not archive.exists():
+        pytest.skip("the set-up has said that this Java keeps no archive of classes")
+    gateway = spark.sparkContext._gateway
+    assert gateway is not None
+    assert str(archive) in Path(f"/proc/{gateway.proc.pid}/maps").read_text()

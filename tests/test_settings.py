@@ -295,7 +295,9 @@ def test_spark_options_keep_their_dots_and_become_text(yaml_file: Any) -> None:
             ("--spark.options.spark.hadoop.fs.s3a.secret.key", "hidden"),
             "spark.options.spark.hadoop",
         ),
+        (("--spark.options.spark.x", "-Da=b -Djavax.net.ssl.trustStorePassword=hidden"), "spark"),
         (("--root", "s3a://key:hidden@bucket/mfn"), "root"),
+        (("--root", "s3a://key:hid/den@bucket/hidden"), "root"),
         (("--logs.events", "s3a://key:hidden@bucket/raw"), "logs.events"),
     ],
 )
@@ -320,7 +322,9 @@ def test_a_relative_root_is_made_absolute_since_workers_start_elsewhere(root: st
     assert load("--root", root).root == f"{home}/warehouse/demo"
 
 
-@pytest.mark.parametrize("root", ["s3a://bucket/mfn", "hdfs://name:8020/mfn", "file:/data/mfn"])
+@pytest.mark.parametrize(
+    "root", ["s3a://bucket/mfn", "hdfs://name:8020/mfn", "hdfs://name:8020/a@b", "file:/data/mfn"]
+)
 def test_a_root_that_is_a_url_stays_one(root: str) -> None:
     assert load("--root", root).root == root
 

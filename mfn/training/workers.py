@@ -206,7 +206,7 @@ def _gradient(parameter: nn.Parameter) -> Tensor:
 
 
 class WorkersFailed(JobFailed):
-    """A worker has ended before its work was done; what it said stands above."""
+    """Workers could not begin, or one has ended before its work was done and has said why."""
 
 
 def launch(
@@ -218,17 +218,20 @@ def launch(
     one that comes no further for `stall_seconds` is ended.
 
     Raises:
-        WorkersFailed: one of several has ended before its work was done, so that all have.
+        WorkersFailed: one of several has ended before its work was done, so that all have; or
+            they have not all begun within 10 minutes.
     """
     if num_workers == 1:
         return work(Alone())
     import horovod.spark
+    from horovod.runner.common.util.timeout import TimeoutException
     from pyspark import SparkContext
 
     context = SparkContext.getOrCreate()
+    shipped = _shipped(partial(_work_of_one, work, stall_seconds), _archives(context))
     try:
         results: list[Result] = horovod.spark.run(
-            _shipped(partial(_work_of_one, work, stall_seconds), _archives(context)),
+            shipped,
             num_proc=num_workers,
             use_gloo=True,
             executable=context.pythonExec,  # that of Spark's own tasks, not the driver's
@@ -237,6 +240,12 @@ def launch(
             verbose=0,
             prefix_output_with_timestamp=False,
         )
+    except TimeoutException as error:
+        raise WorkersFailed(
+            f"expected {num_workers} tasks of Spark to begin at once, one for each worker, and "
+            "they have not: are other jobs in these slots, or executors missing? Give Spark more "
+            f"slots, or try again when they are free. Horovod says: {error}"
+        ) from error
     except Exception as error:
         raise WorkersFailed(
             f"one of {num_workers} workers has ended before its work was done, and the others with "

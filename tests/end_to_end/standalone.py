@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import psutil
@@ -62,31 +63,37 @@ class Cluster:
     def executors(self, job: str) -> list[psutil.Process]:
         """The processes that work for a job now."""
         running = [one["id"] for one in self.status()["activeapps"] if job in one["name"]]
-        return [
-            process
-            for process in psutil.process_iter(["cmdline"])
-            for words in [process.info["cmdline"] or []]
-            if any("CoarseGrainedExecutorBackend" in word for word in words)
-            and any(app in words for app in running)
-        ]
+        found = []
+        for process in psutil.process_iter(["cmdline"]):
+            words = process.info["cmdline"] or []
+            is_executor = any("CoarseGrainedExecutorBackend" in word for word in words)
+            if is_executor and any(app in words for app in running):
+                found.append(process)
+        return found
 
-    def kill_executors(self, job: str, number: int, when: Callable[[psutil.Process], bool]) -> None:
-        """Wait until so many executors of a job are there for which `when` holds; kill these."""
-        while True:
-            found = [one for one in self.executors(job) if when(one)]
-            if len(found) >= number:
-                for one in found[:number]:
-                    one.send_signal(signal.SIGKILL)
-                return
-            time.sleep(0.05)
+    def kill_executors(
+        self, job: str, number: int, when: Callable[[psutil.Process], bool], stop: Event
+    ) -> list[int]:
+        """Wait until so many executors of a job are there for which `when` holds; kill these.
+
+        Returns:
+            their process ids; none where `stop` was set before.
+        """
+        while not stop.wait(0.05):
+            try:
+                found = [one for one in self.executors(job) if when(one)][:number]
+                if len(found) == number:
+                    for one in found:
+                        one.kill()
+                    return [one.pid for one in found]
+            except (OSError, psutil.NoSuchProcess):
+                continue  # the master is busy, or a process has ended while it was looked at
+        return []
 
 
 def runs_python(executor: psutil.Process) -> bool:
     """Whether a task of an executor has come to its Python."""
-    try:
-        return bool(executor.children())
-    except psutil.NoSuchProcess:
-        return False
+    return bool(executor.children())
 
 
 @contextmanager
@@ -127,8 +134,11 @@ def cluster(folder: Path) -> Iterator[Cluster]:
 
 
 def _clean() -> dict[str, str]:
+    # A driver of spark-submit's has its options from there, not from a session's settings.
+    java = f"{os.environ['JDK_JAVA_OPTIONS']} -XX:SharedArchiveFile={sys.prefix}/spark.jsa"
     return {
         **{name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        "JDK_JAVA_OPTIONS": f"{java} -Xlog:cds*=off",
         "SPARK_HOME": str(SPARK_HOME),
         "SPARK_LOCAL_IP": "127.0.0.1",
     }

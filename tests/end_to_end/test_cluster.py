@@ -1,6 +1,6 @@
 """A job by spark-submit on a real cluster whose nodes have none of the packages.
 
-What a whole day there does, and when executors are lost, `test_airflow` tells.
+What a whole day there does, and when executors are lost, `test_day` tells.
 """
 
 from __future__ import annotations
