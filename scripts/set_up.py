@@ -1,7 +1,7 @@
 """Make this checkout ready to run: a .venv with pinned versions, Horovod's wheel, Delta's jars.
 
 Last, Spark's classes are put into an archive beside .venv's packages, which Java maps into memory:
-a session then starts with a third less work (measured: 9.7 instead of 14.4 s of one core).
+a session that writes and reads a small table then takes 11 seconds instead of 17.
 
 Needs nothing but Python 3.11's standard library, and with an older Python gets as far as saying
 so. Whatever takes long is built once into the user's cache (XDG_CACHE_HOME, else ~/.cache) and

@@ -2,9 +2,10 @@
 
     python scripts/share_classes.py .venv/spark.jsa
 
-Two small jobs run, and what Java has loaded by then is kept (class data sharing). The set-up calls
-this; where this Java keeps no archive, it says so and ends well, since sessions start without, too.
-The archive fits this Java and these jars in this place alone; for others it is as if not there.
+A session reads, joins, counts and writes a few rows, and what Java has loaded by then is kept
+(class data sharing). The set-up calls this; where this Java keeps no archive, it says so and ends
+well, since sessions start without, too. The archive fits this Java and these jars in this place
+alone; for others it is as if not there.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mfn import job, spark
-from mfn.logs.simulate import simulate_logs
-from mfn.logs.validate import validate_logs
-from mfn.settings import Settings, SimulateSettings, SparkSettings, WindowSettings
+from pyspark.sql import SparkSession, Window
+from pyspark.sql import functions as F
+
+from mfn import spark as sessions
+from mfn.settings import Settings, SparkSettings
 
 
 def main(output: Path) -> None:
-    """Run the two jobs, and put the archive in its place, whole."""
+    """Put the archive in its place, whole."""
     for name in [one for one in os.environ if one.startswith(("SPARK_", "PYSPARK_"))]:
         del os.environ[name]  # of another Spark that may be here
     # On the same disk, so that it can be put there by a rename: Java may have the old one mapped.
@@ -30,12 +32,7 @@ def main(output: Path) -> None:
         archive = Path(folder, "spark.jsa")
         # In code, so that settings in the environment don't count.
         settings = Settings(
-            root=f"{folder}/root",
             date=datetime.date(2026, 3, 8),
-            windows=WindowSettings(pretraining_days=2, training_days=1),
-            simulate=SimulateSettings(
-                users=50, items=50, requests_per_day=50, browsing_per_day=100, days=5
-            ),
             spark=SparkSettings(
                 master="local[2]",
                 shuffle_partitions=2,
@@ -46,9 +43,8 @@ def main(output: Path) -> None:
                 },
             ),
         )
-        session = spark.start(settings, "set-up")
-        for one in (simulate_logs, validate_logs):
-            job.run(one, session, settings)
+        session = sessions.start(settings, "set-up")
+        use(session, folder)
         gateway = session.sparkContext._gateway
         assert gateway is not None
         session.stop()
@@ -58,6 +54,18 @@ def main(output: Path) -> None:
             archive.replace(output)
         else:
             print("set-up: this Java keeps no archive of classes; sessions start without one")
+
+
+def use(session: SparkSession, folder: str) -> None:
+    """What every job does, on a few rows."""
+    numbers = session.range(100).select("id", (F.col("id") % 3).alias("group"))
+    numbers.write.json(f"{folder}/json")
+    rows = session.read.schema("id long, group int").json(f"{folder}/json")
+    newest_first = Window.partitionBy("group").orderBy(F.desc("id"))
+    ranked = rows.join(numbers, ["id", "group"]).withColumn("rank", F.rank().over(newest_first))
+    ranked.write.format("delta").partitionBy("group").save(f"{folder}/delta")
+    table = session.read.format("delta").load(f"{folder}/delta")
+    table.where("group = 1").groupBy("group").agg(F.max("rank"), F.countDistinct("id")).collect()
 
 
 if __name__ == "__main__":
