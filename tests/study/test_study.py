@@ -98,6 +98,7 @@ def test_causes_say_of_each_part_whether_changing_it_gains_loses_or_neither() ->
     assert "temperature: a temperature of 4 (mfn_soft) +" in gains
     assert "interests: 1 of them (mfn_k1) -" in loses
     assert "interests: 4 of them (mfn_k4)" in neither
+    assert "(mfn_with_target_attention) it is surely below din (-" in neither
 
 
 def test_every_part_is_varied_and_every_variant_is_a_part() -> None:
@@ -113,7 +114,28 @@ def test_every_part_is_varied_and_every_variant_is_a_part() -> None:
 def test_only_what_gains_on_more_than_one_data_set_asks_for_other_defaults() -> None:
     soft, sharp = results({**ABOVE, "mfn_soft": 1.1}), results({**ABOVE, "mfn_sharp": 1.1})
     assert gains_on_several({"a": soft, "b": sharp}) == {}
-    assert gains_on_several({"a": soft, "b": soft, "c": sharp}) == {"mfn_soft": ["a", "b"]}
+    equal = results({**ABOVE, "mfn_soft": 1.0})
+    assert gains_on_several({"a": soft, "b": soft, "c": equal}) == {"mfn_soft": ["a", "b"]}
+    worse = results({**ABOVE, "mfn_soft": 0.7})
+    assert gains_on_several({"a": soft, "b": soft, "c": worse}) == {}
+
+
+def test_a_gain_that_chance_would_give_one_of_many_variants_asks_for_no_other_default() -> None:
+    """Surely above by an interval of its own, and not by one that is wide enough for all."""
+    found = results(ABOVE)
+    mfn = found.drawn["mfn"]
+
+    def ahead_in(leads_R: np.ndarray) -> Results:
+        ahead = Drawn(mfn.auc + 0.002, mfn.aucs_R + leads_R)
+        return dataclasses.replace(found, drawn={**found.drawn, "mfn_soft": ahead})
+
+    leads_R = np.full(len(mfn.aucs_R), 0.002)
+    always = ahead_in(leads_R)
+    leads_R[0] = -0.002  # of 100 draws one
+    nearly = ahead_in(leads_R)
+    assert nearly.difference("mfn_soft", "mfn").low > 0
+    assert gains_on_several({"a": nearly, "b": nearly}) == {}
+    assert gains_on_several({"a": always, "b": always}) == {"mfn_soft": ["a", "b"]}
 
 
 def test_the_json_has_its_form(tmp_path: Path) -> None:
