@@ -334,7 +334,7 @@ def test_a_refused_day_exits_3_and_names_what_is_missing(config: Path, tmp_path:
     assert done.returncode == 3, done.stderr[-2000:]
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("validate_logs 2026-03-08: ")
-    assert "dt=2026-03-01" in done.stderr
+    assert "dt=2026-03-04" in done.stderr
     assert not (tmp_path / "events").exists()
 
 
