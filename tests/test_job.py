@@ -145,7 +145,8 @@ def test_help_is_for_a_newcomer(stub: Path) -> None:
     done = run(stub, "--help", environment={**WITHOUT_JAVA, "COLUMNS": "90"})
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("usage: stub_job.py --date YYYY-MM-DD [--config conf/demo.yaml]")
-    assert "Count to the number of training passes; refuse more than five, and fail at seven." in done.stdout
+    told = "Count to the number of training passes; refuse more than five, and fail at seven."
+    assert told in done.stdout
     words = " ".join(done.stdout.split())
     assert "--train.num_workers 1 trains in this process, without Horovod; default 1" in words
     assert max(map(len, done.stdout.splitlines())) <= 100
