@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import datetime
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,15 +71,14 @@ def clean_up(spark: SparkSession, settings: Settings) -> Counts:
 
 @dataclass(frozen=True)
 class Dated:
-    """A folder of a date: where it lies, its date, and the day when its newest content was made."""
+    """A folder of a date."""
 
     path: str
     date: datetime.date
-    made: datetime.date
 
     def age(self, today: datetime.date) -> int:
-        """Days since the later of the two."""
-        return (today - max(self.date, self.made)).days
+        """Days since its date, or since its newest content was made, whichever is later."""
+        return (today - max(self.date, _last_change(self.path))).days
 
 
 @dataclass(frozen=True)
@@ -108,30 +106,19 @@ def newest_models(root: str) -> Needed:
 
 def dated_folders(folder: str) -> list[Dated]:
     """Folders of dates within this one."""
-    made = dict(_inner(folder))
-    return [
-        Dated(path, date, made[path])
-        for date, path in storage.folders_by_date(folder).items()
-        if path in made
-    ]
+    return [Dated(path, date) for date, path in storage.folders_by_date(folder).items()]
 
 
 def named_folders(date: Dated) -> list[Dated]:
     """The models of a date."""
-    return [Dated(path, date.date, made) for path, made in _inner(date.path)]
+    return [Dated(path, date.date) for path in storage.folders(date.path).values()]
 
 
-def _inner(folder: str) -> Iterator[tuple[str, datetime.date]]:
-    """Folders within this one, and the day of the last change to a file below each."""
+def _last_change(folder: str) -> datetime.date:
+    """The day of the last change to a file below it."""
     files, path = fsspec.url_to_fs(folder)
-    if not files.exists(path):
-        return
-    for one in sorted(files.ls(path, detail=True), key=lambda one: str(one["name"])):
-        if one["type"] != "directory":
-            continue
-        name = str(one["name"]).rstrip("/").rpartition("/")[2]
-        below = files.find(one["name"], detail=True).values()
-        yield f"{folder}/{name}", max((_day(file) for file in below), default=datetime.date.min)
+    below = files.find(path, detail=True).values()
+    return max((_day(file) for file in below), default=datetime.date.min)
 
 
 def _day(file: dict[str, Any]) -> datetime.date:

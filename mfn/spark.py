@@ -40,7 +40,7 @@ def options(settings: Settings) -> dict[str, str]:
         chosen |= {
             "spark.master": settings.spark.master,
             "spark.driver.memory": settings.spark.driver_memory,
-            "spark.driver.extraJavaOptions": " ".join(["-Duser.timezone=UTC", *_shared_classes()]),
+            "spark.driver.extraJavaOptions": " ".join(["-Duser.timezone=UTC", *class_sharing()]),
             "spark.ui.enabled": "false",
             "spark.ui.showConsoleProgress": "false",
         }
@@ -51,12 +51,17 @@ def options(settings: Settings) -> dict[str, str]:
     return {**given, "spark.sql.session.timeZone": "UTC"}
 
 
-def _shared_classes() -> list[str]:
-    """Have Java map the archive of classes that the set-up left, if it did and it fits this Java.
+def shared_classes() -> Path:
+    """Where the set-up leaves an archive of the classes that Spark loads, for this environment."""
+    return Path(sys.prefix, "spark.jsa")
 
-    Where it does not fit, Java would say so on standard output and go on without.
+
+def class_sharing() -> list[str]:
+    """Options that have Java map this archive, if there is one.
+
+    Where it does not fit this Java, that would say so on standard output and go on without.
     """
-    archive = Path(sys.prefix, "spark.jsa")
+    archive = shared_classes()
     return [f'"-XX:SharedArchiveFile={archive}"', "-Xlog:cds*=off"] if archive.is_file() else []
 
 

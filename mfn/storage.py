@@ -170,14 +170,21 @@ def list_files(folder: str, suffix: str) -> list[str]:
     )
 
 
+def folders(folder: str) -> dict[str, str]:
+    """Folders in this one by name, in the names' order; none where it is not there."""
+    files, path = fsspec.url_to_fs(folder)
+    found = files.ls(path, detail=True) if files.exists(path) else []
+    paths = sorted(str(one["name"]) for one in found if one["type"] == "directory")
+    names = (path.rstrip("/").rpartition("/")[2] for path in paths)
+    return {name: f"{folder}/{name}" for name in names}
+
+
 def folders_by_date(folder: str) -> dict[datetime.date, str]:
     """Folders in this one that are named by a date, the oldest first; others are none of ours."""
-    files, path = fsspec.url_to_fs(folder)
-    found = files.ls(path, detail=False) if files.exists(path) else []
     dated = {}
-    for name in sorted(str(one).rstrip("/").rpartition("/")[2] for one in found):
+    for name, path in folders(folder).items():
         with contextlib.suppress(ValueError):
-            dated[datetime.date.fromisoformat(name)] = f"{folder}/{name}"
+            dated[datetime.date.fromisoformat(name)] = path
     return dated
 
 

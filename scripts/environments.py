@@ -26,12 +26,18 @@ def python_of(requirements: Path) -> Path:
     folder = cache / "mfn" / "environments" / f"{requirements.stem}-{digest}"
     python = folder / "bin" / "python"
     if not (folder / _MADE).exists():
-        _uv("venv", "--clear", "--python", sys.executable, folder)
-        _uv("pip", "sync", "--python", python, requirements)
+        uv("venv", "--clear", "--python", sys.executable, folder)
+        uv("pip", "sync", "--python", python, requirements)
         (folder / _MADE).touch()
     return python
 
 
-def _uv(*arguments: str | Path) -> None:
-    uv = Path(sys.executable).parent / "uv"
-    subprocess.run([uv, *arguments, "--quiet"], check=True, stdout=sys.stderr)
+def uv(*arguments: str | Path, told: str = "") -> None:
+    """Run this environment's uv, with `told` on its standard input.
+
+    Raises:
+        subprocess.CalledProcessError: it has failed, and has said why.
+    """
+    program = Path(sys.executable).parent / "uv"
+    command = [program, *arguments, "--quiet"]
+    subprocess.run(command, input=told, text=True, check=True, stdout=sys.stderr)

@@ -1,7 +1,7 @@
 """What a cluster is sent with a job: this package, and the packages that Spark's tasks import.
 
-    python scripts/pack.py package build/mfn.zip                    for --py-files
-    python scripts/pack.py environment build/environment.tar.gz     for --archives
+    python -m scripts.pack package build/mfn.zip                    for --py-files
+    python -m scripts.pack environment build/environment.tar.gz     for --archives
 
 The environment is for jobs whose tasks need no torch, which would make it 5 GB instead of some
 hundred MB: all but `train` with several workers and `predict`. It begins with the interpreter
@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 import tarfile
 import tempfile
 import zipfile
 from pathlib import Path
+
+from scripts.environments import uv
 
 HERE = Path(__file__).resolve().parent.parent
 LOCK = HERE / "requirements.lock"
@@ -48,16 +49,11 @@ def environment(output: Path) -> None:
         pins = Path(name) / "pins.txt"
         left_out = [f"--no-emit-package={one}" for one in NOT_NEEDED]
         wanted = "\n".join(IMPORTED_BY_TASKS)
-        _uv("pip", "compile", "-", "-c", LOCK, *left_out, "--output-file", pins, told=wanted)
-        _uv("venv", "--relocatable", "--python", sys.executable, folder)
-        _uv("pip", "install", "--python", folder / "bin/python", "--no-deps", "-r", pins)
+        uv("pip", "compile", "-", "-c", LOCK, *left_out, "--output-file", pins, told=wanted)
+        uv("venv", "--relocatable", "--python", sys.executable, folder)
+        uv("pip", "install", "--python", folder / "bin/python", "--no-deps", "-r", pins)
         with tarfile.open(output, "w:gz", compresslevel=1) as archive:
             archive.add(folder, arcname=".")
-
-
-def _uv(*arguments: str | Path, told: str = "") -> None:
-    uv = Path(sys.executable).parent / "uv"
-    subprocess.run([uv, *arguments, "--quiet"], input=told, text=True, check=True)
 
 
 def main() -> None:

@@ -29,8 +29,6 @@ LOCK = HERE / "requirements.lock"
 VENV = HERE / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "set_up"
-SHARED_CLASSES = VENV / "spark.jsa"
-"""Where mfn.spark looks for it, too."""
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mfn"
 
 HOROVOD = "0.28.1"
@@ -267,7 +265,6 @@ def share_classes() -> None:
             "share Spark's classes among sessions",
             PYTHON,
             HERE / "scripts" / "share_classes.py",
-            SHARED_CLASSES,
         )
     except SystemExit as error:
         print(f"{error}\nset-up: goes on: sessions start without them, only slower")

@@ -1,6 +1,6 @@
 """Put the classes that Spark loads into an archive, which Java maps into memory at every start.
 
-    python scripts/share_classes.py .venv/spark.jsa
+    .venv/bin/python scripts/share_classes.py
 
 A session reads, joins, counts and writes a few rows, and what Java has loaded by then is kept
 (class data sharing). The set-up calls this; where this Java keeps no archive, it says so and ends
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import datetime
 import os
-import sys
 import tempfile
 from pathlib import Path
 
@@ -23,8 +22,9 @@ from mfn import spark as sessions
 from mfn.settings import Settings, SparkSettings
 
 
-def main(output: Path) -> None:
+def main() -> None:
     """Put the archive in its place, whole."""
+    output = sessions.shared_classes()
     for name in [one for one in os.environ if one.startswith(("SPARK_", "PYSPARK_"))]:
         del os.environ[name]  # of another Spark that may be here
     # On the same disk, so that it can be put there by a rename: Java may have the old one mapped.
@@ -69,4 +69,4 @@ def use(session: SparkSession, folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).absolute())
+    main()

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from mfn.evaluation.bootstrap import LEVEL, Interval
 from mfn.trials.results import Results
 
@@ -115,8 +113,8 @@ def gains_on_several(found: Mapping[str, Results]) -> dict[str, list[str]]:
     for data_set, one in found.items():
         tried = effects(one)
         for effect in tried:
-            differences_R = one.drawn[effect.variant].aucs_R - one.drawn[MFN].aucs_R
-            if np.nanquantile(differences_R, (1 - LEVEL) / 2 / len(tried)) > 0:
+            of_all = 1 - (1 - LEVEL) / len(tried)
+            if one.difference(effect.variant, MFN, of_all).low > 0:
                 gaining.setdefault(effect.variant, []).append(data_set)
             if effect.difference.high < 0:
                 losing.add(effect.variant)

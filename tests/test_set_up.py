@@ -15,6 +15,8 @@ from types import ModuleType
 import pytest
 from pyspark.sql import SparkSession
 
+from mfn.spark import shared_classes
+
 REPOSITORY = Path(__file__).parent.parent
 SCRIPT = REPOSITORY / "scripts" / "set_up.py"
 
@@ -245,7 +247,7 @@ def test_ci_runs_exactly_make_test() -> None:
 
 def test_a_session_maps_the_classes_that_the_set_up_has_shared(spark: SparkSession) -> None:
     """Else each start of Spark takes half as much again, and nobody is told."""
-    archive = Path(sys.prefix, "spark.jsa")
+    archive = shared_classes()
     if not archive.exists():
         pytest.skip("the set-up has said that this Java keeps no archive of classes")
     gateway = spark.sparkContext._gateway

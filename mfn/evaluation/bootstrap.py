@@ -24,7 +24,7 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class Interval:
-    """A number on all users, and between what it lies in `LEVEL` of the draws."""
+    """A number on all users, and between what it lies in so large a share of the draws."""
 
     value: float
     low: float
@@ -90,17 +90,19 @@ def relaimpr_interval(auc: float, base_auc: float, aucs_R: Array, base_aucs_R: A
     return _interval(np.nan if gain is None else gain, gains_R)
 
 
-def difference_interval(auc: float, other: float, aucs_R: Array, others_R: Array) -> Interval:
+def difference_interval(
+    auc: float, other: float, aucs_R: Array, others_R: Array, level: float = LEVEL
+) -> Interval:
     """AUC less another's, from the AUC on all users and on the same draws of both."""
-    return _interval(auc - other, aucs_R - others_R)
+    return _interval(auc - other, aucs_R - others_R, level)
 
 
-def _interval(value: float, drawn_R: Array) -> Interval:
+def _interval(value: float, drawn_R: Array, level: float = LEVEL) -> Interval:
     """The middle of the draws that have a number; NaN without any."""
     finite = drawn_R[np.isfinite(drawn_R)]
     if not len(finite):
         return Interval(float(value), float("nan"), float("nan"))
-    low, high = np.quantile(finite, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(value), float(low), float(high))
 
 

@@ -13,17 +13,15 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+from typing import Any, TextIO, TypeVar
 from urllib.parse import urlsplit
 
 import torch
+from pyspark import SparkContext
 from torch import Tensor, nn
 
 from mfn.job import JobFailed
 from mfn.training.watchdog import Watchdog
-
-if TYPE_CHECKING:
-    from pyspark import SparkContext
 
 Result = TypeVar("Result")
 
@@ -225,7 +223,6 @@ def launch(
         return work(Alone())
     import horovod.spark
     from horovod.runner.common.util.timeout import TimeoutException
-    from pyspark import SparkContext
 
     context = SparkContext.getOrCreate()
     shipped = _shipped(partial(_work_of_one, work, stall_seconds), _archives(context))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mfn.evaluation.bootstrap import (
+    LEVEL,
     Interval,
     auc,
     difference_interval,
@@ -75,9 +76,9 @@ class Drawn:
     auc: float
     aucs_R: np.ndarray
 
-    def less(self, other: Drawn) -> Interval:
+    def less(self, other: Drawn, level: float = LEVEL) -> Interval:
         """AUC less another's on the same draws."""
-        return difference_interval(self.auc, other.auc, self.aucs_R, other.aucs_R)
+        return difference_interval(self.auc, other.auc, self.aucs_R, other.aucs_R, level)
 
 
 @dataclass(frozen=True)
@@ -88,9 +89,9 @@ class Results:
     of_models: Mapping[str, Result]
     drawn: Mapping[str, Drawn]
 
-    def difference(self, model: str, other: str) -> Interval:
+    def difference(self, model: str, other: str, level: float = LEVEL) -> Interval:
         """AUC of a model's mean scores less that of another's."""
-        return self.drawn[model].less(self.drawn[other])
+        return self.drawn[model].less(self.drawn[other], level)
 
 
 def results(trials: Mapping[str, Mapping[int, Final]], base: str) -> Results:

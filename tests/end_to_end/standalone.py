@@ -24,6 +24,8 @@ from typing import Any
 import psutil
 import pyspark
 
+from mfn.spark import class_sharing
+
 PROJECT = Path(__file__).resolve().parents[2]
 SPARK_HOME = Path(pyspark.__file__).parent
 PROPERTIES = PROJECT / "conf" / "spark" / "standalone.conf"
@@ -36,6 +38,7 @@ class Cluster:
 
     Attributes:
         master: its URL.
+        status_url: where the master tells, in JSON, who works and for what.
         python: an interpreter that does not know this project.
         package: the archive of this project.
     """
@@ -101,7 +104,8 @@ def cluster(folder: Path) -> Iterator[Cluster]:
     """A cluster whose files lie in a folder, and which ends with the context."""
     package = folder / "mfn.zip"
     subprocess.run(
-        [sys.executable, PROJECT / "scripts" / "pack.py", "package", package],
+        [sys.executable, "-m", "scripts.pack", "package", package],
+        cwd=PROJECT,
         check=True,
         stdout=subprocess.DEVNULL,
     )
@@ -135,10 +139,10 @@ def cluster(folder: Path) -> Iterator[Cluster]:
 
 def _clean() -> dict[str, str]:
     # A driver of spark-submit's has its options from there, not from a session's settings.
-    java = f"{os.environ['JDK_JAVA_OPTIONS']} -XX:SharedArchiveFile={sys.prefix}/spark.jsa"
+    java = [os.environ["JDK_JAVA_OPTIONS"], *class_sharing()]
     return {
         **{name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
-        "JDK_JAVA_OPTIONS": f"{java} -Xlog:cds*=off",
+        "JDK_JAVA_OPTIONS": " ".join(java),
         "SPARK_HOME": str(SPARK_HOME),
         "SPARK_LOCAL_IP": "127.0.0.1",
     }

@@ -24,8 +24,8 @@ def test_an_environment_without_torch_sent_along_is_enough_for_a_job_on_data(
     spark: SparkSession, tmp_path: Path
 ) -> None:
     archive = tmp_path / "environment.tar.gz"
-    pack = [sys.executable, str(PROJECT / "scripts" / "pack.py"), "environment", str(archive)]
-    subprocess.run(pack, check=True)
+    pack = [sys.executable, "-m", "scripts.pack", "environment", str(archive)]
+    subprocess.run(pack, cwd=PROJECT, check=True)
     with cluster(tmp_path) as made:
         done = subprocess.run(
             [
