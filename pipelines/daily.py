@@ -3,10 +3,11 @@
     python pipelines/daily.py --config conf/demo.yaml [--date YYYY-MM-DD] [--SETTING VALUE ...]
     python pipelines/daily.py --config conf/mine.yaml --from YYYY-MM-DD --to YYYY-MM-DD [...]
 
-A step that has run before on what it would read now is left alone, so the same command goes on
-where it stopped. A day whose data are refused is named, and the days after it are tried all the
-same; one that fails is the last. Exit codes are those of a job: 0 done, 2 a bad setting, 3 the data
-of a day are refused, 1 all else.
+The logs of all days are validated before the first of them is built: clicks after its last midnight
+stand in the logs of the next. A step that has run before on what it would read now is left alone,
+so the same command goes on where it stopped. A day whose data are refused is named, and the days
+after it are tried all the same; a step that fails is the last. Exit codes are those of a job: 0
+done, 2 a bad setting, 3 the data of a day are refused, 1 all else.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from mfn.evaluation.summary import print_summary, summary
 from mfn.runs import Ran
 from mfn.settings import BadSettings, Settings
 from pipelines.jobs import JOBS
-from pipelines.steps import steps
+from pipelines.steps import Step, steps
 
 log = logging.getLogger("mfn")
 
@@ -50,18 +51,12 @@ def main(arguments: list[str]) -> int:
     start = time.perf_counter()
     session = sessions.start(days[0], f"days {days[0].date} to {days[-1].date}")
     start_seconds = time.perf_counter() - start
-    refused: dict[datetime.date, Exception] = {}
     ran: list[Ran] = []
     try:
         try:
-            for settings in days:
-                try:
-                    run_day(session, settings, ran)
-                except job.REFUSALS as error:
-                    refused[settings.date] = error
-                    job.refuse(f"{ran[-1].step} {settings.date}", error, job.DATA_REFUSED)
+            refused = run_days(session, days, ran)
         except job.JobFailed as error:
-            return job.refuse(f"{ran[-1].step} {settings.date}", error, job.FAILED)
+            return job.refuse(f"{ran[-1].step} {ran[-1].settings.date}", error, job.FAILED)
         finally:
             _print_seconds(console, days, ran, start_seconds)
         if days[-1].date not in refused:
@@ -96,16 +91,43 @@ def parse(arguments: Sequence[str]) -> list[Settings]:
     return [job.parse([*rest, "--date", str(date)], what) for date in dates]
 
 
-def run_day(session: SparkSession, settings: Settings, ran: list[Ran]) -> None:
-    """Run every step in its order; `ran` gains each step as it ends, and the table of runs all."""
-    day = steps(settings.logs.made_by)
-    before = len(ran)
-    try:
-        for number, step in enumerate(day, start=1):
-            log.info("step %d of %d: %s", number, len(day), step.name)
-            job.run(JOBS[step.name], session, settings, ran)
-    finally:
-        runs.record(session, ran[before:])
+def run_days(session: SparkSession, days: Sequence[Settings], ran: list[Ran]) -> set[datetime.date]:
+    """Run every step of each day, but for those that follow a refused one.
+
+    `ran` gains each step as it ends, and the table of runs all of a stretch.
+
+    Returns:
+        the days that were refused.
+    """
+    refused: set[datetime.date] = set()
+    stretches = _stretches(days)
+    number, all_steps = 0, sum(map(len, stretches))
+    for stretch in stretches:
+        before = len(ran)
+        try:
+            for settings, step in stretch:
+                number += 1
+                if settings.date in refused:
+                    continue
+                log.info("step %d of %d: %s %s", number, all_steps, step.name, settings.date)
+                try:
+                    job.run(JOBS[step.name], session, settings, ran)
+                except job.REFUSALS as error:
+                    refused.add(settings.date)
+                    job.refuse(f"{step.name} {settings.date}", error, job.DATA_REFUSED)
+        finally:
+            runs.record(session, ran[before:])
+    return refused
+
+
+def _stretches(days: Sequence[Settings]) -> list[list[tuple[Settings, Step]]]:
+    """All that comes before building, step by step; then the rest, day by day."""
+    of_day = steps(days[0].logs.made_by)
+    built = [step.name for step in of_day].index("build_splits")
+    return [
+        [(settings, step) for step in of_day[:built] for settings in days],
+        *([(settings, step) for step in of_day[built:]] for settings in days),
+    ]
 
 
 def _print_seconds(

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import gzip
-import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 from mfn import tables
+from mfn.logs.simulate import simulate_logs
+from mfn.runs import Ran
 from mfn.schema import METRICS, RUNS
-from mfn.settings import BadSettings
+from mfn.settings import BadSettings, Settings
 from pipelines import daily
 from pipelines.steps import steps
 
-PROJECT = Path(__file__).resolve().parents[2]
 FIRST, LAST = "2026-03-07", "2026-03-08"
 SMALL = """
-spark: {master: "local[2]", driver_memory: 2g, shuffle_partitions: 2}
+spark: {shuffle_partitions: 2}
 simulate: {users: 100, items: 200, requests_per_day: 120, browsing_per_day: 500, days: 6}
 windows: {pretraining_days: 2, training_days: 2}
 splits: {history_length: 10, files: 2}
@@ -32,63 +31,57 @@ models: {base: {}}
 """
 
 
-def run(script: str, root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    config = ["--config", str(root / "small.yaml"), "--root", str(root)]
-    return subprocess.run(
-        [sys.executable, script, *config, *arguments],
-        cwd=PROJECT,
-        env={**os.environ, "COLUMNS": "160", "PYTHONPATH": str(PROJECT)},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-
-
-def outcomes(spark: SparkSession, root: Path) -> Counter[tuple[str, str, str]]:
-    rows = tables.read(spark, str(root), RUNS, "train").collect()
-    return Counter((str(row.run_date), row.step, row.outcome) for row in rows)
-
-
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """Logs of a shop for both days, and settings that take them as somebody else's."""
-    (tmp_path / "small.yaml").write_text(SMALL)
-    made = run("jobs/simulate_logs.py", tmp_path, "--date", LAST)
-    assert made.returncode == 0, made.stderr[-4000:]
-    return tmp_path
+def days(tmp_path: Path, spark: SparkSession) -> list[Settings]:
+    """Settings of both days, for which the logs of a shop are somebody else's, and those logs."""
+    config = tmp_path / "small.yaml"
+    config.write_text(SMALL)
+    made = daily.parse(
+        ["--config", str(config), "--root", str(tmp_path), "--from", FIRST, "--to", LAST]
+    )
+    simulate_logs(spark, made[-1])
+    return made
+
+
+def run(spark: SparkSession, days: list[Settings]) -> tuple[set[str], Counter[tuple[str, ...]]]:
+    """Days that were refused, and how many steps ended in which way."""
+    ran: list[Ran] = []
+    refused = daily.run_days(spark, days, ran)
+    ended = [(str(one.settings.date), one.step, one.outcome) for one in ran]
+    told = tables.read(spark, days[0].root, RUNS, "train").orderBy(F.desc("started_at"))
+    rows = told.limit(len(ran)).collect()
+    assert Counter((str(row.run_date), row.step, row.outcome) for row in rows) == Counter(ended)
+    return {str(date) for date in refused}, Counter(ended)
 
 
 def test_a_bad_day_is_named_and_the_same_command_goes_on_once_it_is_mended(
-    spark: SparkSession, root: Path
+    spark: SparkSession, days: list[Settings]
 ) -> None:
-    days = ("pipelines/daily.py", root, "--from", FIRST, "--to", LAST)
-    file = next(Path(root, "raw/events", f"dt={LAST}").glob("*.json.gz"))
+    file = next(Path(days[0].root, "raw/events", f"dt={LAST}").glob("*.json.gz"))
     whole = file.read_bytes()
     lines = gzip.decompress(whole).splitlines()
     file.write_bytes(gzip.compress(b"\n".join([*lines, *[b"{"] * len(lines)])))
-    done = run(*days)
-    assert done.returncode == 3, done.stderr[-4000:]
-    assert f"validate_logs {LAST}: " in done.stderr
-    assert "quarantined_share" in done.stderr
-    assert "REFUSED" in next(line for line in done.stdout.splitlines() if LAST in line)
-    assert "all others" not in done.stdout
-    first = outcomes(spark, root)
-    assert first[FIRST, "evaluate", "done"] == 1
-    assert first[LAST, "validate_logs", "refused"] == 1
-    assert (LAST, "build_splits", "done") not in first
+    names = [step.name for step in steps()]
+    refused, ended = run(spark, days)
+    assert refused == {LAST}
+    assert ended == {(LAST, "validate_logs", "refused"): 1} | {
+        (FIRST, name, "done"): 1 for name in names
+    }
 
     file.write_bytes(whole)
-    done = run(*days)
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert "left alone" in next(line for line in done.stdout.splitlines() if FIRST in line)
-    second = outcomes(spark, root)
-    for step in steps():
-        again = "done" if step.name == "report" else "left alone"  # the page is always made
-        assert second[FIRST, step.name, again] == 1 + (again == "done"), step.name
-        assert second[LAST, step.name, "done"] == 1, step.name
-    metrics = tables.read(spark, str(root), METRICS, "evaluate").where("model = 'base'")
+    refused, ended = run(spark, days)
+    assert refused == set()
+    assert (FIRST, "validate_logs", "left alone") in ended
+    # The first day is made of the last one's logs too: of clicks after midnight.
+    made = [(FIRST, name) for name in names[1:]] + [(LAST, name) for name in names]
+    assert {(date, name) for date, name, outcome in ended if outcome == "done"} == set(made)
+    metrics = tables.read(spark, days[0].root, METRICS, "evaluate").where("model = 'base'")
     assert {str(row.run_date) for row in metrics.collect()} == {FIRST, LAST}
+
+    _, ended = run(spark, days)
+    again = {(date, name, outcome) for date, name, outcome in ended if outcome != "left alone"}
+    assert again == {(date, "report", "done") for date in (FIRST, LAST)}  # it is always made
+    assert sum(ended.values()) == 2 * len(names)
 
 
 @pytest.mark.parametrize(
