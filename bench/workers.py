@@ -99,7 +99,9 @@ def least_bytes(settings: Settings) -> float:
     shard = shards(splits.files("train"), str(settings.date), 1, workers=2, seed=own.seed)[0]
     touched, steps = 0, 0
     for batch in trainer.feed.epoch(shard, own.batch_requests):
-        ids, _, _ = model.encoder.rows(torch.cat([batch.history_BN, batch.candidates_BM], dim=1))
+        ids, _, _ = model.encoder.rows(
+            torch.cat([batch.history_BN, batch.candidates_BM], dim=1).flatten()
+        )
         users = batch.user_fields_BP + torch.tensor(model.user_offsets)
         contexts = batch.context_fields_BS + torch.tensor(model.context_offsets)
         touched += len(torch.unique(torch.cat([one.flatten() for one in (ids, users, contexts)])))

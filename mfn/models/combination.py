@@ -26,6 +26,11 @@ class MultiHeadSelfAttention(nn.Module):
 
     def forward(self, x_BNd: Tensor, mask_BN: Tensor) -> Tensor:
         """[B, N, d]; what stands at padded steps has no meaning, but is finite."""
+        output_BNd: Tensor = self.output(self.mixed(x_BNd, mask_BN))
+        return output_BNd
+
+    def mixed(self, x_BNd: Tensor, mask_BN: Tensor) -> Tensor:
+        """What the heads say, one beside the other, before it passes the output's matrix."""
         B, N, d = x_BNd.shape
         query, key, value = (
             part.view(B, N, self.heads, d // self.heads).transpose(1, 2)
@@ -34,8 +39,7 @@ class MultiHeadSelfAttention(nn.Module):
         mixed_BHNd = functional.scaled_dot_product_attention(
             query, key, value, attn_mask=visible(mask_BN)[:, None, None, :]
         )
-        output_BNd: Tensor = self.output(mixed_BHNd.transpose(1, 2).reshape(B, N, d))
-        return output_BNd
+        return mixed_BHNd.transpose(1, 2).reshape(B, N, d)
 
 
 class Combination(Extractor):
@@ -50,7 +54,11 @@ class Combination(Extractor):
 
     def forward(self, history: History) -> Tensor:
         """R_c, [B, K, d]."""
-        mixed_BNd = self.attention(history.trainable_BNd, history.mask_BN)
-        score_BNK = self.W2(functional.silu(self.W1(mixed_BNd)))
+        mixed_BNd = self.attention.mixed(history.trainable_BNd, history.mask_BN)
+        # W1 takes up the matrix before it: their product is made once a batch, and not per step.
+        output = self.attention.output
+        weight_hd, bias_h = self.W1.weight @ output.weight, self.W1.weight @ output.bias
+        hidden_BNh = functional.silu(functional.linear(mixed_BNd, weight_hd, bias_h))
+        score_BNK = self.W2(hidden_BNh)
         A_BNK = masked_softmax(score_BNK, history.mask_BN[..., None], dim=1)
         return A_BNK.transpose(1, 2) @ history.trainable_BNd

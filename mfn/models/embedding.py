@@ -100,8 +100,9 @@ class EmbeddingTable(nn.Module):
         )
 
     def vectors(self, rows: Tensor) -> Tensor:
-        """Vectors of distinct rows, [rows, D], whose gradient is sparse."""
-        return functional.embedding(rows, self.weight, sparse=True)
+        """Vectors of distinct rows that rise, [rows, D], whose gradient is sparse."""
+        vectors: Tensor = _DistinctRows.apply(self.weight, rows)
+        return vectors
 
     def whole(self) -> Tensor:
         """All rows, [V, D]."""
@@ -158,6 +159,24 @@ class ShardedTable(EmbeddingTable):
         for place, part in enumerate(torch.split(came, held)):
             whole_VD[place :: self.workers] = part
         return whole_VD
+
+
+class _DistinctRows(torch.autograd.Function):
+    """Rows of a table, whose gradient nobody needs to sort again: torch's own would be."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, rows: Tensor) -> Tensor:
+        ctx.save_for_backward(rows)
+        ctx.shape = table.shape
+        return functional.embedding(rows, table)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (rows,) = ctx.saved_tensors
+        sparse = torch.sparse_coo_tensor(
+            rows[None], gradient, ctx.shape, is_coalesced=True, check_invariants=False
+        )
+        return sparse, None
 
 
 class _Sent(torch.autograd.Function):
@@ -345,8 +364,9 @@ class ItemEncoder(nn.Module):
 
     def rows(self, items_U: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Rows of the embedding table: ids [U, F], entities [U, X], and which of these are real."""
-        entities_UX = self.items.entities_IX[items_U]
-        return self.items.ids_IF[items_U], entities_UX.clamp(min=0), entities_UX >= 0
+        entities_UX = self.items.entities_IX.index_select(0, items_U)
+        ids_UF = self.items.ids_IF.index_select(0, items_U)
+        return ids_UF, entities_UX.clamp(min=0), entities_UX >= 0
 
     def trainable(
         self, ids_UFD: Tensor, entities_UXD: Tensor, real_UX: Tensor

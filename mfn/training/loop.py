@@ -21,6 +21,7 @@ from mfn.training.events import Events
 from mfn.training.feed import Feed
 from mfn.training.plan import SplitFile, seed_of_step, shards, steps
 from mfn.training.progress import Progress
+from mfn.training.rowwise import RowwiseAdam
 from mfn.training.workers import Workers
 
 log = logging.getLogger("mfn")
@@ -55,9 +56,9 @@ class Account:
 
 
 class Trainer:
-    """A model with its optimizers: Adam for dense parameters, its sparse form for embeddings.
+    """A model with its optimizers: Adam for dense parameters, its row-wise form for embeddings.
 
-    Both are the paper's Adam; the sparse form updates, and pays for, only the rows that a step
+    Both are the paper's Adam; the row-wise form updates, and pays for, only the rows that a step
     has touched.
     """
 
@@ -72,7 +73,7 @@ class Trainer:
         self.averaged, self.summed = (dense, [table]) if sharded else (self.parameters, [])
         self.optimizers: tuple[torch.optim.Optimizer, ...] = (
             torch.optim.Adam(dense, lr=schedule.learning_rate, fused=True),
-            torch.optim.SparseAdam([table], lr=schedule.learning_rate),
+            RowwiseAdam([table], lr=schedule.learning_rate),
         )
         self.feed = Feed(
             user_fields=len(model.features.user_fields),
@@ -267,7 +268,7 @@ class Trainer:
             if key == "parameter":
                 parameter.copy_(tensor)
             else:
-                # SparseAdam counts its steps with an int, Adam with a tensor.
+                # RowwiseAdam counts its steps with an int, Adam with a tensor.
                 value = int(tensor) if tensor.dtype == torch.int64 else tensor
                 of[parameter].state[parameter][key] = value
 
