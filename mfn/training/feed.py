@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -30,7 +32,8 @@ class Feed:
 
     One row group a file, one reading thread and no shuffling by Petastorm: this is the one way in
     which it keeps the order of the files that it is given. Rows were shuffled once when they were
-    written; here they are shuffled anew within each file.
+    written; here they are shuffled anew within each file. While one file is trained on, a thread
+    makes tensors of the next.
     """
 
     def __init__(self, *, user_fields: int, context_fields: int) -> None:
@@ -54,24 +57,28 @@ class Feed:
         first_file, offset = shard.position(done * batch_rows)
         rest: list[Batch] = []
         files = self._files(shard.files[first_file:])
-        for place in itertools.count(first_file):
-            start = time.perf_counter()
-            rows = next(files, None)
-            self.wait_seconds += time.perf_counter() - start
-            if rows is None:
-                break
-            random = torch.Generator().manual_seed(shard.seed_of(place))
-            order = torch.randperm(len(rows), generator=random)
-            rest.append(rows.select(order[offset:] if place == first_file else order))
-            whole = concatenate(rest)
-            ends = len(whole) - len(whole) % batch_rows
-            for first in range(0, ends, batch_rows):
-                yield whole.select(slice(first, first + batch_rows)).trimmed()
-            rest = [whole.select(slice(ends, None))]
+        # The files are closed once the thread has come to its end.
+        with contextlib.closing(files), ThreadPoolExecutor(max_workers=1) as reading:
+            coming = reading.submit(next, files, None)
+            for place in itertools.count(first_file):
+                start = time.perf_counter()
+                rows = coming.result()
+                self.wait_seconds += time.perf_counter() - start
+                if rows is None:
+                    break
+                coming = reading.submit(next, files, None)
+                random = torch.Generator().manual_seed(shard.seed_of(place))
+                order = torch.randperm(len(rows), generator=random)
+                rest.append(rows.select(order[offset:] if place == first_file else order))
+                whole = concatenate(rest)
+                ends = len(whole) - len(whole) % batch_rows
+                for first in range(0, ends, batch_rows):
+                    yield whole.select(slice(first, first + batch_rows)).trimmed()
+                rest = [whole.select(slice(ends, None))]
         if rest and len(rest[0]):
             yield rest[0].trimmed()
 
-    def _files(self, files: Sequence[SplitFile]) -> Iterator[Batch]:
+    def _files(self, files: Sequence[SplitFile]) -> Generator[Batch, None, None]:
         if not files:
             return
         with make_batch_reader(

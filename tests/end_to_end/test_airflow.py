@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -64,3 +65,17 @@ def test_where_logs_are_delivered_the_day_waits_for_them(
     assert found["upstream"]["validate_logs"] == ["whole_logs"]
     control = structure(environment, AIRFLOW_VAR_MFN_CONFIG=str(config))
     assert control["upstream"]["validate_logs"] == []
+
+
+def test_a_backfill_up_to_the_midnight_after_a_day_runs_that_day_too(
+    environment: dict[str, str],
+) -> None:
+    """As docs/operations.md says."""
+    made = run(environment, "-m", "airflow", "dags", "reserialize")
+    assert made.returncode == 0, made.stderr[-4000:]
+    days = ("--from-date", "2026-03-07", "--to-date", "2026-03-09")
+    command = ("-m", "airflow", "backfill", "create", "--dag-id", "mfn_day", *days, "--dry-run")
+    done = run(environment, *command)
+    assert done.returncode == 0, done.stderr[-4000:]
+    found = set(re.findall(r"(2026-03-\d\d)[T ]02:00", done.stdout))
+    assert found == {"2026-03-07", "2026-03-08"}
