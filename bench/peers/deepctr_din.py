@@ -48,7 +48,7 @@ def train(task: common.Task) -> common.Trained:
         raise ValueError(f"expected sizes up to {LARGEST_INDEX}, got {about.sizes}")
     model = DIN(
         _columns(about, settings.dimension),
-        about.item_fields,
+        list(map(common.plain, about.item_fields)),
         dnn_hidden_units=tuple(settings.mlp_units),
         att_hidden_size=tuple(settings.attention_units),
         l2_reg_embedding=0,
@@ -102,7 +102,7 @@ def _read(task: common.Task, file: str) -> tuple[dict[str, np.ndarray], np.ndarr
 
 def _history(field: str) -> str:
     """It knows the history of a field by this name."""
-    return f"hist_{field}"
+    return f"hist_{common.plain(field)}"
 
 
 if __name__ == "__main__":
