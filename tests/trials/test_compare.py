@@ -65,6 +65,9 @@ def test_a_comparison_has_a_row_a_model_and_trains_nothing_twice(
     assert len(once) == 2 * 2 + 2 * 2  # rates on the day before, seeds on this one, of two models
     compare(spark, day)
     assert trained(day) == once
+    other = day.model_copy(update={"train": day.train.model_copy(update={"batch_requests": 8})})
+    compare(spark, other)  # the control: other settings are other trainings
+    assert trained(day) != once
     assert tables.read(spark, day.root, OVER_SEEDS, "compare").count() == 2
 
 
