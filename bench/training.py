@@ -68,7 +68,8 @@ def main(arguments: Sequence[str]) -> int:
     network = {"mlp_units": din.head_units, "attention_units": din.target_units}
     if chosen.models:
         models = {name: settings.models[name] for name in chosen.models}
-        settings = settings.model_copy(update={"models": models})
+        evaluate = settings.evaluate.model_copy(update={"base_model": chosen.models[0]})
+        settings = settings.model_copy(update={"models": models, "evaluate": evaluate})
     rows: dict[str, dict[str, Any]] = {
         name: {} for name in [*settings.models, *map(peer_name, environments.PEERS)]
     }
