@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from mfn.models.masking import masked_softmax
 
@@ -32,10 +31,10 @@ class InterestAttention(nn.Module):
         """Weights [B, M, K], which add up to 1 over the interests that are not zero."""
         add_BKh, times_BKh = self.interest(interests_BKd).chunk(2, dim=-1)
         add_BMh, times_BMh = self.candidate(candidates_BMd).chunk(2, dim=-1)
-        hidden_BMKh = torch.addcmul(
-            add_BMh[:, :, None] + add_BKh[:, None], times_BMh[:, :, None], times_BKh[:, None]
-        )
-        score_BMK = self.score(functional.relu(hidden_BMKh)).squeeze(-1)
+        hidden_BMKh = torch.addcmul(add_BMh[:, :, None], times_BMh[:, :, None], times_BKh[:, None])
+        # In place: it is the largest tensor of a step, and its gradient needs no more of it.
+        hidden_BMKh = hidden_BMKh.add_(add_BKh[:, None]).relu_()
+        score_BMK = self.score(hidden_BMKh).squeeze(-1)
         return masked_softmax(score_BMK, (interests_BKd != 0).any(dim=-1)[:, None], dim=-1)
 
 

@@ -92,11 +92,10 @@ class EmbeddingTable(nn.Module):
         """Vectors of the rows in each tensor (shape [..., D]); each distinct row is read once."""
         flat = torch.cat([one.reshape(-1) for one in rows])
         distinct, inverse = torch.unique(flat, return_inverse=True)
-        vectors = self.vectors(distinct)
-        parts = torch.split(inverse, [one.numel() for one in rows])
+        vectors = functional.embedding(inverse, self.vectors(distinct))
+        parts = torch.split(vectors, [one.numel() for one in rows])
         return tuple(
-            functional.embedding(part, vectors).reshape(*one.shape, vectors.shape[1])
-            for part, one in zip(parts, rows, strict=True)
+            part.view(*one.shape, part.shape[1]) for part, one in zip(parts, rows, strict=True)
         )
 
     def vectors(self, rows: Tensor) -> Tensor:
@@ -229,7 +228,7 @@ class ItemTable(nn.Module):
 
     def vectors(self, ids_UFD: Tensor, entities_UXD: Tensor, real_UX: Tensor) -> dict[str, Tensor]:
         """Each field's part of the items' vectors, [U, D]; `entity` is the mean of its entities."""
-        parts = {name: ids_UFD[:, place] for place, name in enumerate(self.id_fields)}
+        parts = dict(zip(self.id_fields, ids_UFD.unbind(dim=1), strict=True))
         if entities_UXD.shape[1] > 0:
             parts[ENTITY] = masked_mean(entities_UXD, real_UX)
         return parts

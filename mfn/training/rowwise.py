@@ -49,7 +49,7 @@ class RowwiseAdam(torch.optim.Optimizer):
     ) -> None:
         if not gradient.is_sparse:
             raise ValueError("gradient: expected a sparse one, got a dense one; take torch's Adam")
-        gradient = gradient.coalesce()
+        gradient = coalesced(gradient)
         state = self.state[table_VD]
         if not state:
             state["step"] = 0
@@ -67,3 +67,14 @@ class RowwiseAdam(torch.optim.Optimizer):
         table_VD[rows_R] = table_VD.index_select(0, rows_R).addcdiv_(
             mean_RD, square_RD.sqrt_().add_(eps), value=-size
         )
+
+
+def coalesced(gradient: Tensor) -> Tensor:
+    """The same gradient, each row once and rising.
+
+    Autograd forgets that a gradient is already so, and to look costs far less than to sort again.
+    """
+    rows_R = gradient._indices()[0]
+    if bool((rows_R[1:] > rows_R[:-1]).all()):
+        return gradient._coalesced_(True)
+    return gradient.coalesce()

@@ -21,6 +21,7 @@ from pyspark import SparkContext
 from torch import Tensor, nn
 
 from mfn.job import JobFailed
+from mfn.training.rowwise import coalesced
 from mfn.training.watchdog import Watchdog
 
 Result = TypeVar("Result")
@@ -142,7 +143,7 @@ class HorovodWorkers(Workers):
                 parameter.grad = torch.zeros_like(parameter)
         dense = [p for p in parameters if not _gradient(p).is_sparse]
         sparse = [p for p in parameters if _gradient(p).is_sparse]
-        gathers = [self._gather(_gradient(p).coalesce(), place) for place, p in enumerate(sparse)]
+        gathers = [self._gather(coalesced(_gradient(p)), place) for place, p in enumerate(sparse)]
         numbers = torch.tensor([weight, *told], dtype=torch.float32)
         vector = torch.cat([*(_gradient(p).reshape(-1) for p in dense), numbers])
         self._sends(vector)

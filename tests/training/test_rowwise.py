@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mfn.training.rowwise import RowwiseAdam
+from mfn.training.rowwise import RowwiseAdam, coalesced
 
 ROWS, WIDTH = 12, 3
 
@@ -42,3 +42,17 @@ def test_a_dense_gradient_is_refused() -> None:
     table.grad = torch.ones(ROWS, WIDTH)
     with pytest.raises(ValueError, match="expected a sparse one, got a dense one"):
         RowwiseAdam([table], lr=0.1).step()
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [[], [3], [1, 4, 7], [4, 1, 7], [1, 4, 4]],
+    ids=["none", "one", "rising", "mixed", "twice"],
+)
+def test_a_gradient_is_coalesced_whether_or_not_it_is_so_already(rows: list[int]) -> None:
+    gradient = sparse(rows, 0)
+    dense = gradient.to_dense()
+    found = coalesced(gradient)
+    assert found.is_coalesced()
+    assert found.indices()[0].tolist() == sorted(set(rows))
+    torch.testing.assert_close(found.to_dense(), dense)
