@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> int:
         except job.JobFailed as error:
             return job.refuse(f"{ran[-1].step} {ran[-1].settings.date}", error, job.FAILED)
         finally:
-            _print_seconds(console, days, ran, start_seconds)
+            print_seconds(days, ran, start_seconds, console)
         if days[-1].date not in refused:
             print_summary(summary(session, days[-1]), console, report_path(days[-1]))
     finally:
@@ -130,8 +130,8 @@ def _stretches(days: Sequence[Settings]) -> list[list[tuple[Settings, Step]]]:
     ]
 
 
-def _print_seconds(
-    console: Console, days: Sequence[Settings], ran: Sequence[Ran], start_seconds: float
+def print_seconds(
+    days: Sequence[Settings], ran: Sequence[Ran], start_seconds: float, console: Console
 ) -> None:
     """Seconds of each step of each day; of a day that was left alone, that it was."""
     table = Table(title=f"starting Spark took {start_seconds:.1f} s", title_justify="left")

@@ -139,9 +139,12 @@ def test_a_job_on_data_alone_does_not_wait_for_torch(job: str) -> None:
     assert not packages & {"torch", "horovod", "petastorm"}
 
 
-def test_a_job_that_trains_does_load_torch() -> None:
-    """The control of the two above."""
-    assert "torch" in loaded("import runpy; runpy.run_path('jobs/train.py')")
+def test_a_job_that_trains_loads_torch_but_nothing_that_only_pretraining_needs() -> None:
+    """The control of the two above; each worker of a training waits for what it loads."""
+    packages = loaded("import runpy; runpy.run_path('jobs/train.py')")
+    assert "torch" in packages
+    assert not packages & {"sklearn", "scipy"}
+    assert "sklearn" in loaded("import runpy; runpy.run_path('jobs/train_centers.py')")
 
 
 def test_every_extractor_can_be_configured_and_every_configured_one_is_there() -> None:

@@ -23,8 +23,8 @@ from mfn.models import artifact
 from mfn.models.embedding import FrozenEmbedding, FrozenItems, ItemEncoder, ItemTable, offsets_of
 from mfn.models.settings import PretrainedCentersSettings
 from mfn.pretraining.descent import Sample, describe, learn
-from mfn.pretraining.embeddings import current_frozen
 from mfn.pretraining.profiles import Profile, profiles, table
+from mfn.pretraining.published import current_frozen, key
 from mfn.schema import INTEREST_CENTERS
 from mfn.settings import CenterSettings, Settings
 from mfn.splits.published import Splits
@@ -99,32 +99,6 @@ def wanted(settings: Settings) -> list[int]:
     """The numbers of interests that the configured models ask centers for."""
     models = settings.models.values()
     return sorted({m.interests for m in models if isinstance(m, PretrainedCentersSettings)})
-
-
-def key(level: str, interests: int) -> str:
-    """Name of a level's K centers among the published tensors."""
-    return f"{level}.{interests}"
-
-
-def read_centers(settings: Settings, splits: Splits, interests: int) -> dict[str, Tensor]:
-    """The published centers of a run date by level, [K, d].
-
-    Raises:
-        NotPublished: `train_centers` has not run for this date.
-        WrongArtifact: they were learnt with other vocabularies, or not for this K.
-    """
-    folder = storage.current(settings.centers_folder, "train_centers")
-    account = storage.read_json(f"{folder}/{storage.MANIFEST}")
-    artifact.check_vocabularies(account["vocabularies"], splits.manifest["vocabularies"], folder)
-    tensors = artifact.read_tensors(folder)
-    levels = [level.name for level in splits.features.levels]
-    for level in levels:
-        if key(level, interests) not in tensors:
-            raise artifact.WrongArtifact(
-                f"{folder}: expected {interests} centers of the level {level}, got "
-                f"{sorted(tensors)}; run jobs/train_centers.py with this model configured"
-            )
-    return {level: tensors[key(level, interests)] for level in levels}
 
 
 def histories_of_users(spark: SparkSession, splits: Splits, settings: CenterSettings) -> np.ndarray:

@@ -190,16 +190,3 @@ def coverage(
         known_I[ENTITY] = (learnt_V[items.entities_IX.clamp(min=0)] & real_IX).any(dim=1)
     total = max(int(behaviours_I.sum()), 1)
     return {name: int(behaviours_I[known_I[name]].sum()) / total for name in features.item_fields}
-
-
-def current_frozen(settings: Settings, splits: Splits) -> str:
-    """The folder of the run date's E.
-
-    Raises:
-        NotPublished: `pretrain_embeddings` has not run for this date.
-        WrongArtifact: E was learnt on splits with other vocabularies.
-    """
-    folder = storage.current(settings.embeddings_folder, "pretrain_embeddings")
-    account = storage.read_json(f"{folder}/{storage.MANIFEST}")
-    artifact.check_vocabularies(account["vocabularies"], splits.manifest["vocabularies"], folder)
-    return folder

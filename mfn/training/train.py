@@ -19,8 +19,7 @@ from mfn.models import artifact
 from mfn.models.embedding import Exchange, FrozenEmbedding
 from mfn.models.ranker import Ranker
 from mfn.models.settings import PretrainedCentersSettings, RankerSettings
-from mfn.pretraining.centers import read_centers
-from mfn.pretraining.embeddings import current_frozen
+from mfn.pretraining.published import current_frozen, read_centers
 from mfn.settings import Settings
 from mfn.splits.published import Splits
 from mfn.training.checkpoint import Checkpoints

@@ -31,7 +31,7 @@ from mfn.models import artifact
 from mfn.models.batch import Batch, concatenate
 from mfn.models.ranker import Ranker
 from mfn.models.similarity import PretrainedCenters
-from mfn.pretraining.embeddings import current_frozen
+from mfn.pretraining.published import current_frozen
 from mfn.serving.predict import batch_of, score
 from mfn.settings import Settings
 from mfn.splits.published import Splits

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import io
+import re
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
+from rich.console import Console
 
 from mfn import tables
 from mfn.logs.simulate import simulate_logs
@@ -43,34 +46,46 @@ def days(tmp_path: Path, spark: SparkSession) -> list[Settings]:
     return made
 
 
-def run(spark: SparkSession, days: list[Settings]) -> tuple[set[str], Counter[tuple[str, ...]]]:
-    """Days that were refused, and how many steps ended in which way."""
+def run(
+    spark: SparkSession, days: list[Settings]
+) -> tuple[set[str], Counter[tuple[str, ...]], str]:
+    """Days that were refused, how many steps ended in which way, and the table that is shown."""
     ran: list[Ran] = []
     refused = daily.run_days(spark, days, ran)
     ended = [(str(one.settings.date), one.step, one.outcome) for one in ran]
     told = tables.read(spark, days[0].root, RUNS, "train").orderBy(F.desc("started_at"))
     rows = told.limit(len(ran)).collect()
     assert Counter((str(row.run_date), row.step, row.outcome) for row in rows) == Counter(ended)
-    return {str(date) for date in refused}, Counter(ended)
+    shown = io.StringIO()
+    daily.print_seconds(days, ran, 0.0, Console(file=shown, width=100))
+    return {str(date) for date in refused}, Counter(ended), shown.getvalue()
 
 
 def test_a_bad_day_is_named_and_the_same_command_goes_on_once_it_is_mended(
-    spark: SparkSession, days: list[Settings]
+    spark: SparkSession, days: list[Settings], capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = next(Path(days[0].root, "raw/events", f"dt={LAST}").glob("*.json.gz"))
     whole = file.read_bytes()
     lines = gzip.decompress(whole).splitlines()
     file.write_bytes(gzip.compress(b"\n".join([*lines, *[b"{"] * len(lines)])))
     names = [step.name for step in steps()]
-    refused, ended = run(spark, days)
+    refused, ended, table = run(spark, days)
     assert refused == {LAST}
     assert ended == {(LAST, "validate_logs", "refused"): 1} | {
         (FIRST, name, "done"): 1 for name in names
     }
+    assert table.count("REFUSED") == 1
+    assert "left alone" not in table
+    told = capsys.readouterr().err
+    assert f"validate_logs {LAST}: " in told
+    assert "quarantined_share" in told
 
     file.write_bytes(whole)
-    refused, ended = run(spark, days)
+    refused, ended, table = run(spark, days)
     assert refused == set()
+    assert "REFUSED" not in table
+    assert table.count("left alone") == 1
+    assert f"validate_logs {FIRST}: " not in capsys.readouterr().err
     assert (FIRST, "validate_logs", "left alone") in ended
     # The first day is made of the last one's logs too: of clicks after midnight.
     made = [(FIRST, name) for name in names[1:]] + [(LAST, name) for name in names]
@@ -78,7 +93,8 @@ def test_a_bad_day_is_named_and_the_same_command_goes_on_once_it_is_mended(
     metrics = tables.read(spark, days[0].root, METRICS, "evaluate").where("model = 'base'")
     assert {str(row.run_date) for row in metrics.collect()} == {FIRST, LAST}
 
-    _, ended = run(spark, days)
+    _, ended, table = run(spark, days)
+    assert len(re.findall("all others +. left alone", table)) == len(days)
     again = {(date, name, outcome) for date, name, outcome in ended if outcome != "left alone"}
     assert again == {(date, "report", "done") for date in (FIRST, LAST)}  # it is always made
     assert sum(ended.values()) == 2 * len(names)

@@ -21,9 +21,10 @@ from mfn.models.artifact import WrongArtifact
 from mfn.models.centers import Marginal, entropies
 from mfn.models.settings import NAMED_MODELS
 from mfn.pretraining import centers
-from mfn.pretraining.centers import histories_of_users, read_centers, wanted
+from mfn.pretraining.centers import histories_of_users, wanted
 from mfn.pretraining.descent import start
 from mfn.pretraining.embeddings import pretrain_embeddings
+from mfn.pretraining.published import read_centers
 from mfn.schema import INTEREST_CENTERS
 from mfn.settings import CenterSettings, Settings
 from mfn.splits.published import Splits

@@ -14,7 +14,8 @@ from mfn.job import DataRefused
 from mfn.models import artifact
 from mfn.models.artifact import WrongArtifact
 from mfn.models.embedding import FrozenItems, ItemEncoder, ItemTable, freeze, offsets_of
-from mfn.pretraining.embeddings import current_frozen, pretrain_embeddings
+from mfn.pretraining.embeddings import pretrain_embeddings
+from mfn.pretraining.published import current_frozen
 from mfn.schema import FIRST_INDEX
 from mfn.settings import Settings
 from mfn.splits.published import Splits

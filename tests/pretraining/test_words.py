@@ -14,7 +14,8 @@ from mfn import storage
 from mfn.job import DataRefused
 from mfn.models import artifact
 from mfn.models.batch import ENTITY
-from mfn.pretraining.embeddings import current_frozen, pretrain_embeddings
+from mfn.pretraining.embeddings import pretrain_embeddings
+from mfn.pretraining.published import current_frozen
 from mfn.pretraining.words import EntityVectors, from_file, from_titles
 from mfn.schema import FIRST_INDEX, ITEM_ROWS
 from mfn.settings import EmbeddingSettings, Settings

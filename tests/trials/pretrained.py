@@ -10,7 +10,8 @@ import torch
 from mfn import storage
 from mfn.models import artifact
 from mfn.models.embedding import ItemTable, freeze, offsets_of
-from mfn.pretraining.centers import key, wanted
+from mfn.pretraining.centers import wanted
+from mfn.pretraining.published import key
 from mfn.settings import CompareSettings, Settings
 from mfn.splits.published import Splits
 from mfn.trials.plan import Plan, Variant
