@@ -26,7 +26,7 @@ study: set-up  ## which model wins where, and why: RETAIL=<folder of Online Reta
 			--glove "$$($(BIN)/python scripts/fetch_data.py glove)") $(if $(QUICK),--quick)
 
 test: set-up check  ## lint, types and all tests
-	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: set-up  ## lint and types
 	@$(BIN)/ruff format --check .
