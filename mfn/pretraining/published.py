@@ -17,10 +17,7 @@ def current_frozen(settings: Settings, splits: Splits) -> str:
         NotPublished: `pretrain_embeddings` has not run for this date.
         WrongArtifact: E was learnt on splits with other vocabularies.
     """
-    folder = storage.current(settings.embeddings_folder, "pretrain_embeddings")
-    account = storage.read_json(f"{folder}/{storage.MANIFEST}")
-    artifact.check_vocabularies(account["vocabularies"], splits.manifest["vocabularies"], folder)
-    return folder
+    return _current(settings.embeddings_folder, "pretrain_embeddings", splits)
 
 
 def key(level: str, interests: int) -> str:
@@ -35,9 +32,7 @@ def read_centers(settings: Settings, splits: Splits, interests: int) -> dict[str
         NotPublished: `train_centers` has not run for this date.
         WrongArtifact: they were learnt with other vocabularies, or not for this K.
     """
-    folder = storage.current(settings.centers_folder, "train_centers")
-    account = storage.read_json(f"{folder}/{storage.MANIFEST}")
-    artifact.check_vocabularies(account["vocabularies"], splits.manifest["vocabularies"], folder)
+    folder = _current(settings.centers_folder, "train_centers", splits)
     tensors = artifact.read_tensors(folder)
     levels = [level.name for level in splits.features.levels]
     for level in levels:
@@ -47,3 +42,11 @@ def read_centers(settings: Settings, splits: Splits, interests: int) -> dict[str
                 f"{sorted(tensors)}; run jobs/train_centers.py with this model configured"
             )
     return {level: tensors[key(level, interests)] for level in levels}
+
+
+def _current(published: str, job: str, splits: Splits) -> str:
+    """The folder that the job published last, if it was learnt with the vocabularies of these."""
+    folder = storage.current(published, job)
+    account = storage.read_json(f"{folder}/{storage.MANIFEST}")
+    artifact.check_vocabularies(account["vocabularies"], splits.manifest["vocabularies"], folder)
+    return folder
