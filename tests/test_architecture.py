@@ -144,7 +144,13 @@ def test_a_job_that_trains_loads_torch_but_nothing_that_only_pretraining_needs()
     packages = loaded("import runpy; runpy.run_path('jobs/train.py')")
     assert "torch" in packages
     assert not packages & {"sklearn", "scipy"}
-    assert "sklearn" in loaded("import runpy; runpy.run_path('jobs/train_centers.py')")
+
+
+def test_a_day_loads_what_one_step_needs_now_and_then_when_it_does() -> None:
+    packages = loaded("import pipelines.daily")
+    assert {"torch", "pyspark", "altair"} <= packages
+    assert "sklearn" not in packages
+    assert "sklearn" in loaded("import mfn.trials.trial")  # the control
 
 
 def test_every_extractor_can_be_configured_and_every_configured_one_is_there() -> None:

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from sklearn.cluster import kmeans_plusplus
 from torch import Tensor
 
 from mfn.models.centers import Marginal, assignment, entropies
@@ -111,16 +110,15 @@ def descend(
             return float(entropies(P_BNK, mask_BN, settings.marginal).loss)
 
     centers_Kd = centers_Kd.clone().requires_grad_()
-    descent = torch.optim.SGD([centers_Kd], lr=settings.learning_rate)
     before = look()
     with Progress(f"centers {name}", settings.steps, shown=True) as progress:
         for step in range(1, settings.steps + 1):
             drawn_BNd, drawn_mask_BN = sample.draw(settings.batch_users, random)
             P_BNK = assignment(drawn_BNd, centers_Kd, drawn_mask_BN)
             loss = entropies(P_BNK, drawn_mask_BN, settings.marginal).loss
-            descent.zero_grad()
-            loss.backward()
-            descent.step()
+            (gradient_Kd,) = torch.autograd.grad(loss, centers_Kd)
+            with torch.no_grad():
+                centers_Kd.sub_(gradient_Kd, alpha=settings.learning_rate)
             progress.advance(f"L_E {float(loss.detach()):.4f}")
             if step % STEPS_BETWEEN_LOOKS == 0:
                 now = look()
@@ -165,6 +163,8 @@ def _unit(x: Tensor) -> Tensor:
 
 def start(behaviours_nd: Tensor, interests: int, seed: int) -> Tensor:
     """K behaviours that lie far apart (k-means++); fewer distinct ones are drawn again."""
+    from sklearn.cluster import kmeans_plusplus  # 2 s that only a day with new centers waits for
+
     count = min(interests, len(behaviours_nd))
     chosen, _ = kmeans_plusplus(behaviours_nd.numpy(), count, random_state=seed)
     again = [place % count for place in range(interests)]

@@ -13,7 +13,6 @@ import torch
 from pyspark.ml.feature import Word2Vec
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from sklearn.decomposition import PCA
 from torch import Tensor
 
 from mfn.job import DataRefused
@@ -88,6 +87,8 @@ def from_file(
             f"embeddings.dimension, got {int(known_V.sum())}"
         )
     mean_VW = total_VW / count_V.clamp(min=1)[:, None]
+    from sklearn.decomposition import PCA  # 2 s that only those who give a file wait for
+
     components = PCA(settings.dimension, svd_solver="full")
     return _scaled(
         torch.from_numpy(components.fit_transform(mean_VW[known_V].numpy())), known_V, settings

@@ -10,18 +10,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mfn.job import JobFailed
 from mfn.models.batch import Batch
 from mfn.models.embedding import ShardedTable
 from mfn.models.ranker import Ranker
+from mfn.training.adam import Adam, Moments
 from mfn.training.checkpoint import Checkpoints, Part, Position, Tally
 from mfn.training.events import Events
 from mfn.training.feed import Feed
 from mfn.training.plan import SplitFile, seed_of_step, shards, steps
 from mfn.training.progress import Progress
-from mfn.training.rowwise import RowwiseAdam
 from mfn.training.workers import Workers
 
 log = logging.getLogger("mfn")
@@ -56,11 +56,7 @@ class Account:
 
 
 class Trainer:
-    """A model with its optimizers: Adam for dense parameters, its row-wise form for embeddings.
-
-    Both are the paper's Adam; the row-wise form updates, and pays for, only the rows that a step
-    has touched.
-    """
+    """A model and its optimizer, the paper's Adam; a step pays for the rows that it touches."""
 
     def __init__(
         self, model: Ranker, schedule: Schedule, workers: Workers, events: Events | None = None
@@ -71,10 +67,7 @@ class Trainer:
         dense = [p for p in self.parameters if p is not table]
         sharded = isinstance(model.embedding, ShardedTable)
         self.averaged, self.summed = (dense, [table]) if sharded else (self.parameters, [])
-        self.optimizers: tuple[torch.optim.Optimizer, ...] = (
-            torch.optim.Adam(dense, lr=schedule.learning_rate, fused=True),
-            RowwiseAdam([table], lr=schedule.learning_rate),
-        )
+        self.optimizer = Adam(self.parameters, schedule.learning_rate)
         self.feed = Feed(
             user_fields=len(model.features.user_fields),
             context_fields=len(model.features.context_fields),
@@ -189,8 +182,7 @@ class Trainer:
         due: whether this worker asks for a checkpoint; worker 0's word counts.
         """
         workers = self.workers
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
+        self.optimizer.forget_gradients()
         if batch is not None:
             loss, weight = self.model.loss(batch), int(batch.candidate_count_B.sum())
         else:
@@ -214,8 +206,7 @@ class Trainer:
                 + (f", whose batch is kept in {kept}" if kept else "")
                 + f"; try a lower train.learning_rate than {self.schedule.learning_rate}"
             )
-        for optimizer in self.optimizers:
-            optimizer.step()
+        self.optimizer.step()
         return _Told(of_all, round(candidates), round(requests_of_all), save > 0)
 
     def _save(self, checkpoints: Checkpoints, name: str, position: Position) -> None:
@@ -238,13 +229,12 @@ class Trainer:
             checkpoints.complete(position, [round(digest) for digest in digests])
 
     def _part(self) -> Part:
-        """Parameters and the optimizers' state, by name, as far as this worker holds them."""
+        """Parameters and the optimizer's state, by name, as far as this worker holds them."""
         names: dict[Tensor, str] = {p: name for name, p in self.model.named_parameters()}
         tensors = {f"parameter.{names[p]}": p.detach() for p in self.parameters}
-        for optimizer in self.optimizers:
-            for parameter, of_one in optimizer.state.items():
-                for key, value in of_one.items():
-                    tensors[f"{key}.{names[parameter]}"] = torch.as_tensor(value)
+        for parameter, moments in self.optimizer.state.items():
+            for key, value in vars(moments).items():
+                tensors[f"{key}.{names[parameter]}"] = torch.as_tensor(value)
         table = self.model.embedding
         long = {
             name
@@ -260,17 +250,17 @@ class Trainer:
 
     @torch.no_grad()
     def _load(self, part: Part) -> None:
-        parameters = dict(self.model.named_parameters())
-        of = {p: optimizer for optimizer in self.optimizers for p in _parameters(optimizer)}
+        held: dict[str, dict[str, Tensor]] = {}
         for name, tensor in {**part.common, **part.rows}.items():
             key, _, of_name = name.partition(".")
-            parameter = parameters[of_name]
-            if key == "parameter":
-                parameter.copy_(tensor)
-            else:
-                # RowwiseAdam counts its steps with an int, Adam with a tensor.
-                value = int(tensor) if tensor.dtype == torch.int64 else tensor
-                of[parameter].state[parameter][key] = value
+            held.setdefault(of_name, {})[key] = tensor
+        parameters = dict(self.model.named_parameters())
+        for name, of_one in held.items():
+            parameters[name].copy_(of_one.pop("parameter"))
+            if of_one:
+                self.optimizer.state[parameters[name]] = Moments(
+                    int(of_one["step"]), of_one["exp_avg"], of_one["exp_avg_sq"]
+                )
 
     def _check_agreed(self, position: Position | None) -> None:
         """All workers go on from the same position, or none begins."""
@@ -329,10 +319,6 @@ def _account(tally: Tally) -> Account:
         wait_share=tally.waited / tally.seconds,
         communication_share=tally.talked / tally.seconds,
     )
-
-
-def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
-    return [p for group in optimizer.param_groups for p in group["params"]]
 
 
 def _nothing(model: Ranker) -> Batch:

@@ -21,7 +21,7 @@ from pyspark import SparkContext
 from torch import Tensor, nn
 
 from mfn.job import JobFailed
-from mfn.training.rowwise import coalesced
+from mfn.training.adam import coalesced
 from mfn.training.watchdog import Watchdog
 
 Result = TypeVar("Result")

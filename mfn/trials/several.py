@@ -13,15 +13,17 @@ from mfn.trials.trial import Trial
 def run_all(trials: Sequence[Trial], name: str, at_once: int) -> None:
     """Run what has not run; the first error of one ends all.
 
-    Processes are begun anew, as a copy of one with threads of torch or of Java may hang.
+    They are copies of a process that has loaded what a trial needs and has begun nothing; a copy of
+    this one, with its threads of torch and Java, may hang.
     """
     waiting = [one for one in trials if not one.finished()]
     if not waiting:
         return
-    spawn = multiprocessing.get_context("spawn")
+    copies = multiprocessing.get_context("forkserver")
+    copies.set_forkserver_preload([Trial.__module__])
     with (
         Progress(name, len(waiting), shown=True) as progress,
-        ProcessPoolExecutor(min(at_once, len(waiting)), mp_context=spawn) as pool,
+        ProcessPoolExecutor(min(at_once, len(waiting)), mp_context=copies) as pool,
     ):
         running = {pool.submit(one.run): one for one in waiting}
         try:

@@ -14,11 +14,12 @@ from mfn.pretraining.centers import wanted
 from mfn.pretraining.published import key
 from mfn.settings import CompareSettings, Settings
 from mfn.splits.published import Splits
-from mfn.trials.plan import Plan, Variant
+from mfn.trials.plan import Choice, Plan, Variant
 from mfn.trials.pretrain import share
 from tests.synthetic import publish_splits
 
 SEEDS = (1, 2)
+CHOICES = {"base": Choice(0.03, 1, 0.6), "mfn": Choice(0.01, 2, 0.6)}
 ROWS = {"train": [120, 100], "test": [60, 40]}
 EARLIER = datetime.timedelta(days=1)
 

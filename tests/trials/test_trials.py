@@ -23,7 +23,7 @@ from mfn.trials.plan import Choice, Plan, choose, curves, finals
 from mfn.trials.results import Results, results
 from mfn.trials.several import run_all
 from mfn.trials.trial import Final, Point, read_candidates
-from tests.trials.pretrained import SEEDS, plan, publish
+from tests.trials.pretrained import CHOICES, SEEDS, plan, publish
 
 REPOSITORY = Path(__file__).parent.parent.parent
 MODELS = {"base": NAMED_MODELS["base"], "mfn": MfnSettings(interests=3)}
@@ -61,9 +61,6 @@ def numbers(found: Results) -> dict[str, dict[str, Any]]:
     for one in told.values():
         del one["candidates_per_second"]
     return told
-
-
-CHOICES = {"base": Choice(0.03, 1, 0.6), "mfn": Choice(0.01, 2, 0.6)}
 
 
 def test_choices_follow_from_the_earlier_date_and_never_from_the_test_window(
@@ -220,8 +217,7 @@ import sys
 from mfn.settings import Settings
 from mfn.trials.plan import finals
 from mfn.trials.several import run_all
-from tests.trials.pretrained import plan
-from tests.trials.test_trials import CHOICES
+from tests.trials.pretrained import CHOICES, plan
 
 if __name__ == "__main__":
     made = finals(plan(Settings.model_validate_json(sys.argv[1])), CHOICES)
