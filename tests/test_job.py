@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -52,6 +53,23 @@ if __name__ == "__main__":
 '''
 
 
+SEVERAL = """
+import sys
+from stub_job import main, stub_job
+
+given = sys.argv
+for epochs in ("4", "6", "5", "7"):
+    sys.argv = [*given, epochs]
+    code = None
+    try:
+        main(stub_job)
+    except SystemExit as error:
+        code = error.code
+    print("exits with", code, file=sys.stderr)
+sys.exit(code)
+"""
+
+
 @pytest.fixture
 def stub(tmp_path: Path) -> Path:
     path = tmp_path / "stub_job.py"
@@ -86,32 +104,35 @@ WITHOUT_JAVA = {"JAVA_HOME": "/there/is/no/java"}
 """So that a job which ends as it should cannot have started Spark."""
 
 
-def test_a_job_that_is_done_exits_0_and_logs_its_counts(stub: Path) -> None:
-    done = run(stub, "--train.epochs", "4")
-    assert done.returncode == 0, done.stderr
-    assert "INFO stub_job 2026-03-08: starts" in done.stderr
-    (line,) = [line for line in done.stderr.splitlines() if "stub_job 2026-03-08: done in" in line]
+def test_what_ends_a_job_is_told_in_a_line_and_by_the_exit_code(stub: Path) -> None:
+    """The last run's exit code is the process's, those before are what `main` exits with."""
+    several = stub.with_name("several.py")
+    several.write_text(SEVERAL)
+    done = run(several, "--train.epochs")
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    ended = re.findall(r"(?s)(.*?)exits with (\S+)\n", done.stderr)
+    assert [code for _, code in ended] == ["None", "3", "3", "1"]
+    root = stub.parent
+    assert [
+        [line for line in told.splitlines() if line.startswith("stub_job: ")] for told, _ in ended
+    ] == [
+        [],
+        [f"stub_job: {root}: expected at most 5 rows;", "stub_job: mend the source"],
+        [f"stub_job: {root}: nothing is published there; run jobs/build_splits.py first"],
+        ["stub_job: a worker has ended"],
+    ]
+    first = ended[0][0]
+    assert "INFO stub_job 2026-03-08: starts" in first
+    (line,) = [line for line in first.splitlines() if "stub_job 2026-03-08: done in" in line]
     assert "rows=4, share=0.3333, zone=UTC, master=local[2], partitions=200" in line
     assert "rows_per_second=" in line
 
 
-@pytest.mark.parametrize(
-    ("epochs", "code", "lines"),
-    [
-        ("6", 3, ["{root}: expected at most 5 rows;", "mend the source"]),
-        ("5", 3, ["{root}: nothing is published there; run jobs/build_splits.py first"]),
-        ("7", 1, ["a worker has ended"]),
-    ],
-    ids=["data refused", "nothing there", "failed"],
-)
-def test_what_ends_a_job_is_told_in_a_line_and_by_the_exit_code(
-    stub: Path, epochs: str, code: int, lines: list[str]
-) -> None:
-    done = run(stub, "--train.epochs", epochs)
-    assert done.returncode == code, done.stderr
-    told = [line for line in done.stderr.splitlines() if line.startswith("stub_job: ")]
-    assert told == [f"stub_job: {line.format(root=stub.parent)}" for line in lines]
-    assert "Traceback" not in done.stderr
+def test_a_job_that_is_refused_ends_its_process_so(stub: Path) -> None:
+    done = run(stub, "--train.epochs", "6")
+    assert done.returncode == 3, done.stderr
+    assert done.stderr.endswith("stub_job: mend the source\n")
 
 
 def test_bad_settings_exit_2_before_spark_starts(stub: Path) -> None:

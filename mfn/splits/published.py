@@ -8,7 +8,6 @@ from typing import Any
 
 import fsspec
 import numpy as np
-import pyarrow.dataset as ds
 import torch
 from torch import Tensor
 
@@ -58,6 +57,8 @@ class Splits:
 
     def item_indices(self) -> dict[str, Tensor]:
         """The item table, a column a field: [I] each, and `entity` [I, X]."""
+        import pyarrow.dataset as ds  # with pandas, for which Spark's tasks need not wait
+
         files, path = fsspec.url_to_fs(f"{self.folder}/items")
         columns = [*(name for name in ITEM_FIELDS if name in self.features.item_fields)]
         table = (
