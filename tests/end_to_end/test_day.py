@@ -25,6 +25,7 @@ from pyspark.sql import DataFrame, SparkSession
 from sklearn.metrics import log_loss, roc_auc_score
 
 from mfn import tables
+from mfn.runs import Ran
 from mfn.schema import (
     COMPARISONS,
     EVENTS,
@@ -35,6 +36,7 @@ from mfn.schema import (
     VOCABULARIES,
     Table,
 )
+from pipelines import daily
 from tests.end_to_end.scheduler import airflow, run
 from tests.end_to_end.standalone import PROPERTIES, cluster, runs_python
 
@@ -365,11 +367,12 @@ def test_nothing_that_a_day_leaves_can_run_code_when_read(
 
 
 def test_of_a_day_that_is_done_only_what_has_changed_is_made_again(
-    day: tuple[Path, subprocess.CompletedProcess[str]], config: Path
+    spark: SparkSession, day: tuple[Path, subprocess.CompletedProcess[str]], config: Path
 ) -> None:
     """The last test of `day`, since it is evaluated in another way. See `test_backfill` too."""
-    done = run_day(day[0], config, "UTC", "--evaluate.history_edges", "1,5")
-    assert done.returncode == 0, done.stderr[-4000:]
-    told = [line for line in done.stderr.splitlines() if " left alone: " in line]
-    assert len(told) == len(STEPS) - 2  # the report is always made
-    assert "evaluate 2026-03-08: done in" in done.stderr
+    days = daily.parse([*arguments(day[0], config), "--evaluate.history_edges", "1,5"])
+    ran: list[Ran] = []
+    assert not daily.run_days(spark, days, ran)
+    assert {one.step: one.outcome for one in ran} == {
+        **dict.fromkeys(STEPS, "left alone"), "evaluate": "done", "report": "done"
+    }  # fmt: skip
