@@ -2,6 +2,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 DATA ?= shop
 BIN = .venv/bin
+# What is found here need not be done again, by whichever checkout.
+CACHE = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/mfn
 
 .DEFAULT_GOAL := help
 .PHONY: help demo study test check format soak lock set-up
@@ -31,7 +33,7 @@ test: set-up check  ## lint, types and all tests
 check: set-up  ## lint and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy
+	@MYPY_CACHE_DIR="$(CACHE)/mypy" $(BIN)/mypy
 
 format: set-up  ## format, and mend what lint can mend
 	@$(BIN)/ruff format .
