@@ -139,19 +139,19 @@ def test_a_job_on_data_alone_does_not_wait_for_torch(job: str) -> None:
     assert not packages & {"torch", "horovod", "petastorm"}
 
 
+def test_a_job_that_trains_loads_torch_but_nothing_that_only_pretraining_needs() -> None:
+    """The control of the two above; each worker of a training waits for what it loads."""
+    packages = loaded("import runpy; runpy.run_path('jobs/train.py')")
+    assert "torch" in packages
+    assert not packages & {"sklearn", "scipy"}
+
+
 def test_tasks_that_predict_load_torch_but_no_pandas() -> None:
     """The control is what a worker of a training loads, since Petastorm does."""
     packages = loaded("import mfn.serving.predict")
     assert "torch" in packages
     assert "pandas" not in packages
     assert "pandas" in loaded("import petastorm.reader")
-
-
-def test_a_job_that_trains_loads_torch_but_nothing_that_only_pretraining_needs() -> None:
-    """The control of the two above; each worker of a training waits for what it loads."""
-    packages = loaded("import runpy; runpy.run_path('jobs/train.py')")
-    assert "torch" in packages
-    assert not packages & {"sklearn", "scipy"}
 
 
 def test_a_day_loads_what_one_step_needs_now_and_then_when_it_does() -> None:

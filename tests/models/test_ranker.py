@@ -19,6 +19,7 @@ from mfn.models.settings import (
     MfnWithoutPretrainSettings,
     MfnWithRandomEmbeddingSettings,
 )
+from mfn.training.adam import Adam
 from tests.models.rows import (
     FEATURES,
     ITEMS,
@@ -51,12 +52,12 @@ def test_a_step_costs_the_same_whatever_the_vocabulary_is_long() -> None:
     def step_seconds(size: int) -> float:
         features = dataclasses.replace(FEATURES, sizes={**SIZES, "item_id": size})
         model = Ranker(BaseSettings(), features, item_indices(), D, 0.2, 1)
-        optimizer = torch.optim.SparseAdam([model.embedding.weight], lr=0.01)
+        optimizer = Adam([model.embedding.weight], 0.01)
         rows = batch(B=32, N=20, M=10)
         times = []
         for _ in range(15):
             start = time.perf_counter()
-            optimizer.zero_grad()
+            optimizer.forget_gradients()
             model.loss(rows).backward()
             optimizer.step()
             times.append(time.perf_counter() - start)
