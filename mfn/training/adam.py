@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -20,34 +21,41 @@ class Moments:
 
 
 class Adam:
-    """Adam (Kingma and Ba, 2015, algorithm 1); of a sparse gradient, on the rows that have one.
+    """Adam (Kingma and Ba, 2015, algorithm 1); of tables, on the rows that have a gradient.
 
-    Rows without a gradient stay as they are, and so do their moments. The law, and the names of
-    its state, are those of torch.optim.Adam, which knows no sparse gradients, as SparseAdam does in
-    three times the time. Any optimizer of torch's loads torch's compiler, for which each worker
-    would wait 3 s before its first step.
+    Gradients of tables are sparse; rows without one stay as they are, and so do their moments. The
+    law, and the names of its state, are those of torch.optim.Adam, which knows no sparse gradients,
+    as SparseAdam does in three times the time. Any optimizer of torch's loads torch's compiler, for
+    which each worker would wait 3 s before its first step.
     """
 
     def __init__(
         self,
-        parameters: Iterable[nn.Parameter],
+        dense: Iterable[nn.Parameter],
+        tables: Iterable[nn.Parameter],
         learning_rate: float,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
     ) -> None:
         self.learning_rate, self.betas, self.eps = learning_rate, betas, eps
-        self.parameters = list(parameters)
+        self.dense, self.tables = list(dense), list(tables)
         self.state: dict[nn.Parameter, Moments] = {}
 
     def forget_gradients(self) -> None:
         """As before the first backward."""
-        for parameter in self.parameters:
+        for parameter in [*self.dense, *self.tables]:
             parameter.grad = None
 
     @torch.no_grad()
     def step(self) -> None:
-        """Take one, with every parameter that has a gradient."""
-        for parameter in self.parameters:
+        """Take one, with every parameter that has a gradient.
+
+        Raises:
+            ValueError: that of a table is dense.
+        """
+        with_all = ((parameter, self._with_all) for parameter in self.dense)
+        with_rows = ((table, self._with_rows) for table in self.tables)
+        for parameter, take in chain(with_all, with_rows):
             if parameter.grad is None:
                 continue
             if parameter not in self.state:
@@ -59,7 +67,6 @@ class Adam:
             # The corrections of both moments, which need not touch these themselves.
             size = self.learning_rate * math.sqrt(of_square) / of_mean
             eps = self.eps * math.sqrt(of_square)
-            take = self._with_rows if parameter.grad.is_sparse else self._with_all
             take(parameter, parameter.grad, state, size, eps)
 
     def _with_all(
@@ -74,6 +81,8 @@ class Adam:
         self, table_VD: nn.Parameter, gradient: Tensor, state: Moments, size: float, eps: float
     ) -> None:
         """Whole rows are read and written, and each of them once."""
+        if not gradient.is_sparse:
+            raise ValueError("gradient of a table: expected a sparse one, got a dense one")
         gradient = coalesced(gradient)
         rows_R, gradient_RD = gradient.indices()[0], gradient.values()
         mean_RD = state.exp_avg.index_select(0, rows_R).lerp_(gradient_RD, 1 - self.betas[0])

@@ -52,7 +52,7 @@ def test_a_step_costs_the_same_whatever_the_vocabulary_is_long() -> None:
     def step_seconds(size: int) -> float:
         features = dataclasses.replace(FEATURES, sizes={**SIZES, "item_id": size})
         model = Ranker(BaseSettings(), features, item_indices(), D, 0.2, 1)
-        optimizer = Adam([model.embedding.weight], 0.01)
+        optimizer = Adam([], [model.embedding.weight], 0.01)
         rows = batch(B=32, N=20, M=10)
         times = []
         for _ in range(15):

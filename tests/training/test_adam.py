@@ -56,7 +56,7 @@ def test_rows_with_a_gradient_take_a_step_and_the_others_stay(
     table, _ = two_alike()
     start = table.detach().clone()
     expected = [[OneNumber(value) for value in row] for row in start.tolist()]
-    optimizer = Adam([table], 0.1)
+    optimizer = Adam([], [table], 0.1)
     for number, rows in enumerate(steps, 1):
         table.grad = sparse(rows, number, scale)
         summed = table.grad.to_dense().tolist()
@@ -77,7 +77,8 @@ def test_of_whole_gradients_it_goes_where_torchs_adam_goes(
 ) -> None:
     """However small they are beside Adam's epsilon, and of all rows as of no row in particular."""
     ours, theirs = two_alike()
-    own, reference = Adam([ours], 0.1), torch.optim.Adam([theirs], lr=0.1)
+    own = Adam([], [ours], 0.1) if as_rows else Adam([ours], [], 0.1)
+    reference = torch.optim.Adam([theirs], lr=0.1)
     for seed, scale in enumerate(scales):
         theirs.grad = drawn(ROWS, seed, scale)
         ours.grad = sparse([*range(ROWS)], seed, scale) if as_rows else theirs.grad.clone()
@@ -90,10 +91,17 @@ def test_of_whole_gradients_it_goes_where_torchs_adam_goes(
     torch.testing.assert_close(found.exp_avg_sq, expected["exp_avg_sq"])
 
 
+def test_a_dense_gradient_of_a_table_is_refused() -> None:
+    table, _ = two_alike()
+    table.grad = drawn(ROWS, 1)
+    with pytest.raises(ValueError, match="expected a sparse one, got a dense one"):
+        Adam([], [table], 0.1).step()
+
+
 def test_a_parameter_without_gradient_stays_and_takes_no_step() -> None:
     used, unused = two_alike()
     before = unused.detach().clone()
-    optimizer = Adam([used, unused], 0.1)
+    optimizer = Adam([used, unused], [], 0.1)
     used.grad = drawn(ROWS, 1)
     optimizer.step()
     assert torch.equal(unused, before)
@@ -110,7 +118,7 @@ import sys, torch
 from mfn.training.adam import Adam
 parameter = torch.nn.Parameter(torch.ones(2))
 parameter.grad = torch.ones(2)
-Adam([parameter], 0.1).step()
+Adam([parameter], [], 0.1).step()
 print("torch._dynamo" in sys.modules)
 torch.optim.Adam([parameter]).step()
 print("torch._dynamo" in sys.modules)
