@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-_MADE = "made"
+_MADE = "whole"
 """A file in an environment, written last: without it, the rest may be half of one."""
 
 
@@ -27,7 +27,8 @@ def python_of(requirements: Path) -> Path:
     python = folder / "bin" / "python"
     if not (folder / _MADE).exists():
         uv("venv", "--clear", "--python", sys.executable, folder)
-        uv("pip", "sync", "--python", python, requirements)
+        # Compiled now, as processes may not leave bytecode behind (PYTHONDONTWRITEBYTECODE).
+        uv("pip", "sync", "--compile-bytecode", "--python", python, requirements)
         (folder / _MADE).touch()
     return python
 

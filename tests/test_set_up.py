@@ -222,6 +222,25 @@ def test_a_step_that_fails_shows_its_output_and_a_good_one_does_not(
     assert "the reason" in capsys.readouterr().err
 
 
+def test_packages_are_compiled_where_processes_may_not_leave_bytecode(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each process of a day compiles torch, and what else it loads, for itself."""
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    module = machine.module()
+    venv = machine.checkout / ".venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    packages = venv / "lib" / "python3.11" / "site-packages"
+    for name, text in {"good.py": "x = 1\n", "of_another_python.py": "def f[T]: pass\n"}.items():
+        (packages / name).write_text(text)
+    load = [str(venv / "bin" / "python"), "-c", "import good; print(good.__cached__)"]
+    cached = Path(subprocess.run(load, capture_output=True, text=True, check=True).stdout.strip())
+    assert not cached.exists()  # the control: loaded, and not left
+    module.compile_packages()
+    assert [path.name for path in packages.rglob("*.pyc")] == [cached.name]
+    assert cached.exists()
+
+
 def test_make_help_lists_every_target() -> None:
     done = subprocess.run(
         ["make", "--no-print-directory", "help"],
