@@ -222,13 +222,14 @@ def launch(
     """
     if num_workers == 1:
         return work(Alone())
+    import cloudpickle
     import horovod.spark
     from horovod.runner.common.util.timeout import TimeoutException
 
     context = SparkContext.getOrCreate()
     shipped = _shipped(partial(_work_of_one, work, stall_seconds), _archives(context))
     try:
-        results: list[Result] = horovod.spark.run(
+        results: list[bytes] = horovod.spark.run(
             shipped,
             num_proc=num_workers,
             use_gloo=True,
@@ -249,7 +250,8 @@ def launch(
             f"one of {num_workers} workers has ended before its work was done, and the others with "
             f"it; what they said stands above. Horovod says: {error}"
         ) from error
-    return results[0]
+    result: Result = cloudpickle.loads(results[0])
+    return result
 
 
 class _WorkerOutput:
@@ -277,21 +279,23 @@ def _archives(context: SparkContext) -> list[str]:
     return [*(path.rpartition("/")[2] for path in paths), *paths]
 
 
-def _shipped(work: Callable[[], Result], archives: Sequence[str]) -> Callable[[], Result]:
+def _shipped(work: Callable[[], Any], archives: Sequence[str]) -> Callable[[], bytes]:
     """Work as a function that a process can load which does not know this package yet.
 
     Spark makes archives of Python files known to its own tasks alone, which Horovod's processes
-    are not. A function within a function travels whole, others as a name to be imported.
+    are not. A function within a function travels whole, others as a name to be imported. The
+    result travels as bytes, since it passes through a task of Spark's that needs nothing of it, and
+    would wait 3 s for torch to know its classes.
     """
     import cloudpickle
 
     pickled = cloudpickle.dumps(work)
 
-    def unpack() -> Result:
+    def unpack() -> bytes:
         # Horovod says where the executor began.
         found = (os.path.join(os.environ["HOROVOD_SPARK_WORK_DIR"], path) for path in archives)
         sys.path[1:1] = [path for path in found if os.path.exists(path)]
-        result: Result = cloudpickle.loads(pickled)()
+        result: bytes = cloudpickle.dumps(cloudpickle.loads(pickled)())
         return result
 
     return unpack

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from functools import partial
 from typing import Any
@@ -24,6 +25,13 @@ from tests.synthetic import publish_splits
 SCHEDULE = Schedule(learning_rate=0.02, batch_requests=1000, seed=3, date="2026-03-08")
 UNEVEN = [100, 40, 30]
 """Dealt to two workers as 100 and 70 rows."""
+
+
+class LoadedIn:
+    """Pickled here, it is the id of the process that loads it."""
+
+    def __reduce__(self) -> tuple[Any, tuple[()]]:
+        return os.getpid, ()
 
 
 def made(splits: Splits, seed: int) -> Ranker:
@@ -63,6 +71,7 @@ def together(workers: Workers, splits: Splits) -> dict[str, Any]:
         "talked": workers.communication_seconds,
         "sum": workers.sum([1.0, workers.rank]),
         "state": small.model.state_dict(),
+        "loaded_in": LoadedIn(),
     }
 
 
@@ -123,6 +132,13 @@ def test_log_loss_is_that_of_one_process(found: tuple[Splits, dict[str, Any]]) -
 
 def test_sums_are_over_all_workers(found: tuple[Splits, dict[str, Any]]) -> None:
     assert found[1]["sum"] == [2.0, 1.0]
+
+
+def test_no_process_on_the_way_loads_what_the_workers_give(
+    found: tuple[Splits, dict[str, Any]],
+) -> None:
+    """Torch is known to a task of Spark's after 3 s only."""
+    assert found[1]["loaded_in"] == os.getpid()
 
 
 def test_one_worker_runs_here_without_horovod() -> None:
