@@ -13,7 +13,7 @@ from mfn import spark as sessions
 from mfn.schema import METRICS
 from mfn.settings import Settings
 from mfn.splits.published import Splits
-from pipelines.jobs import JOBS
+from pipelines.jobs import job_of
 from pipelines.steps import steps
 
 
@@ -23,7 +23,7 @@ def _serve(task: dict[str, Any]) -> dict[str, Any]:
     session = sessions.start(settings, "a shop's day for a benchmark")
     try:
         for step in steps(settings.logs.made_by):
-            job.run(JOBS[step.name], session, settings)
+            job.run(job_of(step.name), session, settings)
         metrics = tables.read(session, settings.root, METRICS, "evaluate")
         of_all = metrics.where(f"slice = 'all' AND run_date = DATE '{settings.date}'")
         return {

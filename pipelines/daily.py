@@ -29,7 +29,7 @@ from mfn.evaluation.report import report_path
 from mfn.evaluation.summary import print_summary, summary
 from mfn.runs import Ran
 from mfn.settings import BadSettings, Settings
-from pipelines.jobs import JOBS
+from pipelines.jobs import job_of
 from pipelines.steps import Step, steps
 
 log = logging.getLogger("mfn")
@@ -111,7 +111,7 @@ def run_days(session: SparkSession, days: Sequence[Settings], ran: list[Ran]) ->
                     continue
                 log.info("step %d of %d: %s %s", number, all_steps, step.name, settings.date)
                 try:
-                    job.run(JOBS[step.name], session, settings, ran)
+                    job.run(job_of(step.name), session, settings, ran)
                 except job.REFUSALS as error:
                     refused.add(settings.date)
                     job.refuse(f"{step.name} {settings.date}", error, job.DATA_REFUSED)
@@ -133,20 +133,24 @@ def _stretches(days: Sequence[Settings]) -> list[list[tuple[Settings, Step]]]:
 def print_seconds(
     days: Sequence[Settings], ran: Sequence[Ran], start_seconds: float, console: Console
 ) -> None:
-    """Seconds of each step of each day; of a day that was left alone, that it was."""
+    """Seconds of each step of each day; of others, that they were left alone or not reached."""
     table = Table(title=f"starting Spark took {start_seconds:.1f} s", title_justify="left")
     table.add_column("day")
     table.add_column("step")
     table.add_column("seconds", justify="right")
     for settings in days:
         of_day = [one for one in ran if one.settings.date == settings.date]
-        told = [one for one in of_day if one.outcome != "left alone" and one.step not in ALWAYS_RUN]
-        if len(days) > 1 and not told:
+        stopped = any(one.outcome in ("refused", "failed") for one in of_day)
+        reached = stopped or len(of_day) == len(steps(settings.logs.made_by))
+        idle = all(one.outcome == "left alone" or one.step in ALWAYS_RUN for one in of_day)
+        if len(days) > 1 and reached and idle:
             of_day = [one for one in of_day if one.step in ALWAYS_RUN]
             table.add_row(str(settings.date), "all others", "left alone")
         for one in of_day:
             done = f"{one.seconds:.1f}"
             table.add_row(str(settings.date), one.step, MARKS.get(one.outcome, done))
+        if not reached:
+            table.add_row(str(settings.date), "all others", "not reached")
         table.add_section()
     table.add_row("", "all", f"{sum(one.seconds for one in ran):.1f}")
     console.print(table)

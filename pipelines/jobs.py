@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
 
-from mfn.evaluation.evaluate import evaluate
-from mfn.evaluation.report import report
 from mfn.job import Job
-from mfn.logs.ingest import ingest
-from mfn.logs.simulate import simulate_logs
-from mfn.logs.validate import validate_logs
-from mfn.pretraining.centers import train_centers
-from mfn.pretraining.embeddings import pretrain_embeddings
-from mfn.serving.predict import predict
-from mfn.splits.build import build_splits
-from mfn.training.train import train
 
-JOBS: Mapping[str, Job] = {
-    job.name: job
-    for job in (
-        simulate_logs,
-        ingest,
-        validate_logs,
-        build_splits,
-        pretrain_embeddings,
-        train_centers,
-        train,
-        predict,
-        evaluate,
-        report,
-    )
+MODULES: Mapping[str, str] = {
+    "simulate_logs": "mfn.logs.simulate",
+    "ingest": "mfn.logs.ingest",
+    "validate_logs": "mfn.logs.validate",
+    "build_splits": "mfn.splits.build",
+    "pretrain_embeddings": "mfn.pretraining.embeddings",
+    "train_centers": "mfn.pretraining.centers",
+    "train": "mfn.training.train",
+    "predict": "mfn.serving.predict",
+    "evaluate": "mfn.evaluation.evaluate",
+    "report": "mfn.evaluation.report",
 }
+"""Where the job of each step is."""
+
+
+def job_of(name: str) -> Job:
+    """The job of a step, loaded when it is asked for.
+
+    Torch alone takes seconds, which a run that is refused before it trains need not wait for.
+    """
+    job: Job = getattr(import_module(MODULES[name]), name)
+    return job

@@ -8,7 +8,7 @@ from mfn import job
 from mfn.logs.validate import validate_logs
 from mfn.splits.build import build_splits
 from mfn.trials.compare import pretrain_all
-from pipelines.jobs import JOBS
+from pipelines.jobs import job_of
 from study.data_sets import DataSet
 
 
@@ -22,7 +22,7 @@ def prepare(spark: SparkSession, data_set: DataSet) -> None:
     """
     plan = data_set.plan
     if plan.real.logs.made_by is not None:
-        job.run(JOBS[plan.real.logs.made_by], spark, plan.real)
+        job.run(job_of(plan.real.logs.made_by), spark, plan.real)
     for step in (validate_logs, build_splits):
         for settings in (plan.earlier, plan.real):
             job.run(step, spark, settings)

@@ -154,11 +154,13 @@ def test_tasks_that_predict_load_torch_but_no_pandas() -> None:
     assert "pandas" in loaded("import petastorm.reader")
 
 
-def test_a_day_loads_what_one_step_needs_now_and_then_when_it_does() -> None:
+def test_a_day_loads_what_a_step_needs_when_it_comes_to_it() -> None:
     packages = loaded("import pipelines.daily")
-    assert {"torch", "pyspark", "altair"} <= packages
-    assert "sklearn" not in packages
-    assert "sklearn" in loaded("import mfn.evaluation.bootstrap")  # the control
+    assert {"pyspark", "altair"} <= packages
+    assert not packages & {"torch", "horovod", "petastorm", "sklearn"}
+    # The controls: a step that trains, and what a step needs now and then.
+    assert "torch" in loaded("from pipelines.jobs import job_of; job_of('train')")
+    assert "sklearn" in loaded("import mfn.evaluation.bootstrap")
 
 
 def test_every_extractor_can_be_configured_and_every_configured_one_is_there() -> None:

@@ -100,6 +100,25 @@ def test_a_bad_day_is_named_and_the_same_command_goes_on_once_it_is_mended(
     assert sum(ended.values()) == 2 * len(names)
 
 
+def test_days_that_a_failure_has_kept_from_running_are_not_shown_as_left_alone() -> None:
+    before, failed, after = daily.parse(["--from", "2026-03-06", "--to", LAST])
+    ran = [Ran("validate_logs", one, outcome="left alone") for one in (before, failed, after)]
+    ran += [Ran(step.name, before, outcome="left alone") for step in steps()[1:]]
+    ran += [Ran("build_splits", failed, outcome="failed")]
+    shown = io.StringIO()
+    daily.print_seconds([before, failed, after], ran, 0.0, Console(file=shown, width=100))
+    words = [line.split("│") for line in shown.getvalue().splitlines() if "│" in line]
+    rows = [tuple(word.strip() for word in line[1:4]) for line in words]
+    assert [(day, *rest) for day, *rest in rows if day] == [
+        ("2026-03-06", "all others", "left alone"),
+        ("2026-03-06", "report", "left alone"),
+        (FIRST, "validate_logs", "left alone"),
+        (FIRST, "build_splits", "FAILED"),
+        (LAST, "validate_logs", "left alone"),
+        (LAST, "all others", "not reached"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
