@@ -29,7 +29,10 @@ def options(settings: Settings) -> dict[str, str]:
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.sql.shuffle.partitions": str(settings.spark.shuffle_partitions),
         # The log of a small table is replayed in so many tasks; the default of 50 costs seconds.
-        "spark.databricks.delta.snapshotPartitions": "2",
+        "spark.databricks.delta.snapshotPartitions": "1",
+        # A day generates more classes than Spark keeps by default (100): each day of a range
+        # would compile them all again.
+        "spark.sql.codegen.cache.maxEntries": "2000",
         # Delta's vacuum lists a table's folders in so many tasks, be there two of them; with the
         # default of 10,000 that takes 45 s a table on two cores.
         "spark.sql.sources.parallelPartitionDiscovery.parallelism": str(
