@@ -261,7 +261,9 @@ COMPARISONS = Table(
             column("slice_value", STRING, "as in evaluation/metrics"),
             column("auc", DOUBLE, "the model's AUC", True),
             column("base_auc", DOUBLE, "the base model's AUC", True),
-            column("relaimpr", DOUBLE, "RelaImpr in per cent (eq. 13); null if undefined", True),
+            column(
+                "relaimpr", DOUBLE, "RelaImpr in per cent (eq. 13); null if Base's AUC <= 0.5", True
+            ),
         ]
     ),
     ("run_date",),

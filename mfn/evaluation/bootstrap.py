@@ -83,11 +83,16 @@ def resampled_aucs(labels_n: Array, scores_n: Array, users_n: Array, drawn_RU: A
 
 
 def relaimpr_interval(auc: float, base_auc: float, aucs_R: Array, base_aucs_R: Array) -> Interval:
-    """RelaImpr in per cent (eq. 13), from the AUC on all users and on the same draws of both."""
+    """RelaImpr in per cent (eq. 13), from the AUC on all users and on the same draws of both.
+
+    NaN where the base model is no better than chance.
+    """
+    gain = relaimpr(auc, base_auc)
+    if gain is None:
+        return Interval(float("nan"), float("nan"), float("nan"))
     with np.errstate(divide="ignore", invalid="ignore"):
         gains_R = ((aucs_R - 0.5) / (base_aucs_R - 0.5) - 1) * 100
-    gain = relaimpr(auc, base_auc)
-    return _interval(np.nan if gain is None else gain, gains_R)
+    return _interval(gain, gains_R)
 
 
 def difference_interval(

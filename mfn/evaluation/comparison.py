@@ -50,9 +50,9 @@ def relaimpr(auc: float | None, base_auc: float | None) -> float | None:
     """RelaImpr in per cent (eq. 13): how much further from chance than the base model.
 
     ((AUC - 0.5) / (AUC of base - 0.5) - 1) * 100. None if one of the two is, or if the base model
-    is exactly at chance.
+    is no better than chance: below it a worse model would have the larger gain.
     """
-    if auc is None or base_auc is None or base_auc == 0.5:
+    if auc is None or base_auc is None or base_auc <= 0.5:
         return None
     return ((auc - 0.5) / (base_auc - 0.5) - 1) * 100
 

@@ -85,7 +85,7 @@ def _content(day: Day) -> dict[str, Any]:
     ranked = [one for one in day.models if one.metric.auc is not None]
     best = max(ranked, key=lambda one: one.metric.auc or 0.0, default=None)
     whole = day.base.metric
-    gain = best.relaimpr if best is not None and (whole.auc or 0.0) > 0.5 else None
+    gain = best.relaimpr if best is not None else None
     return {
         "day": day,
         "nothing": NOTHING,

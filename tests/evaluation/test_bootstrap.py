@@ -142,7 +142,8 @@ def test_the_same_draw_for_both_models_takes_away_what_they_share() -> None:
 
 def test_what_has_no_number_is_told_as_such() -> None:
     none = np.array([np.nan, np.nan])
-    found = relaimpr_interval(0.6, 0.5, none, none)
-    assert all(map(math.isnan, (found.value, found.low, found.high)))
-    assert not found.excludes_zero
+    for base, draws in ((0.5, none), (0.45, np.array([0.44, 0.46]))):
+        found = relaimpr_interval(0.6, base, np.array([0.59, 0.61]), draws)
+        assert all(map(math.isnan, (found.value, found.low, found.high)))
+        assert not found.excludes_zero
     assert math.isnan(auc(np.ones(3), np.arange(3.0)))

@@ -36,6 +36,8 @@ def metric(model: str, auc: float | None, part: str = "all", day: datetime.date 
         (None, 0.6, None),
         (0.6, None, None),
         (0.6, 0.5, None),
+        (0.45, 0.49, None),  # the formula would give +400 to the worse of the two
+        (0.6, 0.49, None),
     ],
 )
 def test_relaimpr_is_the_gain_over_chance_relative_to_that_of_base(
