@@ -327,3 +327,20 @@ def test_the_slots_of_options_from_the_settings_count() -> None:
     sessions.check_workers(settings.model_copy(update={"train": TrainSettings(num_workers=3)}))
     with pytest.raises(BadSettings, match=r"train\.num_workers: expected at most 3"):
         sessions.check_workers(settings.model_copy(update={"train": TrainSettings(num_workers=4)}))
+
+
+def test_what_spark_has_generated_for_a_day_is_still_there_for_the_next(
+    spark: SparkSession,
+) -> None:
+    """It keeps 100 classes if not told otherwise, and would compile these again each time."""
+    assert spark._jvm is not None
+    metrics = spark._jvm.org.apache.spark.metrics.source.CodegenMetrics
+
+    def compiled() -> int:
+        before = metrics.METRIC_COMPILATION_TIME().getCount()
+        for number in range(60):  # each of a class of its own, and one for its result
+            spark.range(1).selectExpr(f"id + {number}").collect()
+        return int(metrics.METRIC_COMPILATION_TIME().getCount() - before)
+
+    assert compiled() > 100
+    assert compiled() == 0
