@@ -261,9 +261,7 @@ COMPARISONS = Table(
             column("slice_value", STRING, "as in evaluation/metrics"),
             column("auc", DOUBLE, "the model's AUC", True),
             column("base_auc", DOUBLE, "the base model's AUC", True),
-            column(
-                "relaimpr", DOUBLE, "RelaImpr in per cent (eq. 13); null if Base's AUC <= 0.5", True
-            ),
+            column("relaimpr", DOUBLE, "RelaImpr, % (eq. 13); null if Base's AUC <= 0.5", True),
         ]
     ),
     ("run_date",),
@@ -284,7 +282,9 @@ OVER_SEEDS = Table(
             column("gauc_mean", DOUBLE, "mean of AUC by user, weighted by candidates", True),
             column("users_left_out", INTEGER, "users without an AUC of their own"),
             column("logloss_mean", DOUBLE, "mean binary cross entropy in nats"),
-            column("relaimpr", DOUBLE, "RelaImpr (eq. 13) in per cent of mean scores", True),
+            column(
+                "relaimpr", DOUBLE, "RelaImpr, % (mean scores); null if Base's AUC <= 0.5", True
+            ),
             column("relaimpr_low", DOUBLE, "its 2.5th percentile over draws of users", True),
             column("relaimpr_high", DOUBLE, "its 97.5th percentile over draws of users", True),
             column("parameters", LONG, "numbers that are learnt"),

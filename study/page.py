@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -139,7 +138,7 @@ def _row(of: Result, one: Studied) -> list[str]:
     row = [
         of.model,
         decimals(of.auc_mean, 4),
-        decimals(None if math.isnan(of.auc_std) else of.auc_std, 4),
+        decimals(of.auc_std, 4),
         decimals(of.gauc_mean, 4),
         decimals(of.logloss_mean, 4),
         f"**{text}**" if gain.excludes_zero else text,

@@ -13,6 +13,7 @@ import pytest
 
 from mfn.models.settings import ModelSettings
 from mfn.models.table import EXTRACTORS
+from pipelines import jobs
 
 REPOSITORY = Path(__file__).parent.parent
 MODULES = sorted(REPOSITORY.glob("mfn/**/*.py"))
@@ -107,6 +108,13 @@ def test_every_job_has_a_thin_script(job: str) -> None:
     assert lines[0].startswith('"""')
     assert lines[-1] == f"    main({job})"
     assert {name.split(".")[0] for name in imports(script.read_text())} == {"mfn"}
+
+
+@pytest.mark.parametrize("step", jobs.MODULES)
+def test_a_step_of_a_day_is_the_job_that_its_script_runs(step: str) -> None:
+    """It is loaded late, so that a wrong name would be found in the midst of a day."""
+    script = (REPOSITORY / "jobs" / f"{step}.py").read_text().splitlines()
+    assert f"from {jobs.MODULES[step]} import {step}" in script
 
 
 def test_there_is_no_script_beside_those_of_the_jobs() -> None:

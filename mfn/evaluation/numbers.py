@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from typing import TypeGuard
+
 NOTHING = "–"
-"""Stands where there is no number."""
+"""Stands where there is no number: None, or NaN."""
 
 
 def decimals(value: float | None, places: int) -> str:
     """A number with so many decimals."""
-    return NOTHING if value is None else f"{value:,.{places}f}"
+    return f"{value:,.{places}f}" if _is_there(value) else NOTHING
 
 
 def thousands(value: float | None) -> str:
@@ -18,11 +21,15 @@ def thousands(value: float | None) -> str:
 
 def per_cent(value: float | None) -> str:
     """A gain or loss in per cent, with its sign."""
-    if value is None:
+    if not _is_there(value):
         return NOTHING
     return f"{value:+,.2f} %" if round(value, 2) else "0.00 %"
 
 
 def percentage(share: float | None) -> str:
     """A share as per cent of the whole."""
-    return NOTHING if share is None else f"{100 * share:.1f} %"
+    return f"{100 * share:.1f} %" if _is_there(share) else NOTHING
+
+
+def _is_there(value: float | None) -> TypeGuard[float]:
+    return value is not None and not math.isnan(value)

@@ -19,6 +19,7 @@ from mfn.evaluation.bootstrap import (
     relaimpr_interval,
     resampled_aucs,
 )
+from mfn.evaluation.numbers import NOTHING, decimals, per_cent, percentage
 
 candidates = st.lists(
     st.tuples(st.integers(0, 1), st.integers(0, 4), st.integers(0, 5)), min_size=1, max_size=40
@@ -146,4 +147,5 @@ def test_what_has_no_number_is_told_as_such() -> None:
         found = relaimpr_interval(0.6, base, np.array([0.59, 0.61]), draws)
         assert all(map(math.isnan, (found.value, found.low, found.high)))
         assert not found.excludes_zero
+        assert per_cent(found.value) == decimals(found.low, 2) == percentage(found.high) == NOTHING
     assert math.isnan(auc(np.ones(3), np.arange(3.0)))
