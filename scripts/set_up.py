@@ -123,13 +123,17 @@ def _pinned(package: str) -> str:
     return found[1]
 
 
-def _wheels() -> Path:
+def _horovod_wheels() -> Path:
     """Horovod links against torch, so a wheel fits one version of it and of Python."""
     return CACHE / "wheels" / f"horovod-{HOROVOD}-torch-{_pinned('torch')}-cp311"
 
 
 def _horovod_wheel() -> "Path | None":
-    return next(iter(sorted(_wheels().glob("horovod-*.whl"))), None)
+    return next(iter(sorted(_horovod_wheels().glob("horovod-*.whl"))), None)
+
+
+def _pyspark_wheels() -> Path:
+    return CACHE / "wheels" / f"pyspark-{_pinned('pyspark')}"
 
 
 def _run(what: str, *command: "str | Path", **environment: str) -> None:
@@ -171,20 +175,49 @@ def _venv_is_whole() -> bool:
     )
 
 
-def install_packages() -> None:
-    """The pinned packages and this project, editable."""
+def make_venv() -> None:
+    """.venv with pip and uv, unless it is there."""
     if not _venv_is_whole():
         _run("make .venv", sys.executable, "-m", "venv", "--clear", VENV)
-    uv = VENV / "bin" / "uv"
     _run("install uv", PYTHON, "-m", "pip", "install", "--quiet", f"uv=={_pinned('uv')}")
-    install = (uv, "pip", "install", "--python", PYTHON)
+
+
+def build_pyspark(folder: Path) -> None:
+    """Pyspark comes as source only, 434 MB, so whoever installs it builds a wheel.
+
+    uv keeps what it builds for as long as the registry says that the source stays the same. Many
+    mirrors do not say: then each set-up would load and build it again, and leave 2.2 GB in uv's
+    cache.
+    """
     _run(
-        "install the packages of requirements.lock (3 GB when they are not cached)",
-        *install,
+        "build pyspark's wheel (once a machine)",
+        PYTHON,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-cache-dir",
+        "--wheel-dir",
+        folder / "pyspark",
+        f"pyspark=={_pinned('pyspark')}",
+    )
+    _keep(folder / "pyspark", _pyspark_wheels())
+
+
+def _install(what: str, *arguments: "str | Path") -> None:
+    uv = VENV / "bin" / "uv"
+    _run(f"install {what}", uv, "pip", "install", "--python", PYTHON, *arguments)
+
+
+def install_packages() -> None:
+    """The pinned packages, pyspark from its own wheel."""
+    _install(
+        "the packages of requirements.lock (3 GB when they are not cached)",
+        "--find-links",
+        _pyspark_wheels(),
         "--requirement",
         LOCK,
     )
-    _run("install this project", *install, "--no-deps", "--editable", HERE)
 
 
 def build_horovod(folder: Path) -> None:
@@ -215,17 +248,7 @@ def build_horovod(folder: Path) -> None:
             raise SystemExit(f"set-up: {name} of Horovod {HOROVOD} does not hold {before!r}")
         path.write_text(text.replace(before, after))
     tools = folder / "tools"
-    _run(
-        "fetch cmake",
-        VENV / "bin" / "uv",
-        "pip",
-        "install",
-        "--python",
-        PYTHON,
-        "--target",
-        tools,
-        f"cmake=={CMAKE}",
-    )
+    _install("cmake", "--target", tools, f"cmake=={CMAKE}")
     _run(
         "build Horovod's wheel (minutes, once a machine)",
         PYTHON,
@@ -241,7 +264,7 @@ def build_horovod(folder: Path) -> None:
         PYTHONPATH=str(tools),
         **HOROVOD_BUILD,
     )
-    _keep(folder / "wheel", _wheels())
+    _keep(folder / "wheel", _horovod_wheels())
 
 
 def fetch_jars(folder: Path) -> None:
@@ -319,24 +342,19 @@ def main() -> None:
     cached = _horovod_wheel() is not None and any(_jars().glob("*.jar"))
     if cached and STAMP.exists() and STAMP.read_text() == state():
         return
-    install_packages()
+    make_venv()
     with tempfile.TemporaryDirectory() as name:
+        if not any(_pyspark_wheels().glob("*.whl")):
+            build_pyspark(Path(name))
+        install_packages()
+        _install("this project", "--no-deps", "--editable", HERE)
         if _horovod_wheel() is None:
             build_horovod(Path(name))
         if not any(_jars().glob("*.jar")):
             fetch_jars(Path(name))
     wheel = _horovod_wheel()
     assert wheel is not None
-    _run(
-        "install Horovod's wheel",
-        VENV / "bin" / "uv",
-        "pip",
-        "install",
-        "--python",
-        PYTHON,
-        "--no-deps",
-        wheel,
-    )
+    _install("Horovod's wheel", "--no-deps", wheel)
     compile_packages()
     share_classes()
     STAMP.write_text(state())

@@ -29,6 +29,12 @@ SPARK = SparkSettings(
 )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _temporary_files_of_java(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Where pytest removes what a killed Spark leaves behind, as no one else would."""
+    os.environ["JDK_JAVA_OPTIONS"] += f" -Djava.io.tmpdir={tmp_path_factory.mktemp('java')}"
+
+
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     root = str(tmp_path_factory.mktemp("spark"))
