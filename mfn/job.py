@@ -22,6 +22,7 @@ from pythonjsonlogger.json import JsonFormatter
 from mfn import made_from, runs, storage
 from mfn import spark as sessions
 from mfn.configuration import describe_settings, load_settings
+from mfn.failure import in_a_line
 from mfn.runs import Counts, Ran
 from mfn.settings import BadSettings, LogFormat, Settings
 
@@ -115,6 +116,8 @@ class JobFailed(RuntimeError):
 
 REFUSALS = (DataRefused, storage.NotPublished, storage.Superseded)
 """What ends a job with exit 3."""
+TOLD_WHOLE = (BadSettings, JobFailed, sessions.NotStarted, *REFUSALS)
+"""What needs no traceback: the message was written for whoever is on call."""
 
 
 def set_up_logging(form: LogFormat = "plain") -> None:
@@ -146,14 +149,26 @@ def parse(arguments: Sequence[str], description: str) -> Settings:
 def run(job: Job, session: SparkSession, settings: Settings, told: list[Ran] | None = None) -> Ran:
     """Run a job in a session that is there, unless it need not run; log its counts.
 
-    What became of it is added to `told`, also where it raises what the job raises.
+    What became of it is logged and added to `told`, also where it raises what the job raises.
     """
     ran, start = Ran(job.name, settings), time.perf_counter()
     try:
         _run(job, session, settings, ran)
     except BaseException as error:
+        whole = isinstance(error, TOLD_WHOLE)
         ran.outcome = "refused" if isinstance(error, REFUSALS) else "failed"
-        ran.message = f"{type(error).__name__}: {error}"
+        ran.message = f"{type(error).__name__}: {error}" if whole else in_a_line(error)
+        seconds = time.perf_counter() - start
+        about = {"outcome": ran.outcome, "seconds": seconds, "reason": ran.message}
+        log.error(
+            "%s %s: %s after %.1f s",
+            job.name,
+            settings.date,
+            ran.outcome,
+            seconds,
+            exc_info=None if whole else error,
+            extra={"step": job.name, "run_date": str(settings.date), **about},
+        )
         raise
     finally:
         ran.seconds = time.perf_counter() - start
@@ -229,7 +244,7 @@ def _made_before(record: str, made: str, written: Sequence[str]) -> str | None:
 def main(job: Job) -> None:
     """Run a script of jobs/: exit 0 when done, 2 for bad settings, 3 when data are refused.
 
-    It exits with 1 for all else, without a traceback where the message tells all.
+    It exits with 1 for all else. The last line says why it stopped.
     """
     set_up_logging()
     try:
@@ -237,22 +252,27 @@ def main(job: Job) -> None:
     except BadSettings as error:
         sys.exit(refuse(job.name, error, BAD_SETTINGS))
     set_up_logging(settings.log_format)
-    session = sessions.start(settings, job.name)
+    try:
+        session = sessions.start(settings, job.name)
+    except sessions.NotStarted as error:
+        sys.exit(refuse(job.name, error, FAILED))
     told: list[Ran] = []
     try:
-        run(job, session, settings, told)
-    except REFUSALS as error:
-        sys.exit(refuse(job.name, error, DATA_REFUSED))
-    except JobFailed as error:
-        sys.exit(refuse(job.name, error, FAILED))
+        try:
+            run(job, session, settings, told)
+        finally:
+            runs.record(session, told)
+    except Exception as error:
+        code = DATA_REFUSED if isinstance(error, REFUSALS) else FAILED
+        sys.exit(refuse(job.name, error, code))
     finally:
-        runs.record(session, told)
         session.stop()
 
 
 def refuse(name: str, error: Exception, code: int) -> int:
     """Say on standard error why a job stops; return its exit code."""
-    for line in str(error).splitlines():
+    message = str(error) if isinstance(error, TOLD_WHOLE) else in_a_line(error)
+    for line in message.splitlines():
         print(f"{name}: {line}", file=sys.stderr)
     return code
 

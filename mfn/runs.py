@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pyspark.sql import SparkSession
 
 from mfn import __version__, made_from, tables
+from mfn.failure import in_a_line
 from mfn.schema import RUNS
 from mfn.settings import Settings
 
@@ -57,9 +58,10 @@ def record(spark: SparkSession, ran: Sequence[Ran]) -> None:
     root = ran[0].settings.root
     try:
         tables.append(spark.createDataFrame(list(map(_row, ran)), RUNS.columns), root, RUNS)
-    except Exception:
+    except Exception as error:
         # What these steps have made is there, and what they failed of is the worse news.
-        log.exception("%s: the runs could not be told there", tables.path_of(root, RUNS))
+        told = tables.path_of(root, RUNS), in_a_line(error)
+        log.error("%s: the runs could not be told there: %s", *told)
 
 
 def _row(ran: Ran) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import delta
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
+from mfn.failure import in_a_line
 from mfn.settings import BadSettings, Settings
 
 SUBMITTED = "PYSPARK_GATEWAY_PORT"
@@ -80,14 +81,25 @@ def _umask() -> str:
     return f"{own:03o}"
 
 
+class NotStarted(RuntimeError):
+    """Spark does not start; the message says why, and Spark's own lines above it say more."""
+
+
 def start(settings: Settings, name: str) -> SparkSession:
-    """A session for one job, or the one that is already there."""
+    """A session for one job, or the one that is already there.
+
+    Raises:
+        NotStarted: Java is missing, the master does not answer, a disk is full.
+    """
     builder = SparkSession.builder.appName(name).config(map=dict(options(settings)))
     if SUBMITTED not in os.environ:
         # Spark would start its Python workers with the first python3 on the PATH.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         builder = _with_delta(builder)
-    session = builder.getOrCreate()
+    try:
+        session = builder.getOrCreate()
+    except Exception as error:
+        raise NotStarted(f"Spark does not start: {in_a_line(error)}") from error
     session.sparkContext.setLogLevel("ERROR")
     return session
 

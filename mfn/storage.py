@@ -196,7 +196,6 @@ def replace_json(path: str, content: Any) -> None:
 def write_whole(path: str, text: str) -> None:
     """Write a text file so that readers see all of it, or what was there before."""
     files, inner = fsspec.url_to_fs(path)
-    files.makedirs(inner.rpartition("/")[0], exist_ok=True)
     _replace_file(files, inner, text)
 
 
@@ -205,7 +204,7 @@ def _replace_file(files: Any, path: str, text: str) -> None:
     folder, _, name = path.rpartition("/")
     beside = f"{folder}/.{name}.{uuid.uuid4().hex}"
     try:
-        files.pipe_file(beside, text.encode())
+        write_bytes(files, beside, text.encode())
         files.mv(beside, path)
     except BaseException:
         if files.exists(beside):
@@ -213,10 +212,24 @@ def _replace_file(files: Any, path: str, text: str) -> None:
         raise
 
 
+def write_bytes(files: Any, path: str, content: bytes) -> None:
+    """Write a file, in a folder that is made if need be; readers may see half of it.
+
+    Raises:
+        OSError: the disk is full, say; it names the file, as a failed write by itself does not.
+    """
+    files.makedirs(path.rpartition("/")[0], exist_ok=True)
+    try:
+        files.pipe_file(path, content)
+    except OSError as error:
+        error.filename = error.filename or path
+        raise
+
+
 def write_json(path: str, content: Any) -> None:
     """Write `content` as sorted, indented JSON."""
-    with fsspec.open(path, "w", encoding="utf-8") as file:
-        file.write(_as_json(content))
+    files, inner = fsspec.url_to_fs(path)
+    write_bytes(files, inner, _as_json(content).encode())
 
 
 def _as_json(content: Any) -> str:

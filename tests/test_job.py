@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,9 @@ from mfn.storage import current
 @job()
 def stub_job(spark, settings):
     """Count to the number of training passes; refuse more than five, and fail at seven."""
+    if settings.train.epochs == 8:
+        with open("/dev/full", "w") as file:
+            file.write("the disk is full")
     if settings.train.epochs == 7:
         raise JobFailed("a worker has ended")
     if settings.train.epochs > 5:
@@ -58,7 +62,7 @@ import sys
 from stub_job import main, stub_job
 
 given = sys.argv
-for epochs in ("4", "6", "5", "7"):
+for epochs in ("4", "6", "5", "7", "8"):
     sys.argv = [*given, epochs]
     code = None
     try:
@@ -82,10 +86,11 @@ def run(
     *arguments: str,
     submit: tuple[str, ...] = (),
     environment: Mapping[str, str] | None = None,
+    root: str | None = None,
 ) -> subprocess.CompletedProcess[str]:
     start = [str(BIN / "spark-submit"), *submit] if submit else [sys.executable]
     return subprocess.run(
-        [*start, str(script), "--date", "2026-03-08", "--root", str(script.parent), *arguments],
+        [*start, script, "--date", "2026-03-08", "--root", root or script.parent, *arguments],
         capture_output=True,
         text=True,
         check=False,
@@ -110,9 +115,14 @@ def test_what_ends_a_job_is_told_in_a_line_and_by_the_exit_code(stub: Path) -> N
     several.write_text(SEVERAL)
     done = run(several, "--train.epochs")
     assert done.returncode == 1, done.stderr
-    assert "Traceback" not in done.stderr
     ended = re.findall(r"(?s)(.*?)exits with (\S+)\n", done.stderr)
-    assert [code for _, code in ended] == ["None", "3", "3", "1"]
+    assert [code for _, code in ended] == ["None", "3", "3", "1", "1"]
+    # What nobody foresaw has a traceback, too, above the line that says it.
+    assert [told.count("Traceback") for told, _ in ended] == [0, 0, 0, 0, 1]
+    assert [
+        re.findall(r"ERROR stub_job 2026-03-08: (\w+) after [\d.]+ s\n", told) for told, _ in ended
+    ] == [[], ["refused"], ["refused"], ["failed"], ["failed"]]
+    assert [told.splitlines()[-1].startswith("stub_job: ") for told, _ in ended[1:]] == [True] * 4
     root = stub.parent
     assert [
         [line for line in told.splitlines() if line.startswith("stub_job: ")] for told, _ in ended
@@ -121,6 +131,7 @@ def test_what_ends_a_job_is_told_in_a_line_and_by_the_exit_code(stub: Path) -> N
         [f"stub_job: {root}: expected at most 5 rows;", "stub_job: mend the source"],
         [f"stub_job: {root}: nothing is published there; run jobs/build_splits.py first"],
         ["stub_job: a worker has ended"],
+        ["stub_job: OSError: [Errno 28] No space left on device"],
     ]
     first = ended[0][0]
     assert "INFO stub_job 2026-03-08: starts" in first
@@ -144,7 +155,12 @@ def test_bad_settings_exit_2_before_spark_starts(stub: Path) -> None:
     ]
     control = run(stub, environment=WITHOUT_JAVA)
     assert control.returncode == 1
-    assert "JAVA" in control.stderr.upper()
+    assert "/there/is/no/java" in control.stderr
+    assert "Traceback" not in control.stderr
+    last = control.stderr.splitlines()[-1]
+    assert last.startswith(
+        "stub_job: Spark does not start: PySparkRuntimeError: [JAVA_GATEWAY_EXITED]"
+    )
 
 
 def test_more_workers_than_slots_exit_2_before_spark_starts(stub: Path) -> None:
@@ -160,6 +176,23 @@ def test_a_real_job_refuses_alike() -> None:
     done = run(REPOSITORY / "jobs" / "train.py", "--train.epochs", "none", environment=WITHOUT_JAVA)
     assert done.returncode == 2, done.stderr
     assert done.stderr == "train: train.epochs: expected a valid integer, got 'none' (argument)\n"
+
+
+def test_a_day_that_fails_says_why_in_its_last_line() -> None:
+    """The root is below a file, which nobody has foreseen."""
+    script = REPOSITORY / "pipelines" / "daily.py"
+    of = partial(run, script, "--logs.made_by", "simulate_logs", root="/dev/null/root")
+    done = of()
+    assert done.returncode == 1, done.stderr
+    assert "simulate_logs" in done.stdout
+    assert "FAILED" in done.stdout
+    assert done.stderr.count("Traceback") == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("simulate_logs 2026-03-08: NotADirectoryError: [Errno 20]")
+    assert "/dev/null" in last
+    unable = of(environment=WITHOUT_JAVA)
+    assert unable.returncode == 1
+    assert unable.stderr.splitlines()[-1].startswith("daily: Spark does not start: ")
 
 
 def test_help_is_for_a_newcomer(stub: Path) -> None:

@@ -44,7 +44,7 @@ def told(spark: SparkSession, settings: Settings) -> list[Row]:
 
 
 def test_each_step_has_a_row_whatever_became_of_it(
-    spark: SparkSession, make_settings: MakeSettings
+    spark: SparkSession, make_settings: MakeSettings, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = make_settings()
     ran: list[Ran] = []
@@ -68,6 +68,12 @@ def test_each_step_has_a_row_whatever_became_of_it(
     assert done.message is None
     assert refused.message == "DataRefused: nothing in it"
     assert failed.message == "ZeroDivisionError: by zero"
+    events = [vars(one) for one in caplog.records if one.levelno == logging.ERROR]
+    assert [(one["step"], one["outcome"], one["reason"]) for one in events] == [
+        ("refuse", "refused", refused.message),
+        ("fail", "failed", failed.message),
+    ]
+    assert [one["exc_info"] is None for one in events] == [True, False]
     assert {row.run_id for row in (done, failed)} == {runs.RUN_ID}
     assert json.loads(done.inputs) == json.loads(refused.inputs) == ["version 3", 1]
     assert done.code_version.startswith(f"{__version__} ")
@@ -94,7 +100,9 @@ def test_runs_that_cannot_be_told_are_no_failure_of_what_was_done(
     job.run(job.job()(count), spark, settings, ran)
     with caplog.at_level(logging.ERROR):
         runs.record(spark, ran)
-    assert "evaluation/runs: the runs could not be told there" in caplog.text
+    assert "evaluation/runs: the runs could not be told there: " in caplog.messages[-1]
+    assert "\n" not in caplog.messages[-1]
+    assert "Traceback" not in caplog.text
 
 
 PROGRAM = """

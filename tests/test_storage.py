@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from mfn.storage import (
     publish,
     read_json,
     write_json,
+    write_whole,
 )
 
 PARTS = ("a.json", "b.json")
@@ -268,6 +270,23 @@ def test_the_pointer_is_replaced_by_a_rename_on_its_own_disk(
         assert held.read().startswith("versions/")  # the old file, whole, not one written over
         assert os.fstat(held.fileno()).st_nlink == 0
     assert contents(folder) == {"new"}
+
+
+def test_a_write_that_fails_names_its_file_and_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    write_whole(str(path), "before")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=f"File too large: '{tmp_path}/.state.json"):
+            write_whole(str(path), "after" * 1000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [one.read_text() for one in tmp_path.iterdir()] == ["before"]
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+        write_json("/dev/full", {"of": "a day"})
+    write_whole(str(path), "after" * 1000)  # the control
+    assert path.read_text() == "after" * 1000
 
 
 def test_a_store_that_only_fsspec_knows_is_published_to_alike() -> None:

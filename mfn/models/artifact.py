@@ -26,8 +26,8 @@ class WrongArtifact(DataRefused):
 
 def write_tensors(folder: str, tensors: Mapping[str, Tensor]) -> None:
     """Write named tensors into a folder."""
-    with fsspec.open(f"{folder}/{TENSORS}", "wb") as file:
-        file.write(as_bytes(tensors))
+    files, path = fsspec.url_to_fs(f"{folder}/{TENSORS}")
+    storage.write_bytes(files, path, as_bytes(tensors))
 
 
 def as_bytes(tensors: Mapping[str, Tensor]) -> bytes:

@@ -97,10 +97,9 @@ class Checkpoints:
 
     def write(self, part: Part, position: Position) -> int:
         """Write a part of a checkpoint; returns its digest."""
-        inner = f"{self.path}/{position}"
-        self.files.makedirs(inner, exist_ok=True)
         content = artifact.as_bytes(part.tensors)
-        self.files.pipe_file(f"{inner}/{_name(part.place, part.of)}", content)
+        path = f"{self.path}/{position}/{_name(part.place, part.of)}"
+        storage.write_bytes(self.files, path, content)
         return _digest(content)
 
     def complete(self, position: Position, digests: Sequence[int]) -> None:
@@ -143,8 +142,7 @@ class Checkpoints:
     def keep_batch(self, worker: int, tensors: Mapping[str, Tensor]) -> str:
         """Keep a batch for inspection; returns where."""
         path = f"{self.path}/batch-of-worker-{worker}.safetensors"
-        self.files.makedirs(self.path, exist_ok=True)
-        self.files.pipe_file(path, artifact.as_bytes(tensors))
+        storage.write_bytes(self.files, path, artifact.as_bytes(tensors))
         return str(self.files.unstrip_protocol(path))
 
     def _names(self) -> list[str]:

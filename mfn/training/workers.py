@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import re
 import sys
+import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TextIO, TypeVar
 from urllib.parse import urlsplit
@@ -20,6 +22,7 @@ import torch
 from pyspark import SparkContext
 from torch import Tensor, nn
 
+from mfn.failure import in_a_line
 from mfn.job import JobFailed
 from mfn.training.adam import coalesced
 from mfn.training.watchdog import Watchdog
@@ -228,17 +231,19 @@ def launch(
 
     context = SparkContext.getOrCreate()
     shipped = _shipped(partial(_work_of_one, work, stall_seconds), _archives(context))
+    errors = _WorkerOutput(sys.stderr)
     try:
-        results: list[bytes] = horovod.spark.run(
-            shipped,
-            num_proc=num_workers,
-            use_gloo=True,
-            executable=context.pythonExec,  # that of Spark's own tasks, not the driver's
-            stdout=_WorkerOutput(sys.stdout),
-            stderr=_WorkerOutput(sys.stderr),
-            verbose=0,
-            prefix_output_with_timestamp=False,
-        )
+        with _ends_of_sparks_job(errors.ends):
+            results: list[bytes] = horovod.spark.run(
+                shipped,
+                num_proc=num_workers,
+                use_gloo=True,
+                executable=context.pythonExec,  # that of Spark's own tasks, not the driver's
+                stdout=_WorkerOutput(sys.stdout),
+                stderr=errors,
+                verbose=0,
+                prefix_output_with_timestamp=False,
+            )
     except TimeoutException as error:
         raise WorkersFailed(
             f"expected {num_workers} tasks of Spark to begin at once, one for each worker, and "
@@ -246,22 +251,52 @@ def launch(
             f"slots, or try again when they are free. Horovod says: {error}"
         ) from error
     except Exception as error:
+        told = "; ".join(errors.ends) or "what they said stands above"
         raise WorkersFailed(
             f"one of {num_workers} workers has ended before its work was done, and the others with "
-            f"it; what they said stands above. Horovod says: {error}"
+            f"it; {told}. Horovod says: {' '.join(str(error).split())}"
         ) from error
     result: Result = cloudpickle.loads(results[0])
     return result
 
 
+@contextmanager
+def _ends_of_sparks_job(ends: list[str]) -> Iterator[None]:
+    """Add what Spark's job has failed of to `ends`, in a line: an executor was lost, say.
+
+    Horovod runs that job in a thread, of which Python would write a screen of traceback instead.
+    """
+    before = threading.excepthook
+
+    def hook(thread: threading.ExceptHookArgs) -> None:
+        if thread.thread is None or not thread.thread.name.endswith("(run_spark)"):
+            before(thread)
+        elif thread.exc_value is not None:
+            end = in_a_line(thread.exc_value)
+            if "SPARK_JOB_CANCELLED" not in end:  # by Horovod, once a worker has ended
+                ends.append(f"Spark says: {end}")
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
+
+
 class _WorkerOutput:
-    """What workers print, on the driver: worker 0's as it is, the others' with their number."""
+    """What workers print, on the driver: worker 0's as it is, the others' with their number.
+
+    Attributes:
+        ends: of what workers have ended, as far as they or their watchdogs have said so.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
+        self.ends: list[str] = []
 
     def write(self, text: str) -> None:
-        """Write a line that Horovod has marked with the worker that it came from."""
+        """Write lines that Horovod has marked with the worker that they came from."""
+        self.ends += re.findall(r"(?m)^\[\d+\]<std(?:out|err)>:(worker \d+ has .*)$", text)
         self.stream.write(re.sub(r"\[0\]<std(out|err)>:", "", text))
 
     def flush(self) -> None:
@@ -302,6 +337,14 @@ def _shipped(work: Callable[[], Any], archives: Sequence[str]) -> Callable[[], b
 
 
 def _work_of_one(work: Callable[[Workers], Result], stall_seconds: float) -> Result | None:
+    from horovod.common.exceptions import HorovodInternalError
+
     workers = HorovodWorkers(stall_seconds)
-    result = work(workers)
+    try:
+        result = work(workers)
+    except HorovodInternalError:  # another has ended, and says why
+        raise
+    except Exception as error:
+        print(f"worker {workers.rank} has failed: {in_a_line(error)}", file=sys.stderr, flush=True)
+        raise
     return result if workers.rank == 0 else None

@@ -23,7 +23,9 @@ def drawn(rows: int, seed: int, scale: float = 1.0) -> torch.Tensor:
 
 def sparse(rows: list[int], seed: int, scale: float = 1.0) -> torch.Tensor:
     values = drawn(len(rows), seed, scale)
-    return torch.sparse_coo_tensor(torch.tensor([rows]), values, (ROWS, WIDTH))
+    return torch.sparse_coo_tensor(
+        torch.tensor([rows]), values, (ROWS, WIDTH), check_invariants=True
+    )
 
 
 def two_alike() -> tuple[torch.nn.Parameter, torch.nn.Parameter]:

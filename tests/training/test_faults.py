@@ -91,6 +91,7 @@ def undisturbed(splits: Splits, tmp_path_factory: pytest.TempPathFactory) -> flo
     return run(splits, tmp_path_factory.mktemp("control"))
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize(
     ("how", "within_seconds"),
     [(signal.SIGKILL, 60.0), (signal.SIGSTOP, 60.0 + STALL_SECONDS)],
@@ -121,11 +122,35 @@ def test_a_worker_that_fails_ends_the_job_and_the_next_run_goes_on(
 def test_a_worker_that_sleeps_in_its_own_code_is_found_too(
     splits: Splits, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(WorkersFailed):
+    with pytest.raises(WorkersFailed, match=r"with it; worker [01] has come no further than"):
         run(splits, tmp_path, asleep=True)
     wait_until_nobody_is_left(tmp_path)
     told = capfd.readouterr()
     assert "worker 1 has come no further than base epoch 2, step 5 for 15 s" in told.out + told.err
+
+
+def fills_the_disk(workers: Workers, rank: int) -> None:
+    workers.sum([1.0])
+    if workers.rank == rank:
+        print("what it said before", file=sys.stderr)
+        Path("/dev/full").write_text("a checkpoint")
+    workers.sum([1.0])
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_why_a_worker_has_failed_stands_in_the_message(
+    spark: SparkSession, capfd: pytest.CaptureFixture[str], rank: int
+) -> None:
+    """Of a run its table has the message alone; the worker that only waited says nothing."""
+    with pytest.raises(WorkersFailed) as failed:
+        launch(partial(fills_the_disk, rank=rank), 2, STALL_SECONDS)
+    assert str(failed.value).startswith(
+        "one of 2 workers has ended before its work was done, and the others with it; "
+        f"worker {rank} has failed: OSError: [Errno 28] No space left on device. Horovod says: "
+    )
+    assert "\n" not in str(failed.value)
+    told = capfd.readouterr()
+    assert "Exception in thread" not in told.out + told.err
 
 
 def wait_until_nobody_is_left(folder: Path) -> None:
