@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pyspark.sql import SparkSession
 
 from mfn import tables
+from mfn.evaluation.numbers import per_cent
 from mfn.job import Counts, DataRefused, job
 from mfn.schema import OVER_SEEDS
 from mfn.settings import Settings
@@ -94,9 +95,9 @@ def compare(spark: SparkSession, settings: Settings) -> Counts:
     told: dict[str, int | float | str] = {"rows": len(rows), "chosen_on": str(earlier)}
     for one in compared.found.of_models.values():
         told[f"auc_{one.model}"] = one.auc_mean
-        told[f"relaimpr_{one.model}"] = (
-            f"{one.relaimpr.value:+.2f} ({one.relaimpr.low:+.2f} to {one.relaimpr.high:+.2f})"
-        )
+        gain = one.relaimpr
+        ends = f"{per_cent(gain.low)} to {per_cent(gain.high)}"
+        told[f"relaimpr_{one.model}"] = f"{per_cent(gain.value)} ({ends})"
     return told
 
 
