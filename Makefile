@@ -42,7 +42,7 @@ format: set-up  ## format, and mend what lint can mend
 soak: set-up  ## long loops, such as kills at random moments, that `make test` has no time for
 	@$(BIN)/pytest -m soak
 
-set-up:  ## .venv with pinned versions, Horovod's wheel and Delta's jars; all others begin with it
+set-up:  ## .venv with pinned versions, wheels and Delta's jars; all others begin with it
 	@test -n "$(PYTHON)" || { echo "set-up: Python 3.11 is needed, and there is no python3 on the PATH (Debian: apt-get install python3.11 python3.11-venv; elsewhere: pyenv install 3.11)"; exit 1; }
 	@$(PYTHON) scripts/set_up.py
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from py4j.protocol import Py4JJavaError
+import textwrap
 
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+
+LONGEST = 500
+"""Characters that are enough for either part of a line."""
 _TRACEBACK = "Traceback (most recent call last):"
 
 
@@ -13,27 +18,36 @@ def in_a_line(error: BaseException) -> str:
     Of Java's exceptions, which come with their stacks as text, and of those that a Python worker
     of Spark's has raised, it finds these lines in the text.
     """
-    cause = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    outer, inner = _headlines(error)[0], _headlines(cause)[-1]
+    chain = [error]
+    while (cause := chain[-1].__cause__) is not None and cause not in chain:
+        chain.append(cause)
+    outer, inner = _headlines(error)[0], _headlines(chain[-1])[-1]
     return outer if inner in outer else f"{outer}, caused by {inner}"
 
 
 def _headlines(error: BaseException) -> list[str]:
     """First what was raised, last the cause that its text tells of."""
-    lines = str(error).splitlines()
-    found = [f"{type(error).__name__}: {line.strip()}" for line in lines if line.strip()][:1]
+    kind, text = type(error).__name__, _text(error)
+    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
     if isinstance(error, Py4JJavaError):
         # "An error occurred while calling o1.save.", then ": " and the exception with its stack.
-        found = [line.removeprefix(": ") for line in lines if line.startswith(": ")][:1]
-        found += [
-            line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by")
-        ]
+        found = [line.removeprefix(": ") for line in lines if line.startswith(": ")][:1] or [kind]
+        found += [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused")]
+    elif isinstance(error, PySparkException):
+        found = [f"{kind}: {line.strip()}" for line in lines[:1]]  # then comes a plan or a query
+    else:
+        found = [f"{kind}: {text}" if lines else kind]
     traces = [place for place, line in enumerate(lines, 1) if line.endswith(_TRACEBACK)]
     if traces:
         # Frames are indented, and what was raised is not.
-        raised = [line for line in lines[traces[-1] :] if line.strip() and not line[0].isspace()]
-        told = found[0].removesuffix(_TRACEBACK).removesuffix(" Please see the stack trace below.")
-        found = [told.rstrip(" .:"), *raised[:1]]
-    return found or [type(error).__name__]
+        raised = [line for line in lines[traces[-1] :] if not line[0].isspace()]
+        told = found[0].partition(_TRACEBACK)[0].removesuffix(" Please see the stack trace below.")
+        found = [told.rstrip(" .:\n"), *raised[:1]]
+    return [textwrap.shorten(one, LONGEST, placeholder=" …") for one in found] or [kind]
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return ""  # that of Java's exceptions is asked of Java, which may have died meanwhile

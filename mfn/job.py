@@ -155,26 +155,32 @@ def run(job: Job, session: SparkSession, settings: Settings, told: list[Ran] | N
     try:
         _run(job, session, settings, ran)
     except BaseException as error:
-        whole = isinstance(error, TOLD_WHOLE)
-        ran.outcome = "refused" if isinstance(error, REFUSALS) else "failed"
-        ran.message = f"{type(error).__name__}: {error}" if whole else in_a_line(error)
-        seconds = time.perf_counter() - start
-        about = {"outcome": ran.outcome, "seconds": seconds, "reason": ran.message}
-        log.error(
-            "%s %s: %s after %.1f s",
-            job.name,
-            settings.date,
-            ran.outcome,
-            seconds,
-            exc_info=None if whole else error,
-            extra={"step": job.name, "run_date": str(settings.date), **about},
-        )
+        end(ran, error)
         raise
     finally:
         ran.seconds = time.perf_counter() - start
         if told is not None:
             told.append(ran)
     return ran
+
+
+def end(ran: Ran, error: BaseException) -> None:
+    """Have a step be refused or failed, and log it, with a traceback where nobody has foreseen it.
+
+    The log's line leaves the reason to the end of the process, which says it last.
+    """
+    whole = isinstance(error, TOLD_WHOLE)
+    ran.outcome = "refused" if isinstance(error, REFUSALS) else "failed"
+    ran.message = f"{type(error).__name__}: {error}" if whole else in_a_line(error)
+    seconds = (datetime.datetime.now(datetime.UTC) - ran.started_at).total_seconds()
+    told = {"step": ran.step, "run_date": str(ran.settings.date), "outcome": ran.outcome}
+    log.error(
+        "%s %s: %s after %.1f s",
+        *told.values(),
+        seconds,
+        exc_info=error if isinstance(error, Exception) and not whole else None,
+        extra={**told, "seconds": seconds, "reason": ran.message},
+    )
 
 
 def _run(job: Job, session: SparkSession, settings: Settings, ran: Ran) -> None:
@@ -244,7 +250,7 @@ def _made_before(record: str, made: str, written: Sequence[str]) -> str | None:
 def main(job: Job) -> None:
     """Run a script of jobs/: exit 0 when done, 2 for bad settings, 3 when data are refused.
 
-    It exits with 1 for all else. The last line says why it stopped.
+    It exits with 1 for all else. Its last line says why it stopped.
     """
     set_up_logging()
     try:
@@ -252,21 +258,19 @@ def main(job: Job) -> None:
     except BadSettings as error:
         sys.exit(refuse(job.name, error, BAD_SETTINGS))
     set_up_logging(settings.log_format)
-    try:
-        session = sessions.start(settings, job.name)
-    except sessions.NotStarted as error:
-        sys.exit(refuse(job.name, error, FAILED))
     told: list[Ran] = []
+    ran = Ran(job.name, settings)
     try:
-        try:
-            run(job, session, settings, told)
-        finally:
-            runs.record(session, told)
+        with sessions.session(settings, job.name) as session:
+            try:
+                run(job, session, settings, told)
+            finally:
+                runs.record(session, told)
     except Exception as error:
+        if not told:
+            end(ran, error)
         code = DATA_REFUSED if isinstance(error, REFUSALS) else FAILED
         sys.exit(refuse(job.name, error, code))
-    finally:
-        session.stop()
 
 
 def refuse(name: str, error: Exception, code: int) -> int:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
 import delta
+from py4j.protocol import Py4JError
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
 from mfn.failure import in_a_line
 from mfn.settings import BadSettings, Settings
+
+log = logging.getLogger("mfn")
 
 SUBMITTED = "PYSPARK_GATEWAY_PORT"
 """Set by spark-submit for the driver's Python: a JVM with its own options is already there."""
@@ -102,6 +107,23 @@ def start(settings: Settings, name: str) -> SparkSession:
         raise NotStarted(f"Spark does not start: {in_a_line(error)}") from error
     session.sparkContext.setLogLevel("ERROR")
     return session
+
+
+@contextlib.contextmanager
+def session(settings: Settings, name: str) -> Iterator[SparkSession]:
+    """A session that is stopped when the block ends, if its Java is still there to be stopped.
+
+    Raises:
+        NotStarted: as `start`.
+    """
+    started = start(settings, name)
+    try:
+        yield started
+    finally:
+        try:
+            started.stop()
+        except (OSError, Py4JError) as error:
+            log.warning("Spark could not be stopped, it has ended before: %s", in_a_line(error))
 
 
 def slots(options: Mapping[str, str]) -> int | None:

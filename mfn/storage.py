@@ -204,8 +204,10 @@ def _replace_file(files: Any, path: str, text: str) -> None:
     folder, _, name = path.rpartition("/")
     beside = f"{folder}/.{name}.{uuid.uuid4().hex}"
     try:
-        write_bytes(files, beside, text.encode())
-        files.mv(beside, path)
+        with _naming(path):
+            files.makedirs(folder, exist_ok=True)
+            files.pipe_file(beside, text.encode())
+            files.mv(beside, path)
     except BaseException:
         if files.exists(beside):
             files.rm(beside)
@@ -216,13 +218,23 @@ def write_bytes(files: Any, path: str, content: bytes) -> None:
     """Write a file, in a folder that is made if need be; readers may see half of it.
 
     Raises:
-        OSError: the disk is full, say; it names the file, as a failed write by itself does not.
+        OSError: the disk is full, say.
     """
-    files.makedirs(path.rpartition("/")[0], exist_ok=True)
-    try:
+    with _naming(path):
+        files.makedirs(path.rpartition("/")[0], exist_ok=True)
         files.pipe_file(path, content)
+
+
+@contextlib.contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Have what goes wrong name the file, which a write to a full disk by itself does not."""
+    try:
+        yield
     except OSError as error:
-        error.filename = error.filename or path
+        if error.errno is not None:
+            error.filename = error.filename or path
+        else:  # as object stores raise it: a text alone, which a file name would replace
+            error.args = (f"{path}: {error}",)
         raise
 
 

@@ -49,25 +49,22 @@ def main(arguments: list[str]) -> int:
     job.set_up_logging(days[0].log_format)
     console = Console()
     start = time.perf_counter()
-    try:
-        session = sessions.start(days[0], f"days {days[0].date} to {days[-1].date}")
-    except sessions.NotStarted as error:
-        return job.refuse("daily", error, job.FAILED)
-    start_seconds = time.perf_counter() - start
     ran: list[Ran] = []
+    outside = Ran("daily", days[-1])
     try:
-        try:
-            refused = run_days(session, days, ran)
-        finally:
-            print_seconds(days, ran, start_seconds, console)
-        if days[-1].date not in refused:
-            print_summary(summary(session, days[-1]), console, report_path(days[-1]))
+        with sessions.session(days[0], f"days {days[0].date} to {days[-1].date}") as session:
+            start_seconds = time.perf_counter() - start
+            try:
+                refused = run_days(session, days, ran)
+            finally:
+                print_seconds(days, ran, start_seconds, console)
+            if days[-1].date not in refused:
+                print_summary(summary(session, days[-1]), console, report_path(days[-1]))
     except Exception as error:
-        if not ran or ran[-1].outcome != "failed":
-            raise
-        return job.refuse(f"{ran[-1].step} {ran[-1].settings.date}", error, job.FAILED)
-    finally:
-        session.stop()
+        if ran and ran[-1].outcome == "failed":
+            return job.refuse(f"{ran[-1].step} {ran[-1].settings.date}", error, job.FAILED)
+        job.end(outside, error)
+        return job.refuse(outside.step, error, job.FAILED)
     return job.DATA_REFUSED if refused else job.DONE
 
 

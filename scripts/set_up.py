@@ -1,4 +1,4 @@
-"""Make this checkout ready to run: a .venv with pinned versions, Horovod's wheel, Delta's jars.
+"""Make this checkout ready to run: a .venv with pinned versions, wheels, and Delta's jars.
 
 Last, the packages are compiled, and Spark's classes put into an archive beside them, which Java
 maps into memory: a session that writes and reads a small table then takes 11 seconds instead of 17.
@@ -72,7 +72,7 @@ def missing() -> "list[str]":
                 "Python.h. Install them (Debian: apt-get install python3.11-dev; Fedora: dnf "
                 "install python3.11-devel)"
             )
-    if _horovod_wheel() is None or not any(_jars().glob("*.jar")):
+    if not _all_is_cached():
         there = next(folder for folder in (CACHE, *CACHE.parents) if folder.exists())
         if not (there.is_dir() and os.access(there, os.W_OK)):
             lacks.append(
@@ -311,6 +311,11 @@ def _jars() -> Path:
     return CACHE / "jars" / f"delta-{_pinned('delta-spark')}"
 
 
+def _all_is_cached() -> bool:
+    built = _horovod_wheel(), next(_pyspark_wheels().glob("*.whl"), None)
+    return None not in built and any(_jars().glob("*.jar"))
+
+
 def _keep(made: Path, kept: Path) -> None:
     """Put what was made in its place in the cache, whole: by a rename, on the same disk."""
     kept.parent.mkdir(parents=True, exist_ok=True)
@@ -339,8 +344,7 @@ def main() -> None:
     lacks = missing()
     if lacks:
         raise SystemExit("\n".join(f"set-up: {line}" for line in lacks))
-    cached = _horovod_wheel() is not None and any(_jars().glob("*.jar"))
-    if cached and STAMP.exists() and STAMP.read_text() == state():
+    if _all_is_cached() and STAMP.exists() and STAMP.read_text() == state():
         return
     make_venv()
     with tempfile.TemporaryDirectory() as name:

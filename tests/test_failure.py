@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from mfn.failure import in_a_line
+from mfn.failure import LONGEST, in_a_line
 
 
 def raised(work: Callable[[], object]) -> str:
@@ -28,11 +28,29 @@ def a_column_with_a_bad_value(spark: SparkSession) -> DataFrame:
     return spark.range(3).mapInArrow(work, "id long")
 
 
-def test_an_exception_is_its_type_and_its_first_line() -> None:
-    assert in_a_line(ValueError("\n\n  expected one, got 2\nmore of it")) == (
-        "ValueError: expected one, got 2"
+def test_an_exception_is_its_type_and_all_that_it_says_as_far_as_a_line_may_go() -> None:
+    """Of what torch and pydantic raise the first line says next to nothing."""
+    assert in_a_line(ValueError("\n\n  1 error for Model\n  size: expected 1, got 2")) == (
+        "ValueError: 1 error for Model size: expected 1, got 2"
     )
     assert in_a_line(KeyboardInterrupt()) == "KeyboardInterrupt"
+    long = in_a_line(ValueError("word " * 1000))
+    assert long.startswith("ValueError: word word word")
+    assert long.endswith("word …")
+    assert len(long) <= LONGEST
+
+
+def test_an_exception_that_cannot_say_anything_or_is_its_own_cause_is_told_all_the_same() -> None:
+    """What tells of a failure must not hide it by one of its own."""
+
+    class OfADeadJava(Exception):
+        def __str__(self) -> str:
+            raise ConnectionRefusedError("there is no Java to ask")
+
+    assert in_a_line(OfADeadJava()) == "OfADeadJava"
+    first, second = ValueError("first"), ValueError("second")
+    first.__cause__, second.__cause__ = second, first
+    assert in_a_line(first) == "ValueError: first, caused by ValueError: second"
 
 
 def test_the_first_cause_is_told_unless_it_was_told_already() -> None:

@@ -33,6 +33,9 @@ from mfn.storage import current
 @job()
 def stub_job(spark, settings):
     """Count to the number of training passes; refuse more than five, and fail at seven."""
+    if settings.train.epochs == 9:
+        spark.sparkContext._gateway.proc.kill()
+        spark.range(1).count()
     if settings.train.epochs == 8:
         with open("/dev/full", "w") as file:
             file.write("the disk is full")
@@ -146,6 +149,15 @@ def test_a_job_that_is_refused_ends_its_process_so(stub: Path) -> None:
     assert done.stderr.endswith("stub_job: mend the source\n")
 
 
+def test_why_a_job_failed_is_its_last_line_even_where_java_was_killed(stub: Path) -> None:
+    """By the machine, for its memory: then Spark can be neither told of it nor stopped."""
+    done = run(stub, "--train.epochs", "9")
+    assert done.returncode == 1, done.stderr
+    assert re.search(r"ERROR stub_job 2026-03-08: failed after [\d.]+ s\n", done.stderr)
+    last = done.stderr.splitlines()[-1]
+    assert re.match("stub_job: (Py4J|Connection)[a-zA-Z]*Error: ", last), last
+
+
 def test_bad_settings_exit_2_before_spark_starts(stub: Path) -> None:
     done = run(stub, "--train.epoch", "2", "--train.learning_rate=-1", environment=WITHOUT_JAVA)
     assert done.returncode == 2, done.stderr
@@ -157,6 +169,7 @@ def test_bad_settings_exit_2_before_spark_starts(stub: Path) -> None:
     assert control.returncode == 1
     assert "/there/is/no/java" in control.stderr
     assert "Traceback" not in control.stderr
+    assert "ERROR stub_job 2026-03-08: failed after" in control.stderr
     last = control.stderr.splitlines()[-1]
     assert last.startswith(
         "stub_job: Spark does not start: PySparkRuntimeError: [JAVA_GATEWAY_EXITED]"

@@ -73,6 +73,7 @@ class Machine:
         module = self.module()
         for path in (
             module._horovod_wheels() / "horovod-0-cp311.whl",
+            module._pyspark_wheels() / "pyspark-0.whl",
             module._jars() / "delta.jar",
         ):
             inside = self.cache / path.relative_to(module.CACHE.parent)

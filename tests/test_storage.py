@@ -16,6 +16,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from mfn.storage import (
     ABANDONED_AFTER,
@@ -278,7 +279,7 @@ def test_a_write_that_fails_names_its_file_and_leaves_what_was_there(tmp_path: P
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
-        with pytest.raises(OSError, match=f"File too large: '{tmp_path}/.state.json"):
+        with pytest.raises(OSError, match=f"File too large: '{tmp_path}/state.json'"):
             write_whole(str(path), "after" * 1000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -287,6 +288,20 @@ def test_a_write_that_fails_names_its_file_and_leaves_what_was_there(tmp_path: P
         write_json("/dev/full", {"of": "a day"})
     write_whole(str(path), "after" * 1000)  # the control
     assert path.read_text() == "after" * 1000
+
+
+def test_what_a_store_says_of_a_write_that_it_refuses_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Stores raise errors that are a text alone, which a file name would replace."""
+
+    def refuse(*arguments: object, **named: object) -> None:
+        raise PermissionError("Access Denied")
+
+    monkeypatch.setattr(MemoryFileSystem, "pipe_file", refuse)
+    with pytest.raises(PermissionError) as error:
+        write_whole("memory://bucket/state.json", "of a day")
+    assert str(error.value) == "/bucket/state.json: Access Denied"
 
 
 def test_a_store_that_only_fsspec_knows_is_published_to_alike() -> None:

@@ -262,7 +262,7 @@ def launch(
 
 @contextmanager
 def _ends_of_sparks_job(ends: list[str]) -> Iterator[None]:
-    """Add what Spark's job has failed of to `ends`, in a line: an executor was lost, say.
+    """Add why Spark's job has failed to `ends`, in a line: executors without Horovod, say.
 
     Horovod runs that job in a thread, of which Python would write a screen of traceback instead.
     """
@@ -273,7 +273,7 @@ def _ends_of_sparks_job(ends: list[str]) -> Iterator[None]:
             before(thread)
         elif thread.exc_value is not None:
             end = in_a_line(thread.exc_value)
-            if "SPARK_JOB_CANCELLED" not in end:  # by Horovod, once a worker has ended
+            if "cancelled job group horovod" not in end:  # by Horovod, once a worker has ended
                 ends.append(f"Spark says: {end}")
 
     threading.excepthook = hook
@@ -296,7 +296,8 @@ class _WorkerOutput:
 
     def write(self, text: str) -> None:
         """Write lines that Horovod has marked with the worker that they came from."""
-        self.ends += re.findall(r"(?m)^\[\d+\]<std(?:out|err)>:(worker \d+ has .*)$", text)
+        # So begin the last words of `unpack` and of a watchdog.
+        self.ends += re.findall(r"(?m)^\[\d+\]<stderr>:(worker \d+ has .*)$", text)
         self.stream.write(re.sub(r"\[0\]<std(out|err)>:", "", text))
 
     def flush(self) -> None:
@@ -330,21 +331,20 @@ def _shipped(work: Callable[[], Any], archives: Sequence[str]) -> Callable[[], b
         # Horovod says where the executor began.
         found = (os.path.join(os.environ["HOROVOD_SPARK_WORK_DIR"], path) for path in archives)
         sys.path[1:1] = [path for path in found if os.path.exists(path)]
-        result: bytes = cloudpickle.dumps(cloudpickle.loads(pickled)())
+        try:
+            result: bytes = cloudpickle.dumps(cloudpickle.loads(pickled)())
+        except Exception as error:
+            kind = type(error).__name__
+            if kind != "HorovodInternalError":  # else another has ended, and says why
+                told = " ".join(f"{kind}: {error}".split())
+                print(f"worker {os.environ['HOROVOD_RANK']} has failed: {told}", file=sys.stderr)
+            raise
         return result
 
     return unpack
 
 
 def _work_of_one(work: Callable[[Workers], Result], stall_seconds: float) -> Result | None:
-    from horovod.common.exceptions import HorovodInternalError
-
     workers = HorovodWorkers(stall_seconds)
-    try:
-        result = work(workers)
-    except HorovodInternalError:  # another has ended, and says why
-        raise
-    except Exception as error:
-        print(f"worker {workers.rank} has failed: {in_a_line(error)}", file=sys.stderr, flush=True)
-        raise
+    result = work(workers)
     return result if workers.rank == 0 else None
