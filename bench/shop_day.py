@@ -20,8 +20,7 @@ from pipelines.steps import steps
 def _serve(task: dict[str, Any]) -> dict[str, Any]:
     job.set_up_logging()
     settings = Settings(**task)
-    session = sessions.start(settings, "a shop's day for a benchmark")
-    try:
+    with sessions.session(settings, "a shop's day for a benchmark") as session:
         for step in steps(settings.logs.made_by):
             job.run(job_of(step.name), session, settings)
         metrics = tables.read(session, settings.root, METRICS, "evaluate")
@@ -30,8 +29,6 @@ def _serve(task: dict[str, Any]) -> dict[str, Any]:
             "aucs": {row["model"]: row["auc"] for row in of_all.select("model", "auc").collect()},
             "splits": Splits.published(settings).folder,
         }
-    finally:
-        session.stop()
 
 
 if __name__ == "__main__":

@@ -132,11 +132,8 @@ def _cache(kind: str, made_of: Any) -> Path:
 
 def _serve(task: Any) -> None:
     settings = Settings(**task)
-    session = sessions.start(settings, "simulated logs for a benchmark")
-    try:
+    with sessions.session(settings, "simulated logs for a benchmark") as session:
         simulate_logs(session, settings)
-    finally:
-        session.stop()
 
 
 if __name__ == "__main__":

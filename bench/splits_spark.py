@@ -45,12 +45,9 @@ def run(session: SparkSession, settings: Settings) -> dict[str, Any]:
 def _serve(task: Any) -> dict[str, Any]:
     settings = Settings(**task)
     start = time.perf_counter()
-    session = sessions.start(settings, "benchmark of splits")
-    try:
+    with sessions.session(settings, "benchmark of splits") as session:
         started = time.perf_counter() - start
         return {"start": started, **run(session, settings)}
-    finally:
-        session.stop()
 
 
 if __name__ == "__main__":

@@ -312,8 +312,8 @@ def _jars() -> Path:
 
 
 def _all_is_cached() -> bool:
-    built = _horovod_wheel(), next(_pyspark_wheels().glob("*.whl"), None)
-    return None not in built and any(_jars().glob("*.jar"))
+    wheels = _horovod_wheels(), _pyspark_wheels()
+    return all(any(one.glob("*.whl")) for one in wheels) and any(_jars().glob("*.jar"))
 
 
 def _keep(made: Path, kept: Path) -> None:

@@ -47,12 +47,9 @@ def main(arguments: Sequence[str]) -> int:
         )
     ]
     try:
-        session = sessions.start(found[0].plan.real, "study")
-        try:
+        with sessions.session(found[0].plan.real, "study") as session:
             for one in found:
                 prepare(session, one)
-        finally:
-            session.stop()
     except job.REFUSALS as error:
         return job.refuse("study", error, job.DATA_REFUSED)
     # Java has given its memory back before the first training begins.

@@ -268,11 +268,11 @@ def _ends_of_sparks_job(ends: list[str]) -> Iterator[None]:
     """
     before = threading.excepthook
 
-    def hook(thread: threading.ExceptHookArgs) -> None:
-        if thread.thread is None or not thread.thread.name.endswith("(run_spark)"):
-            before(thread)
-        elif thread.exc_value is not None:
-            end = in_a_line(thread.exc_value)
+    def hook(raised: threading.ExceptHookArgs) -> None:
+        if raised.thread is None or not raised.thread.name.endswith("(run_spark)"):
+            before(raised)
+        elif raised.exc_value is not None:
+            end = in_a_line(raised.exc_value)
             if "cancelled job group horovod" not in end:  # by Horovod, once a worker has ended
                 ends.append(f"Spark says: {end}")
 
@@ -336,6 +336,7 @@ def _shipped(work: Callable[[], Any], archives: Sequence[str]) -> Callable[[], b
         except Exception as error:
             kind = type(error).__name__
             if kind != "HorovodInternalError":  # else another has ended, and says why
+                # Not by `in_a_line`: it may be this package that cannot be loaded.
                 told = " ".join(f"{kind}: {error}".split())
                 print(f"worker {os.environ['HOROVOD_RANK']} has failed: {told}", file=sys.stderr)
             raise
