@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mfn import storage
-from mfn.schema import FIRST_INDEX
+from mfn.indices import FIRST_INDEX
 from mfn.settings import Settings
 
 ROWS_OF_A_FILE, TEST_ROWS = 5_000, 500

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.splits_duckdb import ITEMS, ROWS
-from mfn.schema import FIRST_INDEX
+from mfn.indices import FIRST_INDEX
 from mfn.splits.requests import SPLITS
 
 COMPARED = (

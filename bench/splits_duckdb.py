@@ -27,7 +27,7 @@ from typing import Any
 import duckdb
 
 from bench import measure
-from mfn.schema import FIRST_INDEX, PADDING, UNKNOWN
+from mfn.indices import FIRST_INDEX, PADDING, UNKNOWN
 from mfn.settings import Settings
 from mfn.splits.requests import SPLITS
 from mfn.splits.windows import windows

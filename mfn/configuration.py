@@ -18,8 +18,9 @@ from typing import Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from mfn.errors import BadSettings
 from mfn.models.settings import NAMED_MODELS, ModelSettings
-from mfn.settings import BadSettings, Settings
+from mfn.settings import Settings
 
 ENVIRONMENT_PREFIX = "MFN_"
 

@@ -22,9 +22,10 @@ from pythonjsonlogger.json import JsonFormatter
 from mfn import made_from, runs, storage
 from mfn import spark as sessions
 from mfn.configuration import describe_settings, load_settings
+from mfn.errors import REFUSALS, BadSettings, JobFailed
 from mfn.failure import in_a_line
 from mfn.runs import Counts, Ran
-from mfn.settings import BadSettings, LogFormat, Settings
+from mfn.settings import LogFormat, Settings
 
 DONE, FAILED, BAD_SETTINGS, DATA_REFUSED = 0, 1, 2, 3
 
@@ -106,16 +107,6 @@ def job(
     return lambda function: Job(function, reads, writes, one_at_a_time, part)
 
 
-class DataRefused(Exception):
-    """The data are not fit to go on with; the message says what, where, and what to do."""
-
-
-class JobFailed(RuntimeError):
-    """The work has ended before it was done, for a reason that the message tells whole."""
-
-
-REFUSALS = (DataRefused, storage.NotPublished, storage.Superseded)
-"""What ends a job with exit 3."""
 TOLD_WHOLE = (BadSettings, JobFailed, sessions.NotStarted, *REFUSALS)
 """What needs no traceback: the message was written for whoever is on call."""
 

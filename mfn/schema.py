@@ -24,6 +24,8 @@ from pyspark.sql.types import (
     TimestampType,
 )
 
+from mfn.indices import ITEM_FIELDS
+
 STRING, LONG, INTEGER, FLOAT, DOUBLE = (
     StringType(),
     LongType(),
@@ -33,13 +35,6 @@ STRING, LONG, INTEGER, FLOAT, DOUBLE = (
 )
 DATE, TIMESTAMP, BOOLEAN = DateType(), TimestampType(), BooleanType()
 STRING_MAP = MapType(STRING, STRING)
-
-PADDING, MISSING, UNKNOWN = 0, 1, 2
-"""Reserved indices of every vocabulary: no value here, none given, and one never indexed."""
-FIRST_INDEX = 3
-
-ITEM_FIELDS = ("item_id", "category", "shop", "brand", "price")
-"""Item fields of one index each, in the order of the columns of the item table."""
 
 
 def column(name: str, kind: DataType, comment: str, nullable: bool = False) -> StructField:

@@ -52,10 +52,6 @@ RESERVED_NAMES = {
 """What stands among the models in every table of results and is none."""
 
 
-class BadSettings(ValueError):
-    """A setting or an argument is wrong; the message says which, and what was expected."""
-
-
 def _known_zone(name: str) -> str:
     try:
         zoneinfo.ZoneInfo(name)

@@ -16,8 +16,9 @@ from py4j.protocol import Py4JError
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
+from mfn.errors import BadSettings
 from mfn.failure import in_a_line
-from mfn.settings import BadSettings, Settings
+from mfn.settings import Settings
 
 log = logging.getLogger("mfn")
 

@@ -22,6 +22,8 @@ from typing import Any
 
 import fsspec
 
+from mfn.errors import NotPublished, Superseded
+
 POINTER = "CURRENT"
 MANIFEST = "manifest.json"
 MODEL = "model.json"
@@ -30,14 +32,6 @@ ABANDONED_AFTER = datetime.timedelta(days=7)
 _BEGUN = "%Y%m%dT%H%M%S"
 
 log = logging.getLogger("mfn")
-
-
-class NotPublished(FileNotFoundError):
-    """An artifact that a job needs is not there; the message says which job makes it."""
-
-
-class Superseded(RuntimeError):
-    """Another run of the same has begun since, so that this one may publish nothing more."""
 
 
 @dataclass(frozen=True)

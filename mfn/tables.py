@@ -14,8 +14,9 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
 from pyspark.sql.types import StructField, StructType
 
+from mfn.errors import NotPublished
 from mfn.schema import Table
-from mfn.storage import NotPublished, check_claims
+from mfn.storage import check_claims
 
 Value = datetime.date | str
 

@@ -23,12 +23,13 @@ from pyspark.sql import SparkSession
 from rich.console import Console
 from rich.table import Table
 
-from mfn import job, runs
+from mfn import errors, job, runs
 from mfn import spark as sessions
+from mfn.errors import BadSettings
 from mfn.evaluation.report import report_path
 from mfn.evaluation.summary import print_summary, summary
 from mfn.runs import Ran
-from mfn.settings import BadSettings, Settings
+from mfn.settings import Settings
 from pipelines.jobs import job_of
 from pipelines.steps import Step, steps
 
@@ -114,7 +115,7 @@ def run_days(session: SparkSession, days: Sequence[Settings], ran: list[Ran]) ->
                 log.info("step %d of %d: %s %s", number, all_steps, step.name, settings.date)
                 try:
                     job.run(job_of(step.name), session, settings, ran)
-                except job.REFUSALS as error:
+                except errors.REFUSALS as error:
                     refused.add(settings.date)
                     job.refuse(f"{step.name} {settings.date}", error, job.DATA_REFUSED)
         finally:

@@ -11,10 +11,10 @@ import sys
 import tempfile
 
 from mfn import spark as sessions
+from mfn.errors import BadSettings
 from mfn.job import BAD_SETTINGS, parse, refuse
 from mfn.logs.probe import PROBES, probe
 from mfn.logs.simulate import simulate_logs
-from mfn.settings import BadSettings
 
 SEEDS = (7, 8, 9)
 

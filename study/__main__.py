@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markdown import Markdown
 
-from mfn import job
+from mfn import errors, job
 from mfn import spark as sessions
 from study.data_sets import FULL, QUICK, data_set, sources
 from study.page import write
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
         with sessions.session(found[0].plan.real, "study") as session:
             for one in found:
                 prepare(session, one)
-    except job.REFUSALS as error:
+    except errors.REFUSALS as error:
         return job.refuse("study", error, job.DATA_REFUSED)
     # Java has given its memory back before the first training begins.
     studied = {one.name: study(one.source.title, one.source.about, one.plan) for one in found}

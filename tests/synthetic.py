@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 
 from mfn import storage, tables
-from mfn.schema import FIRST_INDEX, ITEM_FIELDS, VOCABULARIES
+from mfn.indices import FIRST_INDEX, ITEM_FIELDS
+from mfn.schema import VOCABULARIES
 from mfn.settings import Settings
 from mfn.splits.vocabulary import fingerprint_of
 

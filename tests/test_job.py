@@ -17,16 +17,18 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from mfn import job
+from mfn import errors, job
 from mfn import spark as sessions
-from mfn.settings import BadSettings, Settings, TrainSettings
+from mfn.errors import BadSettings
+from mfn.settings import Settings, TrainSettings
 
 RUN_DATE = datetime.date(2026, 3, 8)
 REPOSITORY = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 
 STUB = '''
-from mfn.job import DataRefused, JobFailed, job, main
+from mfn.errors import (DataRefused, JobFailed)
+from mfn.job import (job, main)
 from mfn.storage import current
 
 
@@ -284,13 +286,13 @@ def test_a_job_that_fails_is_not_taken_for_done(
     copier.runs_again(spark, chosen)
     copier.source.write_text("")
     broken = dataclasses.replace(copier.job, function=refuse)
-    with pytest.raises(job.DataRefused):
+    with pytest.raises(errors.DataRefused):
         job.run(broken, spark, chosen)
     assert copier.runs_again(spark, chosen)
 
 
 def refuse(spark: SparkSession, settings: Settings) -> Mapping[str, int]:
-    raise job.DataRefused("nothing in it")
+    raise errors.DataRefused("nothing in it")
 
 
 def test_changed_code_is_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

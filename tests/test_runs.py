@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import Row, SparkSession
 
-from mfn import __version__, job, runs, tables
+from mfn import __version__, errors, job, runs, tables
 from mfn.runs import Counts, Ran
 from mfn.schema import RUNS
 from mfn.settings import Settings
@@ -27,7 +27,7 @@ def count(spark: SparkSession, settings: Settings) -> Counts:
 
 
 def refuse(spark: SparkSession, settings: Settings) -> Counts:
-    raise job.DataRefused("nothing in it")
+    raise errors.DataRefused("nothing in it")
 
 
 def fail(spark: SparkSession, settings: Settings) -> Counts:
@@ -49,7 +49,7 @@ def test_each_step_has_a_row_whatever_became_of_it(
     settings = make_settings()
     ran: list[Ran] = []
     before = datetime.datetime.now(datetime.UTC)
-    for function, error in [(count, None), (count, None), (refuse, job.DataRefused),
+    for function, error in [(count, None), (count, None), (refuse, errors.DataRefused),
                             (fail, ZeroDivisionError)]:  # fmt: skip
         one = job.job(reads)(function)
         if error is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pyspark.sql.types import ArrayType, MapType, StructType
 
-from mfn import schema
+from mfn import indices, schema
 from mfn.schema import TABLES, Table
 
 COLUMNS = {
@@ -45,9 +45,9 @@ def test_no_not_null_inside_of_a_column_of_a_delta_table(table: Table) -> None:
 
 
 def test_reserved_indices_come_before_all_others() -> None:
-    reserved = {schema.PADDING, schema.MISSING, schema.UNKNOWN}
-    assert reserved == set(range(schema.FIRST_INDEX))
+    reserved = {indices.PADDING, indices.MISSING, indices.UNKNOWN}
+    assert reserved == set(range(indices.FIRST_INDEX))
 
 
 def test_the_item_table_has_a_column_for_each_item_field() -> None:
-    assert set(schema.ITEM_FIELDS) < set(schema.ITEM_ROWS.names)
+    assert set(indices.ITEM_FIELDS) < set(schema.ITEM_ROWS.names)

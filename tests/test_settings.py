@@ -13,8 +13,9 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from mfn.configuration import describe_settings, load_settings, setting_names
+from mfn.errors import BadSettings
 from mfn.models.settings import NAMED_MODELS, MfnSettings
-from mfn.settings import BadSettings, Settings
+from mfn.settings import Settings
 
 DATE = ("--date", "2026-03-08")
 

@@ -18,11 +18,10 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from mfn.errors import NotPublished, Superseded
 from mfn.storage import (
     ABANDONED_AFTER,
     POINTER,
-    NotPublished,
-    Superseded,
     claim,
     current,
     holding,

@@ -15,8 +15,9 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
 from mfn import tables
+from mfn.errors import NotPublished, Superseded
 from mfn.schema import DATE, DOUBLE, STRING, Table, column
-from mfn.storage import NotPublished, Superseded, claim
+from mfn.storage import claim
 
 MONDAY, TUESDAY = datetime.date(2026, 3, 9), datetime.date(2026, 3, 10)
 

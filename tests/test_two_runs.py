@@ -9,13 +9,13 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-from mfn import job, tables
+from mfn import errors, job, tables
+from mfn.errors import Superseded
 from mfn.logs.validate import validate_logs
 from mfn.runs import Ran
 from mfn.schema import EVENTS, QUARANTINE, VALIDATION
 from mfn.settings import Settings
 from mfn.splits.build import build_splits
-from mfn.storage import Superseded
 from tests.logs_on_disk import Logs, Published
 from tests.raw_logs import DAYS, WINDOWS, deliver, event
 
@@ -96,7 +96,7 @@ def test_splits_built_twice_at_once_are_those_built_once(
     ends = at_once(spark, twice, build_splits)
     assert any(isinstance(end, Ran) for end in ends), ends
     refusals = [end for end in ends if not isinstance(end, Ran)]
-    assert all(isinstance(end, job.REFUSALS) for end in refusals), ends
+    assert all(isinstance(end, errors.REFUSALS) for end in refusals), ends
     assert Published(twice).digests() == Published(once).digests()
 
 

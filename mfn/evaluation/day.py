@@ -15,7 +15,7 @@ from typing import Any
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from mfn import storage, tables
+from mfn import errors, storage, tables
 from mfn.evaluation.auc import ALL
 from mfn.evaluation.comparison import ORACLE, POPULARITY, Comparison, Metric
 from mfn.schema import COMPARISONS, METRICS, VALIDATION
@@ -142,7 +142,7 @@ def read_day(spark: SparkSession, settings: Settings) -> Day:
     ]
     gains = {one.model: one.relaimpr for one in comparisons if one.run_date == date}
     if not metrics or settings.evaluate.base_model not in gains:
-        raise storage.NotPublished(
+        raise errors.NotPublished(
             f"{tables.path_of(settings.root, METRICS)}: no rows for {date} with the base model "
             f"{settings.evaluate.base_model}; run jobs/evaluate.py for this date first"
         )

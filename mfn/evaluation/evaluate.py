@@ -24,9 +24,10 @@ from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 from mfn import made_from, storage, tables
+from mfn.errors import DataRefused
 from mfn.evaluation.auc import ALL, areas, count_requests, slices
 from mfn.evaluation.comparison import ORACLE, POPULARITY, Metric, compare
-from mfn.job import Counts, DataRefused, job, last_made
+from mfn.job import Counts, job, last_made
 from mfn.schema import COMPARISONS, EVENTS, METRICS, PREDICTIONS, TRUTH
 from mfn.settings import Settings
 from mfn.splits.windows import days_between, windows

@@ -30,12 +30,12 @@ import fsspec
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from mfn.errors import NotPublished
 from mfn.logs import choices, raw
 from mfn.logs.raw import DAY
 from mfn.logs.words import stop_words, words
 from mfn.settings import Settings
 from mfn.splits.windows import days_between
-from mfn.storage import NotPublished
 
 CLICK_RATING = 4.0
 LONGEST_CATEGORY = 60

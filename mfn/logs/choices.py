@@ -22,7 +22,7 @@ from functools import reduce
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from mfn.job import DataRefused
+from mfn.errors import DataRefused
 from mfn.logs import negatives
 from mfn.logs.raw import DAY
 from mfn.settings import Settings

@@ -26,11 +26,10 @@ import fsspec
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from mfn.job import DataRefused
+from mfn.errors import DataRefused, NotPublished
 from mfn.logs import choices, raw
 from mfn.logs.words import stop_words, words
 from mfn.settings import Settings
-from mfn.storage import NotPublished
 
 CLICK_RATING = 4.0
 FILES = {

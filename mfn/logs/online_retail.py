@@ -40,14 +40,13 @@ import fsspec
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from mfn.job import DataRefused
+from mfn.errors import DataRefused, NotPublished
 from mfn.logs import choices, raw
 from mfn.logs.outcomes import parse_time
 from mfn.logs.raw import DAY
 from mfn.logs.words import head_noun, stop_words, words
 from mfn.settings import Settings
 from mfn.splits.windows import days_between
-from mfn.storage import NotPublished
 
 COLUMNS = (
     "InvoiceNo",

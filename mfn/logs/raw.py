@@ -31,7 +31,7 @@ from pyspark.sql.types import (
     TimestampType,
 )
 
-from mfn.job import DataRefused
+from mfn.errors import DataRefused
 from mfn.made_from import fingerprint
 from mfn.schema import DATE, RAW_EVENT, STRING, STRING_MAP
 

@@ -31,11 +31,11 @@ import fsspec
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from mfn.errors import NotPublished
 from mfn.logs import choices, raw
 from mfn.logs.raw import DAY
 from mfn.settings import Settings
 from mfn.splits.windows import days_between
-from mfn.storage import NotPublished
 
 FILES = ("UserBehavior.csv", "UserBehavior.csv.gz")
 COLUMNS = ("user_id", "item_id", "category_id", "behaviour", "seconds")

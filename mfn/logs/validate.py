@@ -31,7 +31,8 @@ from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 
 from mfn import tables
-from mfn.job import Counts, DataRefused, job
+from mfn.errors import DataRefused
+from mfn.job import Counts, job
 from mfn.logs import gates, outcomes, raw
 from mfn.logs.outcomes import CLEAN, REASONS, REPEAT, TOO_MANY_EVENTS
 from mfn.logs.raw import BLANK, DAY

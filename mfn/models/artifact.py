@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from mfn import storage
-from mfn.job import DataRefused
+from mfn.errors import DataRefused
 from mfn.models.batch import Features
 from mfn.models.embedding import FrozenEmbedding
 from mfn.models.ranker import Ranker

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mfn.indices import FIRST_INDEX, ITEM_FIELDS, PADDING, UNKNOWN
 from mfn.models.batch import ENTITY, Features, Level
-from mfn.schema import FIRST_INDEX, ITEM_FIELDS, PADDING, UNKNOWN
 
 
 def offsets_of(sizes: Mapping[str, int]) -> dict[str, int]:

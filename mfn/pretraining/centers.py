@@ -18,7 +18,8 @@ from pyspark.sql import functions as F
 from torch import Tensor
 
 from mfn import storage, tables
-from mfn.job import Counts, DataRefused, job
+from mfn.errors import DataRefused
+from mfn.job import Counts, job
 from mfn.models import artifact
 from mfn.models.embedding import FrozenEmbedding, FrozenItems, ItemEncoder, ItemTable, offsets_of
 from mfn.models.settings import PretrainedCentersSettings

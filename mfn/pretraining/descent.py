@@ -18,9 +18,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from mfn.indices import PADDING
 from mfn.models.centers import Marginal, assignment, entropies
 from mfn.models.embedding import ItemEncoder
-from mfn.schema import PADDING
 from mfn.settings import CenterSettings
 from mfn.training.progress import Progress
 

@@ -21,7 +21,9 @@ from pyspark.sql import functions as F
 from torch import Tensor
 
 from mfn import storage
-from mfn.job import Counts, DataRefused, job
+from mfn.errors import DataRefused
+from mfn.indices import PADDING
+from mfn.job import Counts, job
 from mfn.made_from import of_files
 from mfn.models import artifact
 from mfn.models.batch import ENTITY, Features
@@ -29,7 +31,7 @@ from mfn.models.embedding import ItemTable, freeze
 from mfn.models.ranker import Ranker
 from mfn.models.settings import BaseSettings
 from mfn.pretraining.words import EntityVectors, from_file, from_titles
-from mfn.schema import PADDING, REQUEST_ROWS
+from mfn.schema import REQUEST_ROWS
 from mfn.settings import Settings
 from mfn.splits.published import Splits
 from mfn.splits.vocabulary import usable

@@ -14,9 +14,10 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from torch import Tensor
 
+from mfn.indices import FIRST_INDEX
 from mfn.models.batch import ENTITY
 from mfn.pretraining.descent import Sample, nearest
-from mfn.schema import FIRST_INDEX, INTEREST_CENTERS
+from mfn.schema import INTEREST_CENTERS
 from mfn.settings import Settings
 from mfn.splits.published import Splits
 from mfn.splits.vocabulary import usable

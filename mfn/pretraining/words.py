@@ -15,8 +15,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from torch import Tensor
 
-from mfn.job import DataRefused
-from mfn.schema import FIRST_INDEX
+from mfn.errors import DataRefused
+from mfn.indices import FIRST_INDEX
 from mfn.settings import EmbeddingSettings
 
 

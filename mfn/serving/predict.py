@@ -21,7 +21,8 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_schema
 
 from mfn import storage, tables
-from mfn.job import Counts, DataRefused, job
+from mfn.errors import DataRefused
+from mfn.job import Counts, job
 from mfn.models import artifact
 from mfn.models.batch import Batch
 from mfn.models.ranker import Ranker

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from mfn.schema import FIRST_INDEX, MISSING
+from mfn.indices import FIRST_INDEX, MISSING
 from mfn.splits.vocabulary import Fingerprint, fingerprint_of
 
 DIGITS = 3

@@ -25,11 +25,13 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from mfn import storage, tables
-from mfn.job import Counts, DataRefused, job
+from mfn.errors import DataRefused
+from mfn.indices import FIRST_INDEX
+from mfn.job import Counts, job
 from mfn.logs import raw
 from mfn.logs.raw import DAY
 from mfn.logs.validate import validated_days
-from mfn.schema import EVENTS, FIRST_INDEX, RAW_ITEM, RAW_USER
+from mfn.schema import EVENTS, RAW_ITEM, RAW_USER
 from mfn.settings import LogsKind, Settings
 from mfn.splits import items, snapshots, stream, vocabulary, writing
 from mfn.splits.buckets import Buckets

@@ -20,7 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql.types import ArrayType, ByteType, StructField, StructType
 
-from mfn.schema import INTEGER, LONG, MISSING, PADDING, REQUEST_ROWS
+from mfn.indices import MISSING, PADDING
+from mfn.schema import INTEGER, LONG, REQUEST_ROWS
 from mfn.splits.columns import BATCH_ROWS, changes, lists, matrix, numbers, pieces, record_batch
 from mfn.splits.requests import BEHAVIOUR, KNOWN_PROFILE, REQUEST, SPLITS, TALLY
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 
+from mfn.indices import FIRST_INDEX, ITEM_FIELDS, MISSING, PADDING, UNKNOWN
 from mfn.logs.raw import DAY
 from mfn.logs.words import stop_words, words
-from mfn.schema import FIRST_INDEX, ITEM_FIELDS, ITEM_ROWS, MISSING, PADDING, UNKNOWN
+from mfn.schema import ITEM_ROWS
 from mfn.splits.buckets import Buckets, edges
 from mfn.splits.vocabulary import ITEM, ITEM_ID, catalogue_keys
 from mfn.splits.writing import write_one_file

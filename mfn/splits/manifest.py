@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mfn.schema import FIRST_INDEX, REQUEST_ROWS
+from mfn.indices import FIRST_INDEX
+from mfn.schema import REQUEST_ROWS
 from mfn.settings import Settings
 from mfn.splits.buckets import Buckets
 from mfn.splits.items import ItemTable

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from mfn import storage
+from mfn.indices import ITEM_FIELDS
 from mfn.models.batch import ENTITY, Features
-from mfn.schema import ITEM_FIELDS
 from mfn.settings import Settings
 from mfn.training.plan import SplitFile
 

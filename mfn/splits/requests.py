@@ -37,7 +37,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql.types import ArrayType, BooleanType, ByteType, StructField, StructType
 
-from mfn.schema import INTEGER, LONG, PADDING, STRING, UNKNOWN
+from mfn.indices import PADDING, UNKNOWN
+from mfn.schema import INTEGER, LONG, STRING
 from mfn.splits.columns import BATCH_ROWS, booleans, changes, lists, numbers, pieces, record_batch
 
 SPLITS = ("pretraining", "pretraining_validation", "train", "test")

@@ -14,8 +14,8 @@ from zoneinfo import ZoneInfo
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from mfn.indices import MISSING, UNKNOWN
 from mfn.logs.raw import DAY
-from mfn.schema import MISSING, UNKNOWN
 from mfn.settings import Settings, SplitSettings
 from mfn.splits.buckets import Buckets, edges, rounded
 from mfn.splits.requests import (

@@ -32,8 +32,9 @@ from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from mfn import tables
-from mfn.job import DataRefused
-from mfn.schema import FIRST_INDEX, VOCABULARIES
+from mfn.errors import DataRefused
+from mfn.indices import FIRST_INDEX
+from mfn.schema import VOCABULARIES
 from mfn.settings import Settings
 from mfn.storage import check_claims
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mfn.job import JobFailed
+from mfn.errors import JobFailed
 from mfn.models.batch import Batch
 from mfn.models.embedding import ShardedTable
 from mfn.models.ranker import Ranker

@@ -14,7 +14,8 @@ import torch
 from pyspark.sql import SparkSession
 
 from mfn import __version__, made_from, storage
-from mfn.job import Counts, DataRefused, job, set_up_logging
+from mfn.errors import DataRefused
+from mfn.job import Counts, job, set_up_logging
 from mfn.models import artifact
 from mfn.models.embedding import Exchange, FrozenEmbedding
 from mfn.models.ranker import Ranker

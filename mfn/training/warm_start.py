@@ -11,12 +11,13 @@ import torch
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from mfn import storage, tables
+from mfn import errors, storage, tables
+from mfn.indices import FIRST_INDEX
 from mfn.models import artifact
 from mfn.models.batch import Features
 from mfn.models.embedding import fields_of
 from mfn.models.ranker import Ranker
-from mfn.schema import FIRST_INDEX, VOCABULARIES
+from mfn.schema import VOCABULARIES
 from mfn.settings import Settings
 from mfn.splits.published import Splits
 from mfn.splits.vocabulary import fingerprints
@@ -29,7 +30,7 @@ def newest_before(settings: Settings, name: str) -> str | None:
     for date in reversed(storage.folders_by_date(f"{settings.root}/models")):
         if date < settings.date:
             earlier = settings.model_copy(update={"date": date})
-            with contextlib.suppress(storage.NotPublished):
+            with contextlib.suppress(errors.NotPublished):
                 return storage.current(earlier.model_folder(name), "train")
     return None
 

@@ -22,8 +22,8 @@ import torch
 from pyspark import SparkContext
 from torch import Tensor, nn
 
+from mfn.errors import JobFailed
 from mfn.failure import in_a_line
-from mfn.job import JobFailed
 from mfn.training.adam import coalesced
 from mfn.training.watchdog import Watchdog
 

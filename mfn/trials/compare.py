@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pyspark.sql import SparkSession
 
 from mfn import tables
+from mfn.errors import DataRefused, NotPublished
 from mfn.evaluation.numbers import per_cent
-from mfn.job import Counts, DataRefused, job
+from mfn.job import Counts, job
 from mfn.schema import OVER_SEEDS
 from mfn.settings import Settings
 from mfn.splits.published import Splits
-from mfn.storage import NotPublished
 from mfn.trials.plan import Choice, Plan, choose, curves, finals, first_test_day
 from mfn.trials.pretrain import pretrain
 from mfn.trials.results import Result, Results, results

@@ -14,10 +14,11 @@ from pyspark.sql import functions as F
 from rich.console import Console
 
 from mfn import tables
+from mfn.errors import BadSettings
 from mfn.logs.simulate import simulate_logs
 from mfn.runs import Ran
 from mfn.schema import METRICS, RUNS
-from mfn.settings import BadSettings, Settings
+from mfn.settings import Settings
 from pipelines import daily
 from pipelines.steps import steps
 

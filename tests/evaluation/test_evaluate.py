@@ -14,11 +14,10 @@ from pyspark.sql import SparkSession
 from sklearn.metrics import log_loss, roc_auc_score
 
 from mfn import tables
+from mfn.errors import DataRefused, NotPublished
 from mfn.evaluation.evaluate import evaluate, read_truth
-from mfn.job import DataRefused
 from mfn.schema import COMPARISONS, EVENTS, METRICS, PREDICTIONS, TRUTH
 from mfn.settings import Settings
-from mfn.storage import NotPublished
 
 DAY = datetime.date(2026, 3, 8)
 DAY_BEFORE = datetime.date(2026, 3, 7)

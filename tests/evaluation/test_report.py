@@ -14,7 +14,7 @@ import pytest
 from pyspark.sql import SparkSession
 from rich.console import Console
 
-from mfn import storage, tables
+from mfn import errors, storage, tables
 from mfn.evaluation.comparison import Metric, compare
 from mfn.evaluation.day import Day, Result, Training, read_day
 from mfn.evaluation.report import render, report, report_path
@@ -300,9 +300,9 @@ def test_a_day_that_lacks_its_tables_or_splits_has_no_page(
 ) -> None:
     without_splits = settings.model_copy(update={"date": DAY_AFTER})
     without_tables = settings.model_copy(update={"date": datetime.date(2026, 3, 10)})
-    with pytest.raises(storage.NotPublished, match=r"splits/2026-03-09.*jobs/build_splits"):
+    with pytest.raises(errors.NotPublished, match=r"splits/2026-03-09.*jobs/build_splits"):
         report(spark, without_splits)
-    with pytest.raises(storage.NotPublished, match=r"no rows for 2026-03-10.*jobs/evaluate"):
+    with pytest.raises(errors.NotPublished, match=r"no rows for 2026-03-10.*jobs/evaluate"):
         report(spark, without_tables)
     assert [one.name for one in Path(settings.root, "reports").iterdir()] == ["2026-03-08.html"]
 

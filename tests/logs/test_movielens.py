@@ -18,12 +18,11 @@ import pytest
 from pyspark.sql import SparkSession
 
 from mfn.configuration import load_settings
-from mfn.job import DataRefused
+from mfn.errors import DataRefused, NotPublished
 from mfn.logs import negatives
 from mfn.logs.ingest import ingest
 from mfn.settings import Settings
 from mfn.splits.windows import windows
-from mfn.storage import NotPublished
 
 REPOSITORY = Path(__file__).parents[2]
 DAY = 24 * 3600

@@ -14,13 +14,12 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from mfn import tables
-from mfn.job import DataRefused
+from mfn.errors import DataRefused, NotPublished
 from mfn.logs.ingest import ingest
 from mfn.logs.validate import validate_logs
 from mfn.logs.words import head_noun
 from mfn.schema import QUARANTINE
 from mfn.settings import Settings
-from mfn.storage import NotPublished
 from tests.conftest import SPARK
 from tests.raw_days import contents, days, lines
 

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
-from mfn.job import DataRefused
+from mfn.errors import DataRefused, NotPublished
 from mfn.logs.ingest import ingest
 from mfn.settings import Settings
-from mfn.storage import NotPublished
 from tests.conftest import SPARK
 from tests.raw_days import contents, days, lines
 

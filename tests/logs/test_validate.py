@@ -12,7 +12,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from mfn import tables
-from mfn.job import DataRefused
+from mfn.errors import DataRefused
 from mfn.logs import raw, validate
 from mfn.logs.validate import validate_logs
 from mfn.schema import EVENTS, QUARANTINE, VALIDATION, VALIDATION_MEASURES

@@ -16,7 +16,7 @@ from pyspark.sql import SparkSession
 from torch import Tensor
 
 from mfn import storage, tables
-from mfn.job import DataRefused
+from mfn.errors import DataRefused
 from mfn.models.artifact import WrongArtifact
 from mfn.models.centers import Marginal, entropies
 from mfn.models.settings import NAMED_MODELS

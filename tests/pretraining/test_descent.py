@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from mfn.indices import FIRST_INDEX
 from mfn.models.embedding import FrozenItems, ItemEncoder, ItemTable, offsets_of
 from mfn.pretraining.descent import MENDINGS, Sample, collapsed, describe, learn, mend
 from mfn.pretraining.profiles import profiles
-from mfn.schema import FIRST_INDEX
 from mfn.settings import CenterSettings
 from mfn.splits.published import Splits
 

@@ -10,13 +10,13 @@ import torch
 from pyspark.sql import SparkSession
 
 from mfn import storage
-from mfn.job import DataRefused
+from mfn.errors import DataRefused
+from mfn.indices import FIRST_INDEX
 from mfn.models import artifact
 from mfn.models.artifact import WrongArtifact
 from mfn.models.embedding import FrozenItems, ItemEncoder, ItemTable, freeze, offsets_of
 from mfn.pretraining.embeddings import pretrain_embeddings
 from mfn.pretraining.published import current_frozen
-from mfn.schema import FIRST_INDEX
 from mfn.settings import Settings
 from mfn.splits.published import Splits
 from tests.synthetic import ITEMS, SIZES, publish_splits

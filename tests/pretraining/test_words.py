@@ -11,13 +11,14 @@ import torch
 from pyspark.sql import SparkSession
 
 from mfn import storage
-from mfn.job import DataRefused
+from mfn.errors import DataRefused
+from mfn.indices import FIRST_INDEX
 from mfn.models import artifact
 from mfn.models.batch import ENTITY
 from mfn.pretraining.embeddings import pretrain_embeddings
 from mfn.pretraining.published import current_frozen
 from mfn.pretraining.words import EntityVectors, from_file, from_titles
-from mfn.schema import FIRST_INDEX, ITEM_ROWS
+from mfn.schema import ITEM_ROWS
 from mfn.settings import EmbeddingSettings, Settings
 from mfn.splits.published import Splits
 from tests.synthetic import SIZES, publish_splits, publish_vocabularies

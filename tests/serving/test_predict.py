@@ -10,6 +10,7 @@ import torch
 from pyspark.sql import Row, SparkSession
 
 from mfn import storage, tables
+from mfn.errors import NotPublished
 from mfn.models import artifact
 from mfn.models.artifact import WrongArtifact
 from mfn.pretraining.centers import train_centers
@@ -18,7 +19,6 @@ from mfn.schema import PREDICTIONS
 from mfn.serving.predict import batch_of, predict
 from mfn.settings import Settings
 from mfn.splits.published import Splits
-from mfn.storage import NotPublished
 from mfn.training.train import train
 from tests.synthetic import publish_splits, publish_vocabularies
 

@@ -15,12 +15,12 @@ from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 
-from mfn import storage
-from mfn.job import DataRefused
+from mfn import errors, storage
+from mfn.errors import DataRefused
+from mfn.indices import FIRST_INDEX, UNKNOWN
 from mfn.models import artifact
 from mfn.pretraining.centers import train_centers
 from mfn.pretraining.embeddings import pretrain_embeddings
-from mfn.schema import FIRST_INDEX, UNKNOWN
 from mfn.settings import CenterSettings, EmbeddingSettings, Settings
 from mfn.splits.build import build_splits
 from mfn.splits.windows import windows
@@ -242,7 +242,7 @@ def test_days_that_are_not_validated_are_refused_by_name(
     write_log(spark, settings, draw_log(6, users=2), last=D - datetime.timedelta(days=1))
     with pytest.raises(DataRefused, match=r"2026-03-08 is not; run jobs/validate_logs.py"):
         build_splits(spark, settings)
-    with pytest.raises(storage.NotPublished):
+    with pytest.raises(errors.NotPublished):
         Published(settings)
 
 
@@ -253,5 +253,5 @@ def test_an_empty_test_window_is_refused_and_publishes_nothing(
     write_log(spark, settings, events)
     with pytest.raises(DataRefused, match=r"test: expected requests from 2026-03-08"):
         build_splits(spark, settings)
-    with pytest.raises(storage.NotPublished):
+    with pytest.raises(errors.NotPublished):
         Published(settings)

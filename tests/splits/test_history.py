@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mfn.schema import PADDING
+from mfn.indices import PADDING
 from mfn.splits.history import Tail, histories
 from mfn.splits.requests import BEHAVIOUR, REQUEST
 

@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
-from mfn.job import DataRefused
-from mfn.schema import ITEM_FIELDS, MISSING, PADDING, RAW_ITEM, UNKNOWN
+from mfn.errors import DataRefused
+from mfn.indices import ITEM_FIELDS, MISSING, PADDING, UNKNOWN
+from mfn.schema import RAW_ITEM
 from mfn.splits import items, snapshots
 from mfn.splits.buckets import Buckets
 from tests.conftest import RUN_DATE

@@ -22,7 +22,8 @@ import pytest
 from pyspark.sql import SparkSession
 
 from mfn import tables
-from mfn.schema import FIRST_INDEX, MISSING, UNKNOWN, VOCABULARIES
+from mfn.indices import FIRST_INDEX, MISSING, UNKNOWN
+from mfn.schema import VOCABULARIES
 from mfn.settings import Settings
 from mfn.splits.build import build_splits
 from mfn.splits.windows import windows

@@ -11,8 +11,9 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from mfn import tables
-from mfn.job import DataRefused
-from mfn.schema import FIRST_INDEX, VOCABULARIES
+from mfn.errors import DataRefused
+from mfn.indices import FIRST_INDEX
+from mfn.schema import VOCABULARIES
 from mfn.settings import Settings
 from mfn.splits import vocabulary
 from mfn.splits.vocabulary import BLOCK, Fingerprint, fingerprint, fingerprint_of, fingerprints

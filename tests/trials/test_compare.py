@@ -10,7 +10,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from mfn import tables
-from mfn.job import DataRefused
+from mfn.errors import DataRefused
 from mfn.models.settings import NAMED_MODELS, MfnSettings
 from mfn.schema import OVER_SEEDS
 from mfn.settings import Settings

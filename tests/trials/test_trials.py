@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from mfn import storage
+from mfn import errors, storage
 from mfn.models.settings import NAMED_MODELS, MfnSettings
 from mfn.settings import Settings
 from mfn.trials.plan import Choice, Plan, choose, curves, finals
@@ -84,7 +84,7 @@ def test_nothing_of_the_real_date_need_be_there_to_choose(make_plan: Callable[..
     for inner in Path(of.real.root).glob(f"**/{of.real.date}"):
         inner.rename(inner.with_name("moved away"))
     assert set(run_curves(of)) == set(MODELS)
-    with pytest.raises(storage.NotPublished):
+    with pytest.raises(errors.NotPublished):
         finals(of, CHOICES)["base"][1].run()
 
 
