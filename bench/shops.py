@@ -19,7 +19,7 @@ from bench import measure
 from mfn import spark as sessions
 from mfn.logs.simulate import simulate_logs
 from mfn.settings import Settings, SimulateSettings, SparkSettings
-from mfn.splits.windows import windows
+from mfn.windows import windows
 
 DATE = datetime.date(2026, 3, 8)
 SPARK = SparkSettings(master="local[2]", driver_memory="3g", shuffle_partitions=8)

@@ -30,7 +30,7 @@ from bench import measure
 from mfn.indices import FIRST_INDEX, PADDING, UNKNOWN
 from mfn.settings import Settings
 from mfn.splits.requests import SPLITS
-from mfn.splits.windows import windows
+from mfn.windows import windows
 
 ROWS, EVENTS, QUARANTINE, ITEMS = "rows", "events", "quarantine", "items.parquet"
 

@@ -19,7 +19,7 @@ from typing import Any
 from pyspark.sql import SparkSession
 from pythonjsonlogger.json import JsonFormatter
 
-from mfn import made_from, runs, storage
+from mfn import fingerprint, runs, storage
 from mfn import spark as sessions
 from mfn.configuration import describe_settings, load_settings
 from mfn.errors import REFUSALS, BadSettings, JobFailed
@@ -181,8 +181,8 @@ def _run(job: Job, session: SparkSession, settings: Settings, ran: Ran) -> None:
     told = {"step": job.name, "run_date": str(settings.date)}
     if job.reads is not None:
         ran.inputs = job.reads(session, settings)
-        made = made_from.fingerprint(made_from.of_package(), ran.inputs)
-        since = _made_before(record, made, job.writes(settings))
+        made = fingerprint.of_values(fingerprint.of_package(), ran.inputs)
+        since = _unchanged_since(record, made, job.writes(settings))
         if since and not settings.force:
             ran.outcome = "left alone"
             log.info(
@@ -203,7 +203,7 @@ def _run(job: Job, session: SparkSession, settings: Settings, ran: Ran) -> None:
         counts = {**counts, "rows_per_second": round(rows / seconds)}
     if made is not None:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        storage.replace_json(record, {"made_from": made, "at": now, "counts": dict(counts)})
+        storage.replace_json(record, {"fingerprint": made, "at": now, "counts": dict(counts)})
     ran.counts = counts
     log.info(
         "%s %s: done in %.1f s: %s",
@@ -215,10 +215,10 @@ def _run(job: Job, session: SparkSession, settings: Settings, ran: Ran) -> None:
     )
 
 
-def last_made(settings: Settings, name: str) -> str | None:
+def last_fingerprint(settings: Settings, name: str) -> str | None:
     """Fingerprint of what a job's output of the run date was made from; None if it never ran."""
     try:
-        return str(storage.read_json(_record(settings, name))["made_from"])
+        return str(storage.read_json(_record(settings, name))["fingerprint"])
     except FileNotFoundError:
         return None
 
@@ -227,13 +227,13 @@ def _record(settings: Settings, name: str) -> str:
     return f"{settings.root}/made/{settings.date}/{name}.json"
 
 
-def _made_before(record: str, made: str, written: Sequence[str]) -> str | None:
+def _unchanged_since(record: str, made: str, written: Sequence[str]) -> str | None:
     """When the same was made that would be now; None if it was not, or is not there any more."""
     try:
         found = storage.read_json(record)
     except FileNotFoundError:
         return None
-    if found["made_from"] != made or not all(storage.exists(path) for path in written):
+    if found["fingerprint"] != made or not all(storage.exists(path) for path in written):
         return None
     return str(found["at"])
 

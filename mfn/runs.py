@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pyspark.sql import SparkSession
 
-from mfn import __version__, made_from, tables
+from mfn import __version__, fingerprint, tables
 from mfn.failure import in_a_line
 from mfn.schema import RUNS
 from mfn.settings import Settings
@@ -76,8 +76,8 @@ def _row(ran: Ran) -> dict[str, Any]:
         "message": ran.message,
         "rows": rows if isinstance(rows, int) else None,
         "counts": {name: str(value) for name, value in ran.counts.items()},
-        "settings_hash": made_from.fingerprint(ran.settings.model_dump(mode="json")),
-        "code_version": f"{__version__} {made_from.of_package()}",
+        "settings_hash": fingerprint.of_values(ran.settings.model_dump(mode="json")),
+        "code_version": f"{__version__} {fingerprint.of_package()}",
         "inputs": None
         if ran.inputs is None
         else json.dumps(ran.inputs, sort_keys=True, default=str, ensure_ascii=False),

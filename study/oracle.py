@@ -8,8 +8,8 @@ import pyarrow.dataset as ds
 from mfn.evaluation.bootstrap import auc
 from mfn.settings import Settings
 from mfn.splits.published import Splits
-from mfn.splits.windows import days_between, windows
 from mfn.trials.trial import read_candidates
+from mfn.windows import days_between, windows
 
 
 def oracle_auc(settings: Settings) -> float | None:

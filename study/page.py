@@ -9,8 +9,8 @@ from typing import Any
 from mfn import storage
 from mfn.evaluation.numbers import NOTHING, decimals, per_cent, percentage, thousands
 from mfn.models.settings import NAMED_MODELS
-from mfn.splits.windows import Window
 from mfn.trials.results import Result
+from mfn.windows import Window
 from study import charts
 from study.causes import ABLATIONS, MFN, cause, effects, gains_on_several, in_points
 from study.data_sets import ONLINE_RETAIL, Size

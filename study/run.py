@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from mfn.settings import Settings
 from mfn.splits.published import Splits
-from mfn.splits.windows import Windows, windows
 from mfn.trials.compare import Compared, train_and_compare
 from mfn.trials.plan import Plan
 from mfn.trials.trial import read_candidates
+from mfn.windows import Windows, windows
 from study.oracle import oracle_auc
 
 

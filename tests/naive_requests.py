@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from mfn.splits.windows import Windows
+from mfn.windows import Windows
 
 Event = dict[str, Any]
 """dt, event_id, time, user, type, item, and request, position, context where there are any;

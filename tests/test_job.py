@@ -299,7 +299,7 @@ def test_changed_code_is_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """In a process each, since what is imported stays as it was."""
     package = tmp_path / "mfn"
     shutil.copytree(REPOSITORY / "mfn", package, ignore=shutil.ignore_patterns("__pycache__"))
-    program = "from mfn import made_from; print(made_from.__file__, made_from.of_package())"
+    program = "from mfn import fingerprint; print(fingerprint.__file__, fingerprint.of_package())"
 
     def printed() -> str:
         command = [sys.executable, "-c", program]

@@ -20,7 +20,7 @@ from mfn.evaluation.auc import ALL
 from mfn.evaluation.comparison import ORACLE, POPULARITY, Comparison, Metric
 from mfn.schema import COMPARISONS, METRICS, VALIDATION
 from mfn.settings import Settings
-from mfn.splits.windows import windows
+from mfn.windows import windows
 
 Number = int | float
 

@@ -23,14 +23,14 @@ from typing import Any
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
-from mfn import made_from, storage, tables
+from mfn import fingerprint, storage, tables
 from mfn.errors import DataRefused
 from mfn.evaluation.auc import ALL, areas, count_requests, slices
 from mfn.evaluation.comparison import ORACLE, POPULARITY, Metric, compare
-from mfn.job import Counts, job, last_made
+from mfn.job import Counts, job, last_fingerprint
 from mfn.schema import COMPARISONS, EVENTS, METRICS, PREDICTIONS, TRUTH
 from mfn.settings import Settings
-from mfn.splits.windows import days_between, windows
+from mfn.windows import days_between, windows
 
 BEHAVIOURS = ("click", "cart", "purchase")
 """Types of events that make an item popular."""
@@ -42,9 +42,9 @@ Part = tuple[str, str]
 
 
 def _reads(spark: SparkSession, settings: Settings) -> Any:
-    truth = [made_from.of_files(folder) for folder in _finished_truth(settings)]
+    truth = [fingerprint.of_files(folder) for folder in _finished_truth(settings)]
     own, models = settings.evaluate.model_dump(), sorted(settings.models)
-    return [last_made(settings, "predict"), truth, own, models, settings.candidates_from]
+    return [last_fingerprint(settings, "predict"), truth, own, models, settings.candidates_from]
 
 
 @job(_reads, lambda settings: [tables.path_of(settings.root, METRICS)])

@@ -35,7 +35,7 @@ from mfn.logs import choices, raw
 from mfn.logs.raw import DAY
 from mfn.logs.words import stop_words, words
 from mfn.settings import Settings
-from mfn.splits.windows import days_between
+from mfn.windows import days_between
 
 CLICK_RATING = 4.0
 LONGEST_CATEGORY = 60

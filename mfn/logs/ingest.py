@@ -6,7 +6,7 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-from mfn import made_from
+from mfn import fingerprint
 from mfn.job import Counts, job
 from mfn.logs.amazon import amazon
 from mfn.logs.movielens import movielens
@@ -25,7 +25,7 @@ SOURCES = {
 
 def _reads(spark: SparkSession, settings: Settings) -> Any:
     own, zones = settings.ingest, (settings.logs.time_zone, settings.logs.day_time_zone)
-    return [own.model_dump(), zones, made_from.of_files(own.path) if own.path else None]
+    return [own.model_dump(), zones, fingerprint.of_files(own.path) if own.path else None]
 
 
 @job(_reads, lambda settings: [settings.logs_folder("events")])

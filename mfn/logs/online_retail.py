@@ -46,7 +46,7 @@ from mfn.logs.outcomes import parse_time
 from mfn.logs.raw import DAY
 from mfn.logs.words import head_noun, stop_words, words
 from mfn.settings import Settings
-from mfn.splits.windows import days_between
+from mfn.windows import days_between
 
 COLUMNS = (
     "InvoiceNo",

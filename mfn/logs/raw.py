@@ -32,7 +32,7 @@ from pyspark.sql.types import (
 )
 
 from mfn.errors import DataRefused
-from mfn.made_from import fingerprint
+from mfn.fingerprint import of_values
 from mfn.schema import DATE, RAW_EVENT, STRING, STRING_MAP
 
 DAY = "dt"
@@ -102,7 +102,7 @@ def day_folders(folder: str, days: Sequence[datetime.date]) -> list[DayFolder]:
             tuple(name for name in data if name.endswith(JSON_LINES)),
             tuple(name for name in data if name.endswith(PARQUET)),
             SUCCESS in names,
-            fingerprint([[name, files.ukey(f"{path}/{inner}/{name}")] for name in names]),
+            of_values([[name, files.ukey(f"{path}/{inner}/{name}")] for name in names]),
         )
         if unknown:
             problems.append(

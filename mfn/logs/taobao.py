@@ -35,7 +35,7 @@ from mfn.errors import NotPublished
 from mfn.logs import choices, raw
 from mfn.logs.raw import DAY
 from mfn.settings import Settings
-from mfn.splits.windows import days_between
+from mfn.windows import days_between
 
 FILES = ("UserBehavior.csv", "UserBehavior.csv.gz")
 COLUMNS = ("user_id", "item_id", "category_id", "behaviour", "seconds")

@@ -32,14 +32,14 @@ from pyspark.sql import functions as F
 
 from mfn import tables
 from mfn.errors import DataRefused
+from mfn.fingerprint import of_source, of_values
 from mfn.job import Counts, job
 from mfn.logs import gates, outcomes, raw
 from mfn.logs.outcomes import CLEAN, REASONS, REPEAT, TOO_MANY_EVENTS
 from mfn.logs.raw import BLANK, DAY
-from mfn.made_from import fingerprint, of_source
 from mfn.schema import EVENTS, QUARANTINE, VALIDATION, VALIDATION_MEASURES
 from mfn.settings import Settings
-from mfn.splits.windows import windows
+from mfn.windows import windows
 
 log = logging.getLogger("mfn")
 
@@ -77,7 +77,7 @@ ByDay = Mapping[datetime.date, Counted]
 def _reads(spark: SparkSession, settings: Settings) -> Any:
     span = windows(settings.date, settings.windows).days
     folders = raw.day_folders(settings.logs_folder("events"), span)
-    days = {str(one.day): made_from(one, settings) for one in folders}
+    days = {str(one.day): day_fingerprint(one, settings) for one in folders}
     return [days, settings.validation.model_dump()]
 
 
@@ -130,9 +130,9 @@ def validate_logs(spark: SparkSession, settings: Settings) -> Counts:
     return _account(counted)
 
 
-def made_from(folder: raw.DayFolder, settings: Settings) -> str:
+def day_fingerprint(folder: raw.DayFolder, settings: Settings) -> str:
     """Fingerprint of all that a day's outcomes follow from, but the events of the day before."""
-    return fingerprint(
+    return of_values(
         folder.fingerprint,
         {name: getattr(settings.validation, name) for name in _OF_OUTCOMES},
         settings.logs.time_zone,
@@ -150,7 +150,7 @@ def _changed(
     changed = [
         one.day
         for one in folders
-        if settings.force or validated.get(one.day) != made_from(one, settings)
+        if settings.force or validated.get(one.day) != day_fingerprint(one, settings)
     ]
     again = [day for day in changed if day in validated]
     if again and not settings.force:
@@ -381,7 +381,7 @@ def _write(
     bad = bad.select(*QUARANTINE.columns.names)
     tables.replace(bad, settings.root, QUARANTINE, {DAY: days})
     rows = [
-        (one.day, "events", outcome, number, made_from(one, settings))
+        (one.day, "events", outcome, number, day_fingerprint(one, settings))
         for one in folders
         for outcome, number in {
             CLEAN: 0,

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from mfn import storage
 from mfn.errors import DataRefused
+from mfn.fingerprint import of_files
 from mfn.indices import PADDING
 from mfn.job import Counts, job
-from mfn.made_from import of_files
 from mfn.models import artifact
 from mfn.models.batch import ENTITY, Features
 from mfn.models.embedding import ItemTable, freeze

@@ -39,7 +39,7 @@ from mfn.splits.history import COUNTED_ROWS, ToRows
 from mfn.splits.manifest import manifest
 from mfn.splits.requests import MOMENTS, SPLITS, ToMoments
 from mfn.splits.vocabulary import ITEM, ITEM_ID
-from mfn.splits.windows import Windows, days_between, windows
+from mfn.windows import Windows, days_between, windows
 
 log = logging.getLogger("mfn")
 

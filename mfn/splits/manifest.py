@@ -12,8 +12,8 @@ from mfn.splits.buckets import Buckets
 from mfn.splits.items import ItemTable
 from mfn.splits.requests import SPLITS
 from mfn.splits.vocabulary import CATALOGUE_FIELDS, Fingerprint, event_fields, fingerprint_of
-from mfn.splits.windows import Windows
 from mfn.splits.writing import COUNTS, Files, counts_of, rows_of
+from mfn.windows import Windows
 
 
 def manifest(

@@ -15,9 +15,16 @@ from mfn import storage
 from mfn.indices import ITEM_FIELDS
 from mfn.models.batch import ENTITY, Features
 from mfn.settings import Settings
-from mfn.training.plan import SplitFile
 
 VECTOR_OF_ENTITIES = "entities"
+
+
+@dataclass(frozen=True)
+class SplitFile:
+    """A Parquet file of one row group, and the rows that its footer promises."""
+
+    url: str
+    rows: int
 
 
 @dataclass(frozen=True)

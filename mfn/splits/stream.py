@@ -28,7 +28,7 @@ from mfn.splits.requests import (
     RequestRules,
 )
 from mfn.splits.vocabulary import ITEM
-from mfn.splits.windows import Windows
+from mfn.windows import Windows
 
 ONE_DAY = datetime.timedelta(days=1)
 _MINUTE = 60_000_000

@@ -84,9 +84,14 @@ class Checkpoints:
     """The checkpoints of one training, in a folder that fsspec reaches."""
 
     def __init__(
-        self, folder: str, made_from: str, workers: int, often: CheckpointSettings
+        self, folder: str, fingerprint: str, workers: int, often: CheckpointSettings
     ) -> None:
-        self.folder, self.made_from, self.workers, self.often = folder, made_from, workers, often
+        self.folder, self.fingerprint, self.workers, self.often = (
+            folder,
+            fingerprint,
+            workers,
+            often,
+        )
         self.saved_at = time.monotonic()
         self.files, self.path = fsspec.url_to_fs(folder)
 
@@ -109,7 +114,7 @@ class Checkpoints:
         number of workers.
         """
         about = {
-            "made_from": self.made_from,
+            "fingerprint": self.fingerprint,
             "workers": self.workers,
             "tallies": [asdict(one) for one in position.tallies],
             "epoch_ended": position.epoch_ended,
@@ -155,7 +160,7 @@ class Checkpoints:
     def _read(self, name: str, place: int, of: int) -> tuple[Position, Part]:
         try:
             about = storage.read_json(f"{self.folder}/{name}/{ABOUT}")
-            if about["made_from"] != self.made_from:
+            if about["fingerprint"] != self.fingerprint:
                 raise _NotOurs("it is of other rows, settings or code")
             if about["workers"] != self.workers and not about["epoch_ended"]:
                 raise _NotOurs(

@@ -15,7 +15,8 @@ import torch
 from petastorm import make_batch_reader
 
 from mfn.models.batch import Batch, concatenate
-from mfn.training.plan import Shard, SplitFile
+from mfn.splits.published import SplitFile
+from mfn.training.plan import Shard
 
 # Petastorm reads with what pyarrow 14 calls deprecated, which is why pyarrow is pinned.
 warnings.filterwarnings("ignore", category=FutureWarning, module="petastorm")

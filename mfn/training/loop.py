@@ -16,11 +16,12 @@ from mfn.errors import JobFailed
 from mfn.models.batch import Batch
 from mfn.models.embedding import ShardedTable
 from mfn.models.ranker import Ranker
+from mfn.splits.published import SplitFile
 from mfn.training.adam import Adam, Moments
 from mfn.training.checkpoint import Checkpoints, Part, Position, Tally
 from mfn.training.events import Events
 from mfn.training.feed import Feed
-from mfn.training.plan import SplitFile, seed_of_step, shards, steps
+from mfn.training.plan import seed_of_step, shards, steps
 from mfn.training.progress import Progress
 from mfn.training.workers import Workers
 

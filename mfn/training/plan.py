@@ -13,13 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-
-@dataclass(frozen=True)
-class SplitFile:
-    """A Parquet file of one row group, and the rows that its footer promises."""
-
-    url: str
-    rows: int
+from mfn.splits.published import SplitFile
 
 
 @dataclass(frozen=True)

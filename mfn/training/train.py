@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from pyspark.sql import SparkSession
 
-from mfn import __version__, made_from, storage
+from mfn import __version__, fingerprint, storage
 from mfn.errors import DataRefused
 from mfn.job import Counts, job, set_up_logging
 from mfn.models import artifact
@@ -80,7 +80,7 @@ def train(spark: SparkSession, settings: Settings) -> Counts:
     todo = {
         name: made
         for name in settings.models_to_train
-        if (made := _made_from(name, settings, splits, frozen_folder, starts[name]))
+        if (made := _model_fingerprint(name, settings, splits, frozen_folder, starts[name]))
         != _published(name, settings)
         or settings.force
     }
@@ -147,7 +147,7 @@ def _train(
             with storage.holding(claims), storage.publish(settings.model_folder(name)) as folder:
                 description = describe(name, model, settings, splits, accounts[name])
                 description |= {
-                    "embeddings": frozen_folder, "made_from": made, "started_from": starts[name]
+                    "embeddings": frozen_folder, "fingerprint": made, "started_from": starts[name]
                 }  # fmt: skip
                 artifact.write_model(folder, tensors, description)
             checkpoints.remove()
@@ -162,14 +162,14 @@ def _starts(settings: Settings) -> dict[str, str | None]:
     }
 
 
-def _made_from(
+def _model_fingerprint(
     name: str, settings: Settings, splits: Splits, frozen_folder: str, start: str | None
 ) -> str:
     """Fingerprint of all that a model's parameters follow from, but the number of workers."""
     model = settings.models[name]
     with_centers = isinstance(model, PretrainedCentersSettings)
-    return made_from.fingerprint(
-        made_from.of_package(),
+    return fingerprint.of_values(
+        fingerprint.of_package(),
         [splits.folder, frozen_folder, start],
         storage.current(settings.centers_folder, "train_centers") if with_centers else None,
         [name, model.model_dump()],
@@ -185,7 +185,7 @@ def _published(name: str, settings: Settings) -> str | None:
     except FileNotFoundError:
         return None
     same_workers = found["train_settings"]["num_workers"] == settings.train.num_workers
-    return str(found["made_from"]) if same_workers else None
+    return str(found["fingerprint"]) if same_workers else None
 
 
 def make_model(

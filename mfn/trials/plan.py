@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from mfn.settings import Settings
-from mfn.splits.windows import windows
 from mfn.trials.trial import Curve, Final, Point
+from mfn.windows import windows
 
 
 @dataclass(frozen=True)

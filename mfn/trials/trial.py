@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 import torch
 from sklearn.metrics import log_loss
 
-from mfn import made_from, storage
+from mfn import fingerprint, storage
 from mfn.evaluation.auc import CLIP
 from mfn.evaluation.bootstrap import auc
 from mfn.models import artifact
@@ -110,7 +110,7 @@ class Trial(ABC):
     def finished(self) -> bool:
         """Whether it has run on all that it would read now."""
         try:
-            return bool(self.account()["made_from"] == self.made_from())
+            return bool(self.account()["fingerprint"] == self.fingerprint())
         except FileNotFoundError:
             return False
 
@@ -124,12 +124,12 @@ class Trial(ABC):
         account: dict[str, Any] = storage.read_json(f"{folder}/{storage.MANIFEST}")
         return account
 
-    def made_from(self) -> str:
+    def fingerprint(self) -> str:
         """Fingerprint of what it follows from."""
         splits = self.splits
         centers = storage.current(self.settings.centers_folder, "train_centers")
-        return made_from.fingerprint(
-            made_from.of_package(),
+        return fingerprint.of_values(
+            fingerprint.of_package(),
             type(self).__name__,
             self.settings.models[self.name].model_dump(),
             self.settings.train.of_the_result,
@@ -142,7 +142,7 @@ class Trial(ABC):
         """Train, and publish what was found; progress goes to a log beside it."""
         torch.set_num_threads(1)
         Path(self.folder).mkdir(parents=True, exist_ok=True)
-        made = self.made_from()
+        made = self.fingerprint()
         with (
             Path(self.folder, "log.txt").open("w", encoding="utf-8") as told,
             contextlib.redirect_stderr(told),
@@ -151,7 +151,7 @@ class Trial(ABC):
             account, tensors = self._train(model)
         with storage.publish(self.folder) as folder:
             artifact.write_tensors(folder, tensors)
-            account = {**account, "made_from": made, "parameters": parameter_count(model)}
+            account = {**account, "fingerprint": made, "parameters": parameter_count(model)}
             storage.write_json(f"{folder}/{storage.MANIFEST}", account)
 
     def _model(self) -> Ranker:

@@ -22,7 +22,7 @@ from mfn.errors import DataRefused, NotPublished
 from mfn.logs import negatives
 from mfn.logs.ingest import ingest
 from mfn.settings import Settings
-from mfn.splits.windows import windows
+from mfn.windows import windows
 
 REPOSITORY = Path(__file__).parents[2]
 DAY = 24 * 3600

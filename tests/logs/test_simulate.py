@@ -17,9 +17,9 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from mfn.logs import simulate, traffic
-from mfn.logs.probe import probe
 from mfn.logs.simulate import simulate_logs
 from mfn.settings import Settings
+from scripts.probe_shop import probe
 
 RUN_DATE = datetime.date(2026, 3, 8)
 SMALL: dict[str, Any] = {

@@ -23,7 +23,7 @@ from mfn.pretraining.centers import train_centers
 from mfn.pretraining.embeddings import pretrain_embeddings
 from mfn.settings import CenterSettings, EmbeddingSettings, Settings
 from mfn.splits.build import build_splits
-from mfn.splits.windows import windows
+from mfn.windows import windows
 from tests.logs_on_disk import Logs, Published
 from tests.naive_requests import SPLITS, Event, Rules, comparable, naive_rows
 

@@ -15,7 +15,7 @@ from mfn.indices import FIRST_INDEX, MISSING, UNKNOWN
 from mfn.schema import VOCABULARIES
 from mfn.settings import Settings, SplitSettings
 from mfn.splits.build import build_splits
-from mfn.splits.windows import windows
+from mfn.windows import windows
 from tests.conftest import RUN_DATE, SPARK
 from tests.logs_on_disk import Logs, Published
 from tests.naive_requests import SPLITS, Event, Rules, comparable, naive_rows

@@ -27,7 +27,7 @@ from mfn.splits.requests import (
     RequestRules,
     ToMoments,
 )
-from mfn.splits.windows import windows
+from mfn.windows import windows
 from tests.naive_requests import UNKNOWN, Event, Key, Rules, key_of, naive_rows, nearest
 
 LAST = datetime.date(2026, 3, 8)

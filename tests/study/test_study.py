@@ -14,11 +14,11 @@ import pytest
 from mfn.evaluation.bootstrap import Interval, auc, draw_users, resampled_aucs
 from mfn.models.settings import NAMED_MODELS
 from mfn.settings import WindowSettings
-from mfn.splits.windows import windows
 from mfn.trials.compare import Compared
 from mfn.trials.plan import Choice
 from mfn.trials.results import Drawn, Result, Results
 from mfn.trials.trial import Point
+from mfn.windows import windows
 from study.causes import ABLATIONS, RIVALS, cause, gains_on_several, unbeaten
 from study.data_sets import FULL, MODELS, QUICK, VARIANTS, WITH_GLOVE, Size, data_set, sources
 from study.page import as_json, as_markdown, write

@@ -68,11 +68,11 @@ def made(splits: Splits, name: str) -> Ranker:
 
 def checkpoints(
     folder: Path,
-    made_from: str = "these",
+    fingerprint: str = "these",
     workers: int = 1,
     often: CheckpointSettings = EVERY_4_STEPS,
 ) -> Checkpoints:
-    return Checkpoints(str(folder), made_from, workers, often)
+    return Checkpoints(str(folder), fingerprint, workers, often)
 
 
 def trained(
@@ -188,7 +188,7 @@ def test_checkpoints_of_something_else_are_passed_over(
     with pytest.raises(Killed):
         trained(splits, checkpoints(folder), KilledAt("mfn epoch 2, step 9"))
     with caplog.at_level(logging.WARNING):
-        assert checkpoints(folder, made_from="those").newest() is None
+        assert checkpoints(folder, fingerprint="those").newest() is None
     assert "it is of other rows, settings or code" in caplog.text
     assert checkpoints(folder).newest() is not None
 

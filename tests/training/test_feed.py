@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from mfn.settings import Settings
-from mfn.splits.published import Splits
+from mfn.splits.published import SplitFile, Splits
 from mfn.training.feed import Feed, RowsLost
-from mfn.training.plan import Shard, SplitFile, shards
+from mfn.training.plan import Shard, shards
 from tests.synthetic import publish_splits
 
 ROWS = [70, 40, 1, 64]

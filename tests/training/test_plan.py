@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mfn.training.plan import Shard, SplitFile, shards, steps
+from mfn.splits.published import SplitFile
+from mfn.training.plan import Shard, shards, steps
 
 ROWS = st.lists(st.integers(1, 50), min_size=1, max_size=20)
 

@@ -5,29 +5,29 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from mfn import made_from
+from mfn import fingerprint
 from mfn.logs import gates, outcomes
 
 
 def test_the_same_is_told_from_another_and_from_nothing() -> None:
-    assert made_from.fingerprint("a", {"b": 1, "c": 2}) == made_from.fingerprint(
+    assert fingerprint.of_values("a", {"b": 1, "c": 2}) == fingerprint.of_values(
         "a", {"c": 2, "b": 1}
     )
-    assert made_from.fingerprint("a", "b") != made_from.fingerprint("b", "a")
-    assert made_from.fingerprint("ab") != made_from.fingerprint("a", "b")
-    assert made_from.fingerprint("a", ["b"]) != made_from.fingerprint("a", "b")
-    assert made_from.fingerprint(None) != made_from.fingerprint()
+    assert fingerprint.of_values("a", "b") != fingerprint.of_values("b", "a")
+    assert fingerprint.of_values("ab") != fingerprint.of_values("a", "b")
+    assert fingerprint.of_values("a", ["b"]) != fingerprint.of_values("a", "b")
+    assert fingerprint.of_values(None) != fingerprint.of_values()
 
 
 def test_files_that_come_go_or_change_are_seen(tmp_path: Path) -> None:
     folder = tmp_path / "files"
-    found = [made_from.of_files(str(folder))]
+    found = [fingerprint.of_files(str(folder))]
     folder.mkdir()
-    assert made_from.of_files(str(folder)) == found[0]
+    assert fingerprint.of_files(str(folder)) == found[0]
 
     def now() -> str:
-        assert made_from.of_files(str(folder)) == made_from.of_files(str(folder))
-        return made_from.of_files(str(folder))
+        assert fingerprint.of_files(str(folder)) == fingerprint.of_files(str(folder))
+        return fingerprint.of_files(str(folder))
 
     (folder / "inner").mkdir()
     (folder / "inner" / "a").write_text("a")
@@ -44,5 +44,5 @@ def test_files_that_come_go_or_change_are_seen(tmp_path: Path) -> None:
 
 
 def test_rules_are_their_source() -> None:
-    assert made_from.of_source(gates) == made_from.of_source(gates)
-    assert made_from.of_source(gates) != made_from.of_source(outcomes)
+    assert fingerprint.of_source(gates) == fingerprint.of_source(gates)
+    assert fingerprint.of_source(gates) != fingerprint.of_source(outcomes)

@@ -18,7 +18,7 @@ from typing import Any
 import fsspec
 
 
-def fingerprint(*parts: Any) -> str:
+def of_values(*parts: Any) -> str:
     """SHA-256 of anything that JSON can hold; what it cannot hold counts as its text."""
     text = json.dumps(parts, sort_keys=True, default=str, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -29,19 +29,19 @@ def of_files(folder: str) -> str:
     files, path = fsspec.url_to_fs(folder)
     files.invalidate_cache()
     found = files.find(path) if files.exists(path) else []
-    return fingerprint([[name, files.ukey(name)] for name in sorted(found)])
+    return of_values([[name, files.ukey(name)] for name in sorted(found)])
 
 
 @functools.cache
 def of_source(*modules: ModuleType) -> str:
     """Fingerprint of these modules' source."""
-    return fingerprint([inspect.getsource(module) for module in modules])
+    return of_values([inspect.getsource(module) for module in modules])
 
 
 @functools.cache
 def of_package() -> str:
     """Fingerprint of all the source of this package."""
-    return fingerprint(sorted(_sources(importlib.resources.files("mfn"), "mfn")))
+    return of_values(sorted(_sources(importlib.resources.files("mfn"), "mfn")))
 
 
 def _sources(folder: Traversable, name: str) -> list[tuple[str, str]]:
