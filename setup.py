@@ -55,7 +55,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.12",
     packages=find_packages(include=["mfn", "mfn.*", "pipelines"]),
-    package_data={"mfn.evaluation": ["*.html"]},
+    package_data={"mfn.reporting": ["*.html"]},
     install_requires=RUN,
     extras_require={
         # Only training on more than one worker needs it; `make` builds its wheel once.

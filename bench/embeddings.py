@@ -93,7 +93,7 @@ def both_forms(settings: Settings) -> dict[str, Any]:
     for name, sharded in (("replicated", False), ("sharded", True)):
         trainer = trainer_of(workers, settings, splits, MODEL, sharded)
         found[name] = measured(trainer, splits, MODEL)
-        states.append(trainer.model.whole_state())
+        states.append(trainer.model.full_state_dict())
     if workers.rank == 0:
         one, other = states
         differences = [

@@ -10,6 +10,7 @@ from typing import Any
 from bench import measure
 from mfn import job, tables
 from mfn import spark as sessions
+from mfn.log_setup import set_up_logging
 from mfn.schema import METRICS
 from mfn.settings import Settings
 from mfn.splits.published import Splits
@@ -18,7 +19,7 @@ from pipelines.steps import steps
 
 
 def _serve(task: dict[str, Any]) -> dict[str, Any]:
-    job.set_up_logging()
+    set_up_logging()
     settings = Settings(**task)
     with sessions.session(settings, "a shop's day for a benchmark") as session:
         for step in steps(settings.logs.made_by):

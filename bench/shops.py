@@ -17,8 +17,8 @@ import duckdb
 
 from bench import measure
 from mfn import spark as sessions
-from mfn.logs.simulate import simulate_logs
 from mfn.settings import Settings, SimulateSettings, SparkSettings
+from mfn.simulator.simulate import simulate_logs
 from mfn.windows import windows
 
 DATE = datetime.date(2026, 3, 8)

@@ -13,11 +13,12 @@ import horovod
 import torch
 
 from bench import measure
+from mfn.engine.horovod_workers import HorovodWorkers
+from mfn.engine.trainer import Schedule, Trainer, parameter_count
+from mfn.engine.workers import SingleWorker, Workers
 from mfn.models.ranker import Ranker
 from mfn.settings import Settings
 from mfn.splits.published import Splits
-from mfn.training.loop import Schedule, Trainer, parameter_count
-from mfn.training.workers import Alone, HorovodWorkers, Workers
 
 STALL_SECONDS = 300.0
 
@@ -63,7 +64,7 @@ def pinned() -> HorovodWorkers:
 
 
 def _of_one(task: dict[str, Any]) -> dict[str, Any]:
-    workers: Workers = pinned() if task["workers"] > 1 else Alone()
+    workers: Workers = pinned() if task["workers"] > 1 else SingleWorker()
     torch.set_num_threads(1)
     settings = Settings(**task["settings"])
     splits = Splits.published(settings)

@@ -34,11 +34,11 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 from bench import measure, request_rows  # noqa: E402
 from bench.trainings import trainer_of  # noqa: E402
 from mfn import job  # noqa: E402
+from mfn.engine.plan import shards  # noqa: E402
+from mfn.engine.trainer import parameter_count  # noqa: E402
+from mfn.engine.workers import SingleWorker  # noqa: E402
 from mfn.settings import Settings  # noqa: E402
 from mfn.splits.published import Splits  # noqa: E402
-from mfn.training.loop import parameter_count  # noqa: E402
-from mfn.training.plan import shards  # noqa: E402
-from mfn.training.workers import Alone  # noqa: E402
 
 STEPS = 200
 ITEMS, CANDIDATES, HISTORY = 1_000_000, 10, 50
@@ -93,7 +93,7 @@ def main(arguments: Sequence[str]) -> int:
 def least_bytes(settings: Settings) -> float:
     """What worker 0 of two has to tell of a step at least, on average over an epoch."""
     splits = Splits.published(settings)
-    trainer = trainer_of(Alone(), settings, splits, MODEL)
+    trainer = trainer_of(SingleWorker(), settings, splits, MODEL)
     model, own = trainer.model, settings.train
     table = model.embedding
     shard = shards(splits.files("train"), str(settings.date), 1, workers=2, seed=own.seed)[0]

@@ -1,7 +1,7 @@
 """Evaluation tables, splits and models of a day to one HTML page."""
 
-from mfn.evaluation.report import report
 from mfn.job import main
+from mfn.reporting.report import report
 
 if __name__ == "__main__":
     main(report)

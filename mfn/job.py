@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from pyspark.sql import SparkSession
-from pythonjsonlogger.json import JsonFormatter
 
 from mfn import fingerprint, runs, storage
 from mfn import spark as sessions
 from mfn.configuration import describe_settings, load_settings
 from mfn.errors import REFUSALS, BadSettings, JobFailed
 from mfn.failure import in_a_line
-from mfn.runs import Counts, Ran
-from mfn.settings import LogFormat, Settings
+from mfn.log_setup import set_up_logging
+from mfn.runs import Counts, StepRun
+from mfn.settings import Settings
 
 DONE, FAILED, BAD_SETTINGS, DATA_REFUSED = 0, 1, 2, 3
 
@@ -111,17 +111,6 @@ TOLD_WHOLE = (BadSettings, JobFailed, sessions.NotStarted, *REFUSALS)
 """What needs no traceback: the message was written for whoever is on call."""
 
 
-def set_up_logging(form: LogFormat = "plain") -> None:
-    """Log one line an event, with time and level, to standard error; of others only warnings."""
-    handler = logging.StreamHandler()
-    if form == "json":
-        handler.setFormatter(JsonFormatter("%(asctime)s %(levelname)s %(message)s"))
-    else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
-    logging.basicConfig(handlers=[handler], force=True)
-    log.setLevel(logging.INFO)
-
-
 def parse(arguments: Sequence[str], description: str) -> Settings:
     """Settings from the arguments of a command line; for --help, print it and exit.
 
@@ -137,12 +126,14 @@ def parse(arguments: Sequence[str], description: str) -> Settings:
     return settings
 
 
-def run(job: Job, session: SparkSession, settings: Settings, told: list[Ran] | None = None) -> Ran:
+def run(
+    job: Job, session: SparkSession, settings: Settings, told: list[StepRun] | None = None
+) -> StepRun:
     """Run a job in a session that is there, unless it need not run; log its counts.
 
     What became of it is logged and added to `told`, also where it raises what the job raises.
     """
-    ran, start = Ran(job.name, settings), time.perf_counter()
+    ran, start = StepRun(job.name, settings), time.perf_counter()
     try:
         _run(job, session, settings, ran)
     except BaseException as error:
@@ -155,7 +146,7 @@ def run(job: Job, session: SparkSession, settings: Settings, told: list[Ran] | N
     return ran
 
 
-def end(ran: Ran, error: BaseException) -> None:
+def end(ran: StepRun, error: BaseException) -> None:
     """Have a step be refused or failed, and log it, with a traceback where nobody has foreseen it.
 
     The log's line leaves the reason to the end of the process, which says it last.
@@ -174,7 +165,7 @@ def end(ran: Ran, error: BaseException) -> None:
     )
 
 
-def _run(job: Job, session: SparkSession, settings: Settings, ran: Ran) -> None:
+def _run(job: Job, session: SparkSession, settings: Settings, ran: StepRun) -> None:
     start = time.perf_counter()
     record = job.record(settings)
     made = None
@@ -249,8 +240,8 @@ def main(job: Job) -> None:
     except BadSettings as error:
         sys.exit(refuse(job.name, error, BAD_SETTINGS))
     set_up_logging(settings.log_format)
-    told: list[Ran] = []
-    ran = Ran(job.name, settings)
+    told: list[StepRun] = []
+    ran = StepRun(job.name, settings)
     try:
         with sessions.session(settings, job.name) as session:
             try:

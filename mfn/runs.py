@@ -27,7 +27,7 @@ log = logging.getLogger("mfn")
 
 
 @dataclass
-class Ran:
+class StepRun:
     """A step that runs, and what became of it.
 
     Attributes:
@@ -48,7 +48,7 @@ class Ran:
     inputs: Any = None
 
 
-def record(spark: SparkSession, ran: Sequence[Ran]) -> None:
+def record(spark: SparkSession, ran: Sequence[StepRun]) -> None:
     """Add these, of one root, to its table of runs; a failure to do so is told and no more.
 
     A run that was killed has told nothing; the next one tells of itself.
@@ -64,7 +64,7 @@ def record(spark: SparkSession, ran: Sequence[Ran]) -> None:
         log.error("%s: the runs could not be told there: %s", *told)
 
 
-def _row(ran: Ran) -> dict[str, Any]:
+def _row(ran: StepRun) -> dict[str, Any]:
     rows = ran.counts.get("rows")
     return {
         "run_date": ran.settings.date,

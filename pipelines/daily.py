@@ -26,9 +26,10 @@ from rich.table import Table
 from mfn import errors, job, runs
 from mfn import spark as sessions
 from mfn.errors import BadSettings
-from mfn.evaluation.report import report_path
-from mfn.evaluation.summary import print_summary, summary
-from mfn.runs import Ran
+from mfn.log_setup import set_up_logging
+from mfn.reporting.report import report_path
+from mfn.reporting.summary import print_summary, summary
+from mfn.runs import StepRun
 from mfn.settings import Settings
 from pipelines.jobs import job_of
 from pipelines.steps import Step, steps
@@ -42,16 +43,16 @@ ALWAYS_RUN = ("report",)
 
 def main(arguments: list[str]) -> int:
     """Run the steps of each day; returns the exit code."""
-    job.set_up_logging()
+    set_up_logging()
     try:
         days = parse(arguments)
     except BadSettings as error:
         return job.refuse("daily", error, job.BAD_SETTINGS)
-    job.set_up_logging(days[0].log_format)
+    set_up_logging(days[0].log_format)
     console = Console()
     start = time.perf_counter()
-    ran: list[Ran] = []
-    outside = Ran("daily", days[-1])
+    ran: list[StepRun] = []
+    outside = StepRun("daily", days[-1])
     try:
         with sessions.session(days[0], f"days {days[0].date} to {days[-1].date}") as session:
             start_seconds = time.perf_counter() - start
@@ -94,7 +95,9 @@ def parse(arguments: Sequence[str]) -> list[Settings]:
     return [job.parse([*rest, "--date", str(date)], what) for date in dates]
 
 
-def run_days(session: SparkSession, days: Sequence[Settings], ran: list[Ran]) -> set[datetime.date]:
+def run_days(
+    session: SparkSession, days: Sequence[Settings], ran: list[StepRun]
+) -> set[datetime.date]:
     """Run every step of each day, but for those that follow a refused one.
 
     `ran` gains each step as it ends, and the table of runs all of a stretch.
@@ -134,7 +137,7 @@ def _stretches(days: Sequence[Settings]) -> list[list[tuple[Settings, Step]]]:
 
 
 def print_seconds(
-    days: Sequence[Settings], ran: Sequence[Ran], start_seconds: float, console: Console
+    days: Sequence[Settings], ran: Sequence[StepRun], start_seconds: float, console: Console
 ) -> None:
     """Seconds of each step of each day; of others, that they were left alone or not reached."""
     table = Table(title=f"starting Spark took {start_seconds:.1f} s", title_justify="left")

@@ -8,8 +8,8 @@ from importlib import import_module
 from mfn.job import Job
 
 MODULES: Mapping[str, str] = {
-    "simulate_logs": "mfn.logs.simulate",
-    "ingest": "mfn.logs.ingest",
+    "simulate_logs": "mfn.simulator.simulate",
+    "ingest": "mfn.sources.ingest",
     "validate_logs": "mfn.logs.validate",
     "build_splits": "mfn.splits.build",
     "pretrain_embeddings": "mfn.pretraining.embeddings",
@@ -17,7 +17,7 @@ MODULES: Mapping[str, str] = {
     "train": "mfn.training.train",
     "predict": "mfn.serving.predict",
     "evaluate": "mfn.evaluation.evaluate",
-    "report": "mfn.evaluation.report",
+    "report": "mfn.reporting.report",
 }
 """Where the job of each step is."""
 

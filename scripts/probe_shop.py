@@ -33,9 +33,9 @@ from mfn.errors import BadSettings
 from mfn.evaluation.auc import ALL, Slice, areas
 from mfn.job import BAD_SETTINGS, parse, refuse
 from mfn.logs import raw
-from mfn.logs.simulate import simulate_logs
 from mfn.schema import RAW_ITEM
 from mfn.settings import Settings
+from mfn.simulator.simulate import simulate_logs
 
 SEEDS = (7, 8, 9)
 PROBES = ("average", "closest", "oracle")

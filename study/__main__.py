@@ -18,6 +18,7 @@ from rich.markdown import Markdown
 
 from mfn import errors, job
 from mfn import spark as sessions
+from mfn.log_setup import set_up_logging
 from study.data_sets import FULL, QUICK, data_set, sources
 from study.page import write
 from study.prepare import prepare
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     chosen = parser.parse_args(arguments)
     size = QUICK if chosen.quick else FULL
     folder = Path(size.root).resolve() if chosen.quick else REPOSITORY / "docs"
-    job.set_up_logging()
+    set_up_logging()
     found = [
         data_set(one, size)
         for one in sources(

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mfn import storage
-from mfn.evaluation.numbers import NOTHING, decimals, per_cent, percentage, thousands
 from mfn.models.settings import NAMED_MODELS
+from mfn.reporting.numbers import NOTHING, decimals, per_cent, percentage, thousands
 from mfn.trials.results import Result
 from mfn.windows import Window
 from study import charts

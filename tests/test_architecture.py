@@ -11,8 +11,8 @@ from typing import get_args
 
 import pytest
 
+from mfn.models.registry import EXTRACTORS
 from mfn.models.settings import ModelSettings
-from mfn.models.table import EXTRACTORS
 from pipelines import jobs
 
 REPOSITORY = Path(__file__).parent.parent
@@ -76,7 +76,7 @@ def test_an_import_is_found_wherever_it_stands() -> None:
 
 @pytest.mark.parametrize(
     ("package", "home"),
-    [("petastorm", "mfn/training/feed.py"), ("horovod", "mfn/training/workers.py")],
+    [("petastorm", "mfn/engine/feed.py"), ("horovod", "mfn/engine/workers.py")],
 )
 def test_a_package_that_is_hardly_maintained_is_imported_in_one_place(
     package: str, home: str

@@ -14,7 +14,7 @@ import pytest
 from pyspark.sql import Row, SparkSession
 
 from mfn import __version__, errors, job, runs, tables
-from mfn.runs import Counts, Ran
+from mfn.runs import Counts, StepRun
 from mfn.schema import RUNS
 from mfn.settings import Settings
 
@@ -47,7 +47,7 @@ def test_each_step_has_a_row_whatever_became_of_it(
     spark: SparkSession, make_settings: MakeSettings, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = make_settings()
-    ran: list[Ran] = []
+    ran: list[StepRun] = []
     before = datetime.datetime.now(datetime.UTC)
     for function, error in [(count, None), (count, None), (refuse, errors.DataRefused),
                             (fail, ZeroDivisionError)]:  # fmt: skip
@@ -83,7 +83,7 @@ def test_each_step_has_a_row_whatever_became_of_it(
 
 
 def test_other_settings_have_another_hash(spark: SparkSession, make_settings: MakeSettings) -> None:
-    ran: list[Ran] = []
+    ran: list[StepRun] = []
     for epochs in (1, 1, 2):
         job.run(job.job()(count), spark, make_settings(train={"epochs": epochs}), ran)
     runs.record(spark, ran)
@@ -96,7 +96,7 @@ def test_runs_that_cannot_be_told_are_no_failure_of_what_was_done(
 ) -> None:
     settings = make_settings()
     Path(settings.root, "evaluation").write_text("a file where a folder should be")
-    ran: list[Ran] = []
+    ran: list[StepRun] = []
     job.run(job.job()(count), spark, settings, ran)
     with caplog.at_level(logging.ERROR):
         runs.record(spark, ran)
@@ -108,7 +108,7 @@ def test_runs_that_cannot_be_told_are_no_failure_of_what_was_done(
 PROGRAM = """
 import logging, sys
 from mfn import job
-job.set_up_logging(sys.argv[1])
+set_up_logging(sys.argv[1])
 logging.getLogger("mfn").info("count %s: done", "2026-03-08", extra={"counts": {"rows": 7}})
 logging.getLogger("other").info("not of ours")
 """

@@ -12,7 +12,7 @@ from pyspark.sql import SparkSession
 from mfn import errors, job, tables
 from mfn.errors import Superseded
 from mfn.logs.validate import validate_logs
-from mfn.runs import Ran
+from mfn.runs import StepRun
 from mfn.schema import EVENTS, QUARANTINE, VALIDATION
 from mfn.settings import Settings
 from mfn.splits.build import build_splits
@@ -23,7 +23,7 @@ MakeSettings = Callable[..., Settings]
 
 
 def at_once(spark: SparkSession, settings: Settings, one: job.Job, runs: int = 2) -> list[Any]:
-    """What each of some runs that begin together ends with: Ran, or its error."""
+    """What each of some runs that begin together ends with: StepRun, or its error."""
     ends: list[Any] = []
     together = threading.Barrier(runs)
 
@@ -51,8 +51,8 @@ def test_a_day_validated_twice_at_once_is_validated_once(
     for day in DAYS:
         deliver(chosen, day, [event(f"e{n}", day) for n in range(20)] + ["cut"])
     ends = at_once(spark, chosen, validate_logs)
-    assert any(isinstance(end, Ran) for end in ends)
-    assert all(isinstance(end, Ran | Superseded) for end in ends), ends
+    assert any(isinstance(end, StepRun) for end in ends)
+    assert all(isinstance(end, StepRun | Superseded) for end in ends), ends
     counted = {
         table.name: tables.read(spark, chosen.root, table, "validate_logs").count()
         for table in (EVENTS, QUARANTINE, VALIDATION)
@@ -94,8 +94,8 @@ def test_splits_built_twice_at_once_are_those_built_once(
     job.run(build_splits, spark, once)
     twice = logs(f"{root}/twice")
     ends = at_once(spark, twice, build_splits)
-    assert any(isinstance(end, Ran) for end in ends), ends
-    refusals = [end for end in ends if not isinstance(end, Ran)]
+    assert any(isinstance(end, StepRun) for end in ends), ends
+    refusals = [end for end in ends if not isinstance(end, StepRun)]
     assert all(isinstance(end, errors.REFUSALS) for end in refusals), ends
     assert Published(twice).digests() == Published(once).digests()
 

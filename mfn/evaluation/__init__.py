@@ -1,1 +1,1 @@
-"""From predictions to the tables and the page that people read."""
+"""What each model is worth: metrics, comparisons, intervals."""

@@ -1,1 +1,1 @@
-"""Raw logs: made, taken in, and checked."""
+"""The raw log: read, checked, and cleaned."""

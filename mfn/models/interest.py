@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from mfn.models.aggregation import Aggregation
 from mfn.models.din import TargetAttention
 from mfn.models.extractor import Extractor, History
+from mfn.models.registry import EXTRACTORS
 from mfn.models.settings import RankerSettings
-from mfn.models.table import EXTRACTORS
 
 
 class Interest(nn.Module):

@@ -55,8 +55,8 @@ class Head(nn.Module):
 
 
 @dataclass(frozen=True)
-class Looked:
-    """A batch's embeddings: everything that is looked up, looked up once.
+class Embedded:
+    """A batch's embeddings: everything that is embedded up, embedded up once.
 
     Candidates are seen at all levels, histories at those that have interests.
     """
@@ -154,11 +154,11 @@ class Ranker(nn.Module):
             known = rows[: len(vectors)]
             known[:] = torch.where(learnt, vectors, known)
 
-    def whole_state(self) -> dict[str, Tensor]:
+    def full_state_dict(self) -> dict[str, Tensor]:
         """Its tensors by name, the embedding with all of its rows (`EmbeddingTable.whole`)."""
         return {**self.state_dict(), "embedding.weight": self.embedding.whole()}
 
-    def look_up(self, batch: Batch) -> Looked:
+    def look_up(self, batch: Batch) -> Embedded:
         """Vectors of all that a batch names; an item that comes again is encoded once."""
         B, N = batch.history_BN.shape
         both = torch.cat([batch.history_BN, batch.candidates_BM], dim=1)
@@ -175,7 +175,7 @@ class Ranker(nn.Module):
         frozen = {} if self.encoder.frozen is None else self.encoder.frozen_vectors(items_U)
         history_inverse_BN, candidate_inverse_BM = inverse[:, :N], inverse[:, N:]
         mask_BN = batch.history_mask_BN
-        return Looked(
+        return Embedded(
             {
                 name: History(
                     functional.embedding(history_inverse_BN, trainable[name]),
@@ -195,16 +195,16 @@ class Ranker(nn.Module):
         """Logits of a click, [B, M]; what stands at padded candidates has no meaning."""
         return self.logits(self.look_up(batch))
 
-    def logits(self, looked: Looked) -> Tensor:
-        """As `forward`, from embeddings that have been looked up."""
-        parts = list(looked.candidates_BMd.values())
+    def logits(self, embedded: Embedded) -> Tensor:
+        """As `forward`, from embeddings that have been embedded up."""
+        parts = list(embedded.candidates_BMd.values())
         for name, interest in self.interests.items():
-            candidates_BMd = looked.candidates_BMd[name]
-            R_BMd = interest(looked.history[name], candidates_BMd)
+            candidates_BMd = embedded.candidates_BMd[name]
+            R_BMd = interest(embedded.history[name], candidates_BMd)
             parts.append(R_BMd)
             if self.settings.product:
                 parts.append(R_BMd * candidates_BMd)
-        logits_BM: Tensor = self.head(looked.request_Bx, torch.cat(parts, dim=-1))
+        logits_BM: Tensor = self.head(embedded.request_Bx, torch.cat(parts, dim=-1))
         return logits_BM
 
     def loss(self, batch: Batch) -> Tensor:
@@ -212,13 +212,14 @@ class Ranker(nn.Module):
 
         An extractor's auxiliary loss is added to each of them.
         """
-        looked = self.look_up(batch)
-        logits_BM = self.logits(looked)
+        embedded = self.look_up(batch)
+        logits_BM = self.logits(embedded)
         mask_BM = batch.candidate_mask_BM
         entropy = functional.binary_cross_entropy_with_logits(
             logits_BM[mask_BM], batch.labels_BM[mask_BM].to(logits_BM.dtype), reduction="sum"
         )
         auxiliary = [
-            extractor.auxiliary_loss(looked.history[name]) for name, extractor in self.extractors()
+            extractor.auxiliary_loss(embedded.history[name])
+            for name, extractor in self.extractors()
         ]
         return entropy + sum(auxiliary) * mask_BM.sum()

@@ -18,11 +18,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from mfn.engine.progress import Progress
 from mfn.indices import PADDING
 from mfn.models.centers import Marginal, assignment, entropies
 from mfn.models.embedding import ItemEncoder
 from mfn.settings import CenterSettings
-from mfn.training.progress import Progress
 
 MENDINGS = 3
 MOST_USERS = 4096

@@ -21,6 +21,10 @@ from pyspark.sql import functions as F
 from torch import Tensor
 
 from mfn import storage
+from mfn.engine.horovod_workers import launch
+from mfn.engine.stats import total
+from mfn.engine.trainer import Schedule, Trainer
+from mfn.engine.workers import Workers
 from mfn.errors import DataRefused
 from mfn.fingerprint import of_files
 from mfn.indices import PADDING
@@ -35,8 +39,6 @@ from mfn.schema import REQUEST_ROWS
 from mfn.settings import Settings
 from mfn.splits.published import Splits
 from mfn.splits.vocabulary import usable
-from mfn.training.loop import Schedule, Trainer, total
-from mfn.training.workers import Workers, launch
 
 log = logging.getLogger("mfn")
 

@@ -1,1 +1,1 @@
-"""Horovod workers that train on request rows read through Petastorm."""
+"""The job that trains every model of a day."""

@@ -7,22 +7,16 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from mfn import errors, storage, tables
 from mfn.indices import FIRST_INDEX
 from mfn.models import artifact
-from mfn.models.batch import Features
-from mfn.models.embedding import fields_of
-from mfn.models.ranker import Ranker
 from mfn.schema import VOCABULARIES
 from mfn.settings import Settings
 from mfn.splits.published import Splits
 from mfn.splits.vocabulary import fingerprints
-
-TABLE = "embedding.weight"
 
 
 def newest_before(settings: Settings, name: str) -> str | None:
@@ -90,21 +84,3 @@ def _first_entries(
         }
         for field, size in sizes.items()
     }
-
-
-@torch.no_grad()
-def start_from(model: Ranker, folder: str) -> None:
-    """Take the trained parameters of an earlier model; rows of new ids stay as they were drawn.
-
-    The frozen embedding and the centers stay today's.
-    """
-    schema = storage.read_json(f"{folder}/{storage.MODEL}")["schema"]
-    tensors = artifact.read_tensors(folder)
-    earlier = fields_of(tensors.pop(TABLE), Features.from_manifest(schema).sizes)
-    for name, rows_of_field in earlier.items():
-        rows, indices = model.embedding.field(name)
-        known = rows_of_field[indices]
-        rows[: len(known)] = known
-    for name, parameter in model.named_parameters():
-        if name != TABLE:
-            parameter.copy_(tensors[name])

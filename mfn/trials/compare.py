@@ -16,8 +16,8 @@ from pyspark.sql import SparkSession
 
 from mfn import tables
 from mfn.errors import DataRefused, NotPublished
-from mfn.evaluation.numbers import per_cent
 from mfn.job import Counts, job
+from mfn.reporting.numbers import per_cent
 from mfn.schema import OVER_SEEDS
 from mfn.settings import Settings
 from mfn.splits.published import Splits

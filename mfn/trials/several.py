@@ -6,7 +6,7 @@ import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 
-from mfn.training.progress import Progress
+from mfn.engine.progress import Progress
 from mfn.trials.trial import Trial
 
 

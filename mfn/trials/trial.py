@@ -25,6 +25,8 @@ import torch
 from sklearn.metrics import log_loss
 
 from mfn import fingerprint, storage
+from mfn.engine.trainer import Schedule, Trainer, TrainingFailed, parameter_count
+from mfn.engine.workers import SingleWorker
 from mfn.evaluation.auc import CLIP
 from mfn.evaluation.bootstrap import auc
 from mfn.models import artifact
@@ -35,9 +37,7 @@ from mfn.pretraining.published import current_frozen
 from mfn.serving.predict import batch_of, score
 from mfn.settings import Settings
 from mfn.splits.published import Splits
-from mfn.training.loop import Schedule, Trainer, TrainingFailed, parameter_count
-from mfn.training.train import fit, make_model
-from mfn.training.workers import Alone
+from mfn.training.loop import fit, make_model
 
 SCORES = "scores"
 
@@ -214,7 +214,7 @@ class Curve(Trial):
         schedule = Schedule(
             own.learning_rate, own.batch_requests, own.seed, str(self.settings.date)
         )
-        trainer = Trainer(model, schedule, Alone())
+        trainer = Trainer(model, schedule, SingleWorker())
         labels_n = read_candidates(splits.folder).labels_n
         points: list[Point] = []
         failed = None
@@ -245,7 +245,7 @@ class Final(Trial):
         return None
 
     def _train(self, model: Ranker) -> tuple[dict[str, Any], Mapping[str, torch.Tensor]]:
-        account = fit(model, self.name, self.settings, self.splits, Alone())
+        account = fit(model, self.name, self.settings, self.splits, SingleWorker())
         return {"train": asdict(account)}, {SCORES: torch.from_numpy(self._scores(model))}
 
 

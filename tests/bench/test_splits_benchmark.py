@@ -12,8 +12,8 @@ from pyspark.sql import SparkSession
 
 from bench import shops, splits, splits_duckdb, splits_spark
 from bench.splits_compare import differences
-from mfn.logs.simulate import simulate_logs
 from mfn.settings import Settings
+from mfn.simulator.simulate import simulate_logs
 from tests.conftest import SPARK
 
 ROWS, EXTRA = 20_000, 3_000

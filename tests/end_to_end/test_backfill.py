@@ -15,10 +15,10 @@ from rich.console import Console
 
 from mfn import tables
 from mfn.errors import BadSettings
-from mfn.logs.simulate import simulate_logs
-from mfn.runs import Ran
+from mfn.runs import StepRun
 from mfn.schema import METRICS, RUNS
 from mfn.settings import Settings
+from mfn.simulator.simulate import simulate_logs
 from pipelines import daily
 from pipelines.steps import steps
 
@@ -51,7 +51,7 @@ def run(
     spark: SparkSession, days: list[Settings]
 ) -> tuple[set[str], Counter[tuple[str, ...]], str]:
     """Days that were refused, how many steps ended in which way, and the table that is shown."""
-    ran: list[Ran] = []
+    ran: list[StepRun] = []
     refused = daily.run_days(spark, days, ran)
     ended = [(str(one.settings.date), one.step, one.outcome) for one in ran]
     told = tables.read(spark, days[0].root, RUNS, "train").orderBy(F.desc("started_at"))
@@ -103,9 +103,9 @@ def test_a_bad_day_is_named_and_the_same_command_goes_on_once_it_is_mended(
 
 def test_days_that_a_failure_has_kept_from_running_are_not_shown_as_left_alone() -> None:
     before, failed, after = daily.parse(["--from", "2026-03-06", "--to", LAST])
-    ran = [Ran("validate_logs", one, outcome="left alone") for one in (before, failed, after)]
-    ran += [Ran(step.name, before, outcome="left alone") for step in steps()[1:]]
-    ran += [Ran("build_splits", failed, outcome="failed")]
+    ran = [StepRun("validate_logs", one, outcome="left alone") for one in (before, failed, after)]
+    ran += [StepRun(step.name, before, outcome="left alone") for step in steps()[1:]]
+    ran += [StepRun("build_splits", failed, outcome="failed")]
     shown = io.StringIO()
     daily.print_seconds([before, failed, after], ran, 0.0, Console(file=shown, width=100))
     words = [line.split("│") for line in shown.getvalue().splitlines() if "│" in line]

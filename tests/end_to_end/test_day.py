@@ -25,7 +25,7 @@ from pyspark.sql import DataFrame, SparkSession
 from sklearn.metrics import log_loss, roc_auc_score
 
 from mfn import tables
-from mfn.runs import Ran
+from mfn.runs import StepRun
 from mfn.schema import (
     COMPARISONS,
     EVENTS,
@@ -371,7 +371,7 @@ def test_of_a_day_that_is_done_only_what_has_changed_is_made_again(
 ) -> None:
     """The last test of `day`, since it is evaluated in another way. See `test_backfill` too."""
     days = daily.parse([*arguments(day[0], config), "--evaluate.history_edges", "1,5"])
-    ran: list[Ran] = []
+    ran: list[StepRun] = []
     assert not daily.run_days(spark, days, ran)
     assert {one.step: one.outcome for one in ran} == {
         **dict.fromkeys(STEPS, "left alone"), "evaluate": "done", "report": "done"

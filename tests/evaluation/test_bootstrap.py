@@ -19,7 +19,7 @@ from mfn.evaluation.bootstrap import (
     relaimpr_interval,
     resampled_aucs,
 )
-from mfn.evaluation.numbers import NOTHING, decimals, per_cent, percentage
+from mfn.reporting.numbers import NOTHING, decimals, per_cent, percentage
 
 candidates = st.lists(
     st.tuples(st.integers(0, 1), st.integers(0, 4), st.integers(0, 5)), min_size=1, max_size=40

@@ -8,6 +8,7 @@ import time
 import pytest
 import torch
 
+from mfn.engine.adam import Adam
 from mfn.models.batch import Features
 from mfn.models.embedding import RandomItems
 from mfn.models.ranker import Ranker
@@ -19,7 +20,6 @@ from mfn.models.settings import (
     MfnWithoutPretrainSettings,
     MfnWithRandomEmbeddingSettings,
 )
-from mfn.training.adam import Adam
 from tests.models.rows import (
     FEATURES,
     ITEMS,
@@ -57,7 +57,7 @@ def test_a_step_costs_the_same_whatever_the_vocabulary_is_long() -> None:
         times = []
         for _ in range(15):
             start = time.perf_counter()
-            optimizer.forget_gradients()
+            optimizer.zero_grad()
             model.loss(rows).backward()
             optimizer.step()
             times.append(time.perf_counter() - start)
@@ -141,8 +141,8 @@ def test_the_auxiliary_loss_is_added_to_every_candidate_and_teaches_centers() ->
         made(MfnWithoutPretrainSettings(auxiliary_weight=weight)).double() for weight in (0.0, 2.0)
     )
     rows = batch()
-    looked = helped.look_up(rows)
-    L_E = sum(one.auxiliary_loss(looked.history[level]) for level, one in helped.extractors())
+    embedded = helped.look_up(rows)
+    L_E = sum(one.auxiliary_loss(embedded.history[level]) for level, one in helped.extractors())
     expected = plain.loss(rows) + L_E * int(rows.candidate_count_B.sum())
     assert torch.all(torch.as_tensor(L_E) != 0)
     torch.testing.assert_close(helped.loss(rows), expected)

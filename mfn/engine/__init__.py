@@ -1,0 +1,1 @@
+"""The training engine, which pretraining and training share: feed, workers, steps, checkpoints."""

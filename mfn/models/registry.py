@@ -1,0 +1,36 @@
+"""The table of models: of what each is made, under the name that its settings give it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mfn.models.combination import Combination
+from mfn.models.comirec_dr import ComiRecDR
+from mfn.models.comirec_sa import ComiRecSA
+from mfn.models.din import TargetAttention
+from mfn.models.extractor import Extractor
+from mfn.models.mean_pooling import MeanPooling
+from mfn.models.mind import Mind
+from mfn.models.similarity import PretrainedCenters, RandomEmbedding, TrainedCenters
+from mfn.models.transformer_rec import TransformerRec
+
+Part = Callable[[Any, int, int], Extractor | TargetAttention]
+"""Made from its settings, the width of an item's vector, and the most steps of a history."""
+
+EXTRACTORS: dict[str, tuple[Part, ...]] = {
+    "base": (MeanPooling,),
+    "mind": (Mind,),
+    "comirec_dr": (ComiRecDR,),
+    "comirec_sa": (ComiRecSA,),
+    "transformer_rec": (TransformerRec,),
+    "din": (TargetAttention,),
+    "mfn": (PretrainedCenters, Combination),
+    "mfn_without_pretrain": (TrainedCenters, Combination),
+    "mfn_without_combination": (PretrainedCenters,),
+    "mfn_without_similarity": (Combination,),
+    "mfn_without_fine_level": (PretrainedCenters, Combination),
+    "mfn_with_random_embedding": (RandomEmbedding, Combination),
+    "mfn_with_target_attention": (PretrainedCenters, Combination, TargetAttention),
+}
+"""Each part gives one term of R(i_c) (eq. 11), at every level that the settings name."""

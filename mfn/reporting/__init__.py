@@ -1,0 +1,1 @@
+"""What people read: the page, the charts, the summary in the terminal."""

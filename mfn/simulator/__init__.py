@@ -1,0 +1,1 @@
+"""A simulated shop that writes raw logs with known click probabilities."""

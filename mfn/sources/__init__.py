@@ -1,0 +1,1 @@
+"""Public data sets as raw logs: one module for each source."""

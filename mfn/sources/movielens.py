@@ -1,0 +1,169 @@
+"""MovieLens as raw logs, from its files in RecBole's atomic format (tab-separated, typed header).
+
+`<name>.inter` holds user_id, item_id, rating, timestamp; `<name>.item` item_id, movie_title,
+class (the genres); `<name>.user` user_id, age, gender, occupation.
+
+**What stands for what.** The ratings of a user in one second are a request. A rated movie is one of
+its candidates, and a click where the rating is 4 or more. The first genre is the category; the
+genres and the words of the title, without numbers and stop words, are the entities. Profiles hold
+the decade of the age, the gender and the occupation.
+
+**Negatives.** The data have no impressions, so candidates that were not rated are drawn, for each
+rated movie `ingest.negatives`, as `mfn.sources.negatives` says: by popularity on earlier days,
+among what the user has not rated by then. See `mfn.sources.choices`.
+
+**Snapshots.** Nobody knows on which day a movie or a user came in: the one snapshot of each, in the
+folder of the first day, holds them all.
+
+One shuffle beside those of `mfn.sources.choices`: by rating, for those that are there twice.
+"""
+
+from __future__ import annotations
+
+import datetime
+
+import fsspec
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from mfn.errors import DataRefused, NotPublished
+from mfn.logs import raw
+from mfn.logs.words import stop_words, words
+from mfn.settings import Settings
+from mfn.sources import choices
+
+CLICK_RATING = 4.0
+FILES = {
+    "inter": ("user_id", "item_id", "rating", "timestamp"),
+    "item": ("item_id", "movie_title", "class"),
+    "user": ("user_id", "age", "gender", "occupation"),
+}
+"""The columns that are needed of each file, by the end of its name."""
+
+NO_GENRE = "unknown"
+"""What MovieLens writes where it knows no genre."""
+FETCH = "python scripts/fetch_data.py movielens downloads MovieLens-100k and prints its folder"
+
+
+def movielens(spark: SparkSession, settings: Settings) -> dict[str, int]:
+    """Write the raw logs of all days of the data set; a day without ratings is an empty one.
+
+    Raises:
+        NotPublished: `ingest.path` is not given, or lacks a file.
+        DataRefused: a file lacks a column, or there are ratings that are none.
+    """
+    files = {kind: _read(spark, settings.ingest.path, kind) for kind in FILES}
+    rated = ratings(files["inter"], settings.logs.day_time_zone).persist()
+    try:
+        first, last, lines = _span(rated)
+        days = [first + datetime.timedelta(days=n) for n in range((last - first).days + 1)]
+        rated_well = F.col("rating") >= CLICK_RATING
+        chosen = rated.select(*choices.REQUEST, rated_well.alias("clicked"))
+        shown = choices.candidates(chosen, settings.ingest.negatives, settings.ingest.seed)
+        shown = shown.persist()
+        counted = choices.counts(shown, settings.ingest.negatives)
+        log = choices.events(shown, settings.ingest.seed)
+        log = choices.by_day(log, "event_time", "event_id")
+        raw.write_days(log, settings.logs_folder("events"), days)
+        shown.unpersist()
+    finally:
+        rated.unpersist()
+    opening = F.lit(first).alias("dt")
+    movies = catalogue(files["item"], stop_words()).select(opening, "*")
+    raw.write_days(choices.by_day(movies, "item_id"), settings.logs_folder("items"), [first])
+    people = profiles(files["user"]).select(opening, "*")
+    raw.write_days(choices.by_day(people, "user_id"), settings.logs_folder("users"), [first])
+    return {
+        "rows": counted["candidates"] + counted["clicks"],
+        "days": len(days),
+        **counted,
+        "repeated_ratings": lines - counted["candidates"] + counted["drawn_candidates"],
+    }
+
+
+def ratings(rows: DataFrame, day_time_zone: str) -> DataFrame:
+    """`dt`, `user_id`, `item_id`, `moment` (seconds since 1970), `rating`, `lines`.
+
+    Of several ratings of a movie by a user in one second the highest is kept, and `lines` says
+    how many they were. `moment` or `rating` is null where the text is no number.
+    """
+    moment = F.col("timestamp").try_cast("double").try_cast("long")
+    return (
+        rows.groupBy("user_id", "item_id", moment.alias("moment"))
+        .agg(F.max(F.col("rating").try_cast("double")).alias("rating"), F.count("*").alias("lines"))
+        .select(
+            F.to_date(F.from_utc_timestamp(F.timestamp_seconds("moment"), day_time_zone)).alias(
+                "dt"
+            ),
+            "user_id",
+            "item_id",
+            "moment",
+            "rating",
+            "lines",
+        )
+    )
+
+
+def catalogue(rows: DataFrame, stop_words: list[str]) -> DataFrame:
+    """RAW_ITEM's columns that MovieLens has; entities are in lower case, genres first."""
+    split = F.split(F.coalesce("class", F.lit("")), r"\s+")
+    genres = F.filter(split, lambda genre: (genre != "") & (genre != NO_GENRE))
+    of_title = words(F.col("movie_title"), stop_words)
+    return rows.select(
+        "item_id",
+        F.get(genres, F.lit(0)).alias("category"),
+        F.col("movie_title").alias("title"),
+        F.array_distinct(F.concat(F.transform(genres, F.lower), of_title)).alias("entities"),
+    )
+
+
+def profiles(rows: DataFrame) -> DataFrame:
+    """RAW_USER's columns; the age by decade, such as 20s."""
+    decade = F.concat((F.floor(F.col("age").try_cast("int") / 10) * 10).cast("string"), F.lit("s"))
+    return rows.select(
+        "user_id", F.struct(decade.alias("age"), "gender", "occupation").alias("profile")
+    )
+
+
+def _span(rated: DataFrame) -> tuple[datetime.date, datetime.date, int]:
+    """First day, last day, and the lines that the ratings were read from."""
+    nothing = F.col("user_id").isNull() | F.col("item_id").isNull()
+    bad = nothing | F.col("dt").isNull() | F.col("rating").isNull()
+    found = rated.agg(
+        F.min("dt").alias("first"),
+        F.max("dt").alias("last"),
+        F.coalesce(F.sum("lines"), F.lit(0)).alias("lines"),
+        F.coalesce(F.sum(F.when(bad, F.col("lines"))), F.lit(0)).alias("bad"),
+    ).first()
+    assert found is not None
+    if found["bad"] or not found["lines"]:
+        raise DataRefused(
+            "*.inter: expected lines with a user, an item, a rating and a timestamp in seconds, "
+            f"got {found['lines']} lines of which {found['bad']} have not all of them; {FETCH}"
+        )
+    return found["first"], found["last"], found["lines"]
+
+
+def _read(spark: SparkSession, folder: str | None, kind: str) -> DataFrame:
+    """The needed columns of the one file of a kind, as text."""
+    if folder is None:
+        raise NotPublished(
+            f"ingest.path: expected the folder of MovieLens' files, got none; {FETCH}"
+        )
+    files, path = fsspec.url_to_fs(folder)
+    found = sorted(files.glob(f"{path}/*.{kind}"))
+    if len(found) != 1:
+        raise NotPublished(
+            f"ingest.path: expected one file *.{kind} in {folder}, got {len(found)}; {FETCH}"
+        )
+    file = f"{folder}/{found[0].rpartition('/')[2]}"
+    rows = spark.read.csv(file, sep="\t", header=True, quote="")
+    typed = {name.partition(":")[0]: name for name in rows.columns}
+    lacking = [name for name in FILES[kind] if name not in typed]
+    if lacking:
+        raise DataRefused(
+            f"{file}: expected the columns {', '.join(FILES[kind])} in its first line, but "
+            f"{', '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} not there, only "
+            f"{', '.join(rows.columns)}; {FETCH}"
+        )
+    return rows.select(*(F.col(f"`{typed[name]}`").alias(name) for name in FILES[kind]))

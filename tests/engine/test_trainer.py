@@ -1,0 +1,95 @@
+"""Training of one model in one process: it learns, repeats to the bit, and stops at NaN."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from mfn.engine.stats import TrainingStats, total
+from mfn.engine.trainer import Schedule, Trainer, TrainingFailed
+from mfn.engine.workers import SingleWorker
+from mfn.models.ranker import Ranker
+from mfn.models.settings import NAMED_MODELS
+from mfn.settings import Settings
+from mfn.splits.published import Splits
+from tests.synthetic import publish_splits
+
+SCHEDULE = Schedule(learning_rate=0.02, batch_requests=16, seed=3, date="2026-03-08")
+
+
+@pytest.fixture
+def splits(make_settings: Callable[..., Settings]) -> Splits:
+    settings = make_settings()
+    publish_splits(settings, {"train": [150, 90], "test": [80]})
+    return Splits.published(settings)
+
+
+def made(splits: Splits, name: str) -> Ranker:
+    return Ranker(NAMED_MODELS[name], splits.features, splits.item_indices(), 8, 0.2, seed=1)
+
+
+@pytest.mark.parametrize("name", sorted(NAMED_MODELS))
+def test_training_teaches_what_the_rows_hold(
+    make_settings: Callable[..., Settings], name: str
+) -> None:
+    settings = make_settings()
+    publish_splits(settings, {"train": [600, 400], "test": [200]})
+    splits = Splits.published(settings)
+    trainer = Trainer(made(splits, name), SCHEDULE, SingleWorker())
+    before = trainer.log_loss(splits.files("test"))
+    for epoch in range(2):
+        trainer.epoch(splits.files("train"), epoch, name)
+    after = trainer.log_loss(splits.files("test"))
+    assert after < before - 0.1
+    assert after < 0.6  # the labels' entropy without any feature is .69
+
+
+def test_the_account_counts_every_row_and_candidate(splits: Splits) -> None:
+    trainer = Trainer(made(splits, "base"), SCHEDULE, SingleWorker())
+    account = trainer.epoch(splits.files("train"), 0, "base")
+    assert account.requests == 240
+    assert account.steps == 15
+    assert account.candidates == splits.manifest["splits"]["train"]["candidates"]
+    assert account.communication_share == 0
+    assert 0 < account.wait_share < 1
+
+
+def test_the_same_seed_gives_the_same_parameters_to_the_bit(splits: Splits) -> None:
+    def trained() -> dict[str, torch.Tensor]:
+        model = made(splits, "mfn")
+        Trainer(model, SCHEDULE, SingleWorker()).epoch(splits.files("train"), 0, "mfn")
+        return model.state_dict()
+
+    one, other = trained(), trained()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_loss_that_is_no_number_stops_the_training_at_its_step(splits: Splits) -> None:
+    trainer = Trainer(made(splits, "base"), SCHEDULE, SingleWorker())
+    trainer.epoch(splits.files("train"), 0, "base")
+    with torch.no_grad():
+        trainer.model.head.candidate.bias[0] = math.nan
+    with pytest.raises(
+        TrainingFailed, match=r"base epoch 2: the loss is nan at step 0, of worker 0"
+    ):
+        trainer.epoch(splits.files("train"), 1, "base")
+
+
+def test_frozen_parts_stay_as_they_were(splits: Splits) -> None:
+    model = made(splits, "mfn")
+    frozen = {name: b.clone() for name, b in model.named_buffers()}
+    Trainer(model, SCHEDULE, SingleWorker()).epoch(splits.files("train"), 0, "mfn")
+    assert all(torch.equal(frozen[name], b) for name, b in model.named_buffers())
+
+
+def test_epochs_add_up_in_one_account() -> None:
+    one = TrainingStats(10, 100, 1000, 0.6, 2.0, 500.0, 0.5, 0.0)
+    two = TrainingStats(10, 100, 1000, 0.4, 6.0, 166.7, 0.1, 0.2)
+    both = total([one, two])
+    assert (both.steps, both.candidates, both.loss, both.seconds) == (20, 2000, 0.4, 8.0)
+    assert both.candidates_per_second == 250
+    assert both.wait_share == pytest.approx(0.2)
+    assert both.communication_share == pytest.approx(0.15)

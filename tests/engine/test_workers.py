@@ -1,0 +1,146 @@
+"""Two real Horovod processes do together what one does alone on all their rows."""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import partial
+from typing import Any
+
+import cloudpickle
+import pytest
+import torch
+from pyspark.sql import SparkSession
+
+from mfn.engine.feed import Feed
+from mfn.engine.horovod_workers import launch
+from mfn.engine.plan import shards
+from mfn.engine.trainer import Schedule, Trainer
+from mfn.engine.workers import SingleWorker, Workers
+from mfn.models.ranker import Ranker
+from mfn.models.settings import MfnSettings
+from mfn.settings import Settings
+from mfn.splits.published import Splits
+from tests.synthetic import publish_splits
+
+SCHEDULE = Schedule(learning_rate=0.02, batch_requests=1000, seed=3, date="2026-03-08")
+UNEVEN = [100, 40, 30]
+"""Dealt to two workers as 100 and 70 rows."""
+
+
+class LoadedIn:
+    """Pickled here, it is the id of the process that loads it."""
+
+    def __reduce__(self) -> tuple[Any, tuple[()]]:
+        return os.getpid, ()
+
+
+def made(splits: Splits, seed: int) -> Ranker:
+    return Ranker(MfnSettings(), splits.features, splits.item_indices(), 8, 0.2, seed)
+
+
+def gradients(workers: Workers, splits: Splits, batch_rows: int) -> dict[str, torch.Tensor]:
+    """Averaged gradients of one step in which each worker takes its first `batch_rows` rows."""
+    model = made(splits, seed=1)
+    dealt = shards(splits.files("train"), "2026-03-08", 0, workers.size, seed=3)
+    batch = next(Feed(user_fields=1, context_fields=1).epoch(dealt[workers.rank], batch_rows))
+    model.loss(batch).backward()
+    weight = int(batch.candidate_count_B.sum())
+    told = workers.average_gradients(list(model.parameters()), weight, [1.0, workers.rank])
+    assert told[1:] == [workers.size, sum(range(workers.size))]
+    found = {n: p.grad.to_dense() for n, p in model.named_parameters() if p.grad is not None}
+    table = model.embedding.weight.grad
+    assert table is not None
+    indices = table._indices()[0]
+    found["sparse"] = torch.tensor([float(table.is_sparse), len(indices) - len(indices.unique())])
+    return {**found, "total": torch.tensor(told[:1])}
+
+
+def together(workers: Workers, splits: Splits) -> dict[str, Any]:
+    torch.set_num_threads(1)
+    trainer = Trainer(made(splits, seed=1 + workers.rank), SCHEDULE, workers)
+    start = trainer.model.state_dict()["embedding.weight"].clone()
+    small = Trainer(made(splits, seed=1), Schedule(0.02, 16, 3, "2026-03-08"), workers)
+    account = small.epoch(splits.files("train"), 0, "mfn")
+    last = torch.cat([p.detach().reshape(-1) for p in small.model.parameters()])
+    return {
+        "gradients": gradients(workers, splits, 1000),
+        "start_difference": workers.sum([float(start.sum()) * (1 if workers.rank else -1)]),
+        "end_difference": workers.sum([float(last.double().sum()) * (1 if workers.rank else -1)]),
+        "account": account,
+        "log_loss": small.log_loss(splits.files("test")),
+        "talked": workers.communication_seconds,
+        "sum": workers.sum([1.0, workers.rank]),
+        "state": small.model.state_dict(),
+        "loaded_in": LoadedIn(),
+    }
+
+
+@pytest.fixture(scope="module")
+def found(
+    spark: SparkSession, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Splits, dict[str, Any]]:
+    from tests.conftest import RUN_DATE, SPARK
+
+    settings = Settings(root=str(tmp_path_factory.mktemp("two")), date=RUN_DATE, spark=SPARK)
+    publish_splits(settings, {"train": UNEVEN, "test": [60, 20]})
+    splits = Splits.published(settings)
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    try:
+        return splits, launch(partial(together, splits=splits), 2)
+    finally:
+        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+def test_gradients_of_two_workers_are_those_of_one_with_all_rows(
+    found: tuple[Splits, dict[str, Any]],
+) -> None:
+    splits, result = found
+    two = result["gradients"]
+    assert isinstance(two, dict)
+    one = gradients(SingleWorker(), splits, 1000)
+    assert two["sparse"].tolist() == [1.0, 0.0]  # still sparse, and each row once
+    assert two.keys() == one.keys()
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], msg=name, atol=1e-6, rtol=1e-4)
+
+
+def test_workers_begin_and_end_with_the_same_parameters(
+    found: tuple[Splits, dict[str, Any]],
+) -> None:
+    assert found[1]["start_difference"] == [0.0]
+    assert found[1]["end_difference"] == [0.0]
+
+
+def test_a_worker_that_runs_out_of_rows_takes_the_agreed_steps(
+    found: tuple[Splits, dict[str, Any]],
+) -> None:
+    splits, result = found
+    account = result["account"]
+    assert account.steps == 7  # 100 rows in batches of 16; the other worker has 70
+    assert account.requests == sum(UNEVEN)
+    assert account.candidates == splits.manifest["splits"]["train"]["candidates"]
+    assert 0 < account.communication_share < 1
+
+
+def test_log_loss_is_that_of_one_process(found: tuple[Splits, dict[str, Any]]) -> None:
+    splits, result = found
+    model = made(splits, seed=9)
+    model.load_state_dict(result["state"])
+    alone = Trainer(model, SCHEDULE, SingleWorker()).log_loss(splits.files("test"))
+    assert result["log_loss"] == pytest.approx(alone, rel=1e-6)
+
+
+def test_sums_are_over_all_workers(found: tuple[Splits, dict[str, Any]]) -> None:
+    assert found[1]["sum"] == [2.0, 1.0]
+
+
+def test_no_process_on_the_way_loads_what_the_workers_give(
+    found: tuple[Splits, dict[str, Any]],
+) -> None:
+    """Torch is known to a task of Spark's after 3 s only."""
+    assert found[1]["loaded_in"] == os.getpid()
+
+
+def test_one_worker_runs_here_without_horovod() -> None:
+    assert launch(lambda workers: (workers.rank, workers.size), 1) == (0, 1)

@@ -1,0 +1,378 @@
+"""The report and the terminal's summary: they say what the tables say, and need nothing else."""
+
+from __future__ import annotations
+
+import datetime
+import io
+import re
+from collections.abc import Callable, Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+from rich.console import Console
+
+from mfn import errors, storage, tables
+from mfn.evaluation.comparison import Metric, compare
+from mfn.reporting.day import Day, Result, Training, read_day
+from mfn.reporting.report import render, report, report_path
+from mfn.reporting.summary import print_summary, summarize, summary
+from mfn.schema import COMPARISONS, METRICS, VALIDATION
+from mfn.settings import Settings
+
+DAY = datetime.date(2026, 3, 8)
+DAY_BEFORE, DAY_AFTER = datetime.date(2026, 3, 7), datetime.date(2026, 3, 9)
+AUCS = {"base": 0.58124, "mfn": 0.66208, "popularity": 0.57, "oracle": 0.79512}
+BUCKETS = {"0": 10, "1-9": 100, "10-49": 2000, "50+": 3000}
+OF_SPLIT = {"rows": 2050, "requests": 2000, "candidates": 20000, "clicks": 1600}
+MANIFEST = {
+    "date": "2026-03-08",
+    "windows": {
+        "history": None,
+        "pretraining": ["2026-03-01", "2026-03-03"],
+        "pretraining_validation": ["2026-03-04", "2026-03-04"],
+        "train": ["2026-03-05", "2026-03-07"],
+        "test": ["2026-03-08", "2026-03-08"],
+    },
+    "splits": {
+        "pretraining": {**OF_SPLIT, "empty_histories": 700},
+        "pretraining_validation": {**OF_SPLIT, "empty_histories": 600},
+        "train": {**OF_SPLIT, "candidates": 60123, "empty_histories": 500},
+        "test": {**OF_SPLIT, "empty_histories": 410},
+    },
+    "item_fields": ["item_id", "category", "entity"],
+    "constant_fields": ["shop", "brand"],
+    "user_fields": ["age"],
+    "context_fields": [],
+    "test_users": 1000,
+    "test_users_in_training": 617,
+    "immature_requests": 43,
+}
+
+Make = Callable[..., Settings]
+
+
+def metrics_of(
+    date: datetime.date,
+    aucs: dict[str, float],
+    buckets: dict[str, int] = BUCKETS,
+    origin: str | None = "logged",
+) -> list[Metric]:
+    whole = [
+        Metric(
+            date,
+            m,
+            "all",
+            "all",
+            511,
+            5110,
+            408,
+            auc,
+            None if m == "popularity" else auc / 2,
+            origin,
+        )
+        for m, auc in aucs.items()
+    ]
+    return whole + [
+        Metric(date, model, "history_length", bucket, size // 10, size, 0, None, 0.3)
+        if size < 50
+        else Metric(date, model, "history_length", bucket, size // 10, size, 8, auc - 0.02, 0.3)
+        for model, auc in aucs.items()
+        for bucket, size in buckets.items()
+    ]
+
+
+def write_day(spark: SparkSession, settings: Settings) -> None:
+    """Tables, splits and a model of DAY; tables of days just before, just after and long ago."""
+    metrics = [
+        *metrics_of(DAY, AUCS),
+        *metrics_of(DAY_BEFORE, {"base": 0.58, "mfn": 0.62}),
+        *metrics_of(DAY_AFTER, {"base": 0.9, "mfn": 0.95, "new": 0.99}),
+        *metrics_of(DAY - datetime.timedelta(days=30), {"base": 0.7, "mfn": 0.71}),
+    ]
+    where: dict[str, Sequence[Any]] = {"run_date": sorted({one.run_date for one in metrics})}
+    for table, rows in ((METRICS, metrics), (COMPARISONS, compare(metrics, "base"))):
+        frame = spark.createDataFrame(rows, table.columns).coalesce(1)
+        tables.replace(frame, settings.root, table, where)
+    outcomes = [
+        (DAY_BEFORE, "events", "clean", 5000, "drawn"),
+        (DAY, "events", "clean", 7000, "drawn"),
+        (DAY, "events", "missing_user_id", 31, "drawn"),
+        (datetime.date(2026, 2, 1), "events", "clean", 999_999, "drawn"),
+    ]
+    frame = spark.createDataFrame(outcomes, VALIDATION.columns).coalesce(1)
+    tables.append(frame, settings.root, VALIDATION)
+    with storage.publish(f"{settings.root}/splits/{DAY}") as folder:
+        storage.write_json(f"{folder}/{storage.MANIFEST}", MANIFEST)
+    with storage.publish(f"{settings.root}/models/{DAY}/mfn") as folder:
+        train = {
+            "seconds": 61.25,
+            "candidates_per_second": 12345.6,
+            "wait_share": 0.031,
+            "communication_share": 0.127,
+            "loss": 0.3219,
+        }
+        described = {"name": "mfn", "settings": {"extractor": "mfn"}, "parameters": 98765}
+        storage.write_json(f"{folder}/model.json", {**described, "train": train})
+
+
+class Page(HTMLParser):
+    """Text of the rows of each table, all text, and every attribute that could fetch something."""
+
+    VOID = frozenset({"meta", "link", "br", "img", "input", "hr"})
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.text = ""
+        self.fetched: list[tuple[str, str]] = []
+        self.scripts = 0
+        self.open: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.scripts += tag in ("script", "iframe", "object", "embed")
+        for name, value in attrs:
+            if name.split(":")[-1] in ("src", "href", "srcset", "data", "action", "poster"):
+                self.fetched.append((tag, value or ""))
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag, f"</{tag}> closes nothing"
+
+    def handle_data(self, data: str) -> None:
+        if "style" in self.open:
+            return
+        self.text += data
+        if {"td", "th"} & set(self.open):
+            self.rows[-1][-1] += data
+
+    def row(self, first: str) -> list[str]:
+        """The cells after the first of the first row that begins so."""
+        return next([c.strip() for c in row[1:]] for row in self.rows if row[0].startswith(first))
+
+
+@pytest.fixture(scope="module")
+def settings(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    made = Settings(root=str(tmp_path_factory.mktemp("day")), date=DAY)
+    write_day(spark, made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def html(spark: SparkSession, settings: Settings) -> str:
+    counts = report(spark, settings)
+    assert counts["path"] == report_path(settings) == f"{settings.root}/reports/2026-03-08.html"
+    assert (counts["models"], counts["days"]) == (2, 2)
+    return Path(report_path(settings)).read_text(encoding="utf-8")
+
+
+def test_the_report_shows_each_model_with_its_numbers(html: str) -> None:
+    page = Page(html)
+    assert page.row("base") == ["0.5812", "0.00 %", "0.2906", "–", "–"]
+    assert page.row("mfn") == ["0.6621", "+99.51 %", "0.3310", "61.2", "12,346"]
+    assert page.row("popularity") == ["0.5700", "-13.84 %", "–", "–", "–"]
+    assert page.row("oracle") == ["0.7951", "+263.27 %", "0.3976", "–", "–"]
+    trained = [row for row in page.rows if row[0] == "mfn" and len(row) == 8]
+    assert trained == [["mfn", "mfn", "98,765", "61.2", "12,346", "3.1 %", "12.7 %", "0.3219"]]
+    # From .5: (.66208 - .5) / (.79512 - .5).
+    assert "54.9 % of the way there" in page.text
+
+
+def test_the_report_shows_each_slice_and_a_dash_where_there_is_no_auc(html: str) -> None:
+    page = Page(html)
+    assert page.row("behaviours in the history") == ["0", "1-9", "10-49", "50+"]
+    assert page.row("candidates") == ["10", "100", "2,000", "3,000"]
+    of_mfn = [row for row in page.rows if row[0] == "mfn" and len(row) == 5]
+    assert of_mfn == [["mfn", "–", "0.6421", "0.6421", "0.6421"]]
+
+
+def test_the_report_shows_the_data_of_the_day(html: str) -> None:
+    page = Page(html)
+    assert page.row("training") == [
+        "5 – 7 March 2026",
+        "2,000",
+        "60,123",
+        "1,600",
+        "2.7 %",
+        "24.4 %",
+    ]
+    assert page.row("test") == ["8 March 2026", "2,000", "20,000", "1,600", "8.0 %", "20.0 %"]
+    assert page.row("clean") == ["7,000", "12,000"]  # what lies outside of the windows is not in it
+    assert page.row("quarantined: missing user id") == ["31", "31"]
+    for fact in ("617 of 1,000 (61.7 %)", "410 of 2,050 (20.0 %)", "43", "shop, brand", "age"):
+        assert fact in page.text
+
+
+def test_the_report_needs_nothing_from_elsewhere(html: str) -> None:
+    page = Page(html)
+    assert page.open == []
+    assert page.scripts == 0
+    assert page.fetched == [("link", "data:,")]
+    assert not re.search(r"@import|url\((?!#)", html)
+    assert "http" not in html
+
+
+def test_plots_show_each_model_and_their_ids_do_not_clash(html: str) -> None:
+    plots = re.findall(r"<svg.*?</svg>", html, flags=re.DOTALL)
+    assert len(plots) == 6  # by model, by history, by day; each wide and narrow
+    for plot in plots:
+        assert set(re.findall(r"model: (\w+)", plot)) >= {"base", "mfn"}
+    assert "oracle 0.7951" in plots[0]
+    ids = re.findall(r'\bid="([^"]*)"', html)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r"url\(#([^)]*)\)", html)) <= set(ids)
+
+
+def test_the_same_day_gives_the_same_page(
+    spark: SparkSession, settings: Settings, html: str
+) -> None:
+    assert render(read_day(spark, settings)) == html
+
+
+def test_a_day_without_oracle_models_or_past_has_a_page_too() -> None:
+    metrics = metrics_of(DAY, {"base": 0.5}, {"1+": 100})
+    page = Page(
+        render(
+            Day(
+                date=DAY,
+                base_model="base",
+                results=(Result(metrics[0], None, Training()),),
+                slices=tuple(metrics[1:]),
+                past=tuple(compare(metrics[:1], "base")),
+                manifest={},
+                outcomes=(),
+            )
+        )
+    )
+    assert page.row("base") == ["0.5000", "–", "0.2500", "–", "–"]
+    assert "oracle" not in page.text.lower()
+    assert "popularity" not in page.text.lower()
+    assert "Over the days" not in page.text
+
+
+@pytest.mark.parametrize(
+    ("origin", "popularity"), [("drawn by popularity", 0.67), ("logged", 0.66)]
+)
+def test_a_page_says_that_candidates_were_drawn_and_that_popularity_does_as_well(
+    origin: str, popularity: float
+) -> None:
+    aucs = {"base": 0.6, "mfn": 0.665, "popularity": popularity}
+    metrics = metrics_of(DAY, aucs, {}, origin)
+    results = tuple(Result(one, None, Training()) for one in metrics)
+    day = Day(DAY, "base", results, (), tuple(compare(metrics, "base")), {}, ())
+    text = " ".join(Page(render(day)).text.split())
+    drawn = origin != "logged"
+    assert ("Candidates were drawn by popularity" in text) == drawn
+    assert ("ranks them as well or better" in text) == drawn
+    assert "mfn ranks the day’s candidates best" in text
+    assert f"candidates{origin}" in text
+    assert ("candidates", origin) in summarize(day).facts
+
+
+@pytest.mark.parametrize("auc", [None, 0.45], ids=["one label", "below chance"])
+def test_a_day_on_which_nothing_can_be_compared_claims_no_gain(auc: float | None) -> None:
+    metrics = [
+        Metric(DAY, model, "all", "all", 5, 50, 0 if auc is None else 9, auc, 0.3)
+        for model in ("base", "mfn")
+    ]
+    results = tuple(Result(one, None, Training()) for one in metrics)
+    page = Page(render(Day(DAY, "base", results, (), tuple(compare(metrics, "base")), {}, ())))
+    assert page.row("mfn")[0] == ("–" if auc is None else "0.4500")
+    assert "larger than that of" not in page.text
+
+
+def test_a_day_that_lacks_its_tables_or_splits_has_no_page(
+    spark: SparkSession, settings: Settings, html: str
+) -> None:
+    without_splits = settings.model_copy(update={"date": DAY_AFTER})
+    without_tables = settings.model_copy(update={"date": datetime.date(2026, 3, 10)})
+    with pytest.raises(errors.NotPublished, match=r"splits/2026-03-09.*jobs/build_splits"):
+        report(spark, without_splits)
+    with pytest.raises(errors.NotPublished, match=r"no rows for 2026-03-10.*jobs/evaluate"):
+        report(spark, without_tables)
+    assert [one.name for one in Path(settings.root, "reports").iterdir()] == ["2026-03-08.html"]
+
+
+def test_later_days_and_days_out_of_sight_do_not_enter_the_page(
+    spark: SparkSession, settings: Settings
+) -> None:
+    def days(looked_back_on: int) -> set[datetime.date]:
+        chosen = settings.evaluate.model_copy(update={"report_days": looked_back_on})
+        day = read_day(spark, settings.model_copy(update={"evaluate": chosen}))
+        assert [one.metric.auc for one in day.results] == list(AUCS.values())
+        return {one.run_date for one in day.past}
+
+    assert days(1) == {DAY}
+    assert days(30) == {DAY_BEFORE, DAY}
+    assert days(31) == {DAY - datetime.timedelta(days=30), DAY_BEFORE, DAY}
+
+
+def test_a_page_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    page = tmp_path / "reports" / "page.html"
+    storage.write_whole(str(page), "before, with ä")
+    with page.open(encoding="utf-8") as read_meanwhile:
+        storage.write_whole(str(page), "now, with ö")
+        assert read_meanwhile.read() == "before, with ä"
+    unencodable = "\ud800"
+    with pytest.raises(UnicodeEncodeError):
+        storage.write_whole(str(page), unencodable)
+    assert page.read_text(encoding="utf-8") == "now, with ö"
+    assert [one.name for one in page.parent.iterdir()] == ["page.html"]
+
+
+def test_the_terminal_says_what_the_report_says(spark: SparkSession, settings: Settings) -> None:
+    found = summary(spark, settings)
+    assert [(row.model, row.is_model) for row in found.rows] == [
+        ("base", True),
+        ("mfn", True),
+        ("popularity", False),
+        ("oracle", False),
+    ]
+    mfn = found.rows[1]
+    assert (mfn.auc, mfn.logloss, mfn.seconds) == (0.66208, 0.33104, 61.25)
+    assert mfn.relaimpr == pytest.approx(99.507, abs=1e-3)
+    written = io.StringIO()
+    path = f"/a/long/path/{'x' * 120}/2026-03-08.html"
+    print_summary(found, Console(file=written, width=80), path)
+    lines = written.getvalue().splitlines()
+    cells = [re.findall(r"[^│\s]+", line) for line in lines if line.startswith("│")]
+    assert cells == [
+        ["base", "0.5812", "0.00", "%", "0.2906", "–"],
+        ["mfn", "0.6621", "+99.51", "%", "0.3310", "61.2"],
+        ["popularity", "0.5700", "-13.84", "%", "–", "–"],
+        ["oracle", "0.7951", "+263.27", "%", "0.3976", "–"],
+    ]
+    assert lines[-4:] == [
+        "candidates: logged",
+        "test users known from training: 617 of 1,000 (61.7 %)",
+        "test rows with an empty history: 410 of 2,050 (20.0 %)",
+        f"report: {path}",
+    ]
+
+
+def test_models_come_in_the_order_of_the_settings_and_yardsticks_last(
+    spark: SparkSession, settings: Settings
+) -> None:
+    turned = settings.model_copy(update={"models": dict(reversed(settings.models.items()))})
+    day = read_day(spark, turned)
+    assert [row.model for row in summarize(day).rows] == [
+        "mfn",
+        "base",
+        "popularity",
+        "oracle",
+    ]
+    assert [one.slice_value for one in day.slices if one.model == "mfn"] == list(BUCKETS)
