@@ -33,6 +33,7 @@ test: set-up check  ## lint, types and all tests
 check: set-up  ## lint and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
+	@$(BIN)/lint-imports --no-logo
 	@MYPY_CACHE_DIR="$(CACHE)/mypy" $(BIN)/mypy
 
 format: set-up  ## format, and mend what lint can mend

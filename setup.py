@@ -36,6 +36,7 @@ DEVELOP = [
     "hypothesis",
     "chispa",
     "ruff",
+    "import-linter",
     "mypy",
     "pandas-stubs>=2.3,<3",
     "types-PyYAML",

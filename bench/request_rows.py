@@ -55,7 +55,7 @@ def publish(settings: Settings, shape: Shape) -> None:
     """Publish splits of this shape as those of the run date, with a few test rows."""
     random = np.random.default_rng(shape.items)
     splits = {}
-    with storage.publish(settings.splits_folder) as folder:
+    with storage.publish(settings.layout.splits) as folder:
         Path(folder, "items").mkdir()
         pq.write_table(_items(random, shape.items), f"{folder}/items/part-00000.parquet")
         for split, requests in {"train": shape.requests, "test": TEST_ROWS}.items():

@@ -14,8 +14,7 @@ from mfn.log_setup import set_up_logging
 from mfn.schema import METRICS
 from mfn.settings import Settings
 from mfn.splits.published import Splits
-from pipelines.jobs import job_of
-from pipelines.steps import steps
+from pipelines.steps import job_of, steps
 
 
 def _serve(task: dict[str, Any]) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def run(session: SparkSession, settings: Settings) -> dict[str, Any]:
         "outcomes": [
             [str(row["run_date"]), row["reason"], row["rows"]] for row in outcomes.collect()
         ],
-        "folder": storage.current(settings.splits_folder, "build_splits"),
+        "folder": storage.current(settings.layout.splits, "build_splits"),
     }
 
 

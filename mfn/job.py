@@ -76,12 +76,11 @@ class Job:
 
     def claims(self, settings: Settings) -> str:
         """The file that a run of this job claims."""
-        of = "all" if self.one_at_a_time else settings.date
-        return f"{settings.root}/made/{of}/{self.name}{self.part(settings)}.claim"
+        return settings.layout.claim(f"{self.name}{self.part(settings)}", self.one_at_a_time)
 
     def record(self, settings: Settings) -> str:
         """The file that tells what its output was made from."""
-        return _record(settings, f"{self.name}{self.part(settings)}")
+        return settings.layout.record(f"{self.name}{self.part(settings)}")
 
     def __call__(self, spark: SparkSession, settings: Settings) -> Counts:
         """Run the job's function."""
@@ -209,13 +208,9 @@ def _run(job: Job, session: SparkSession, settings: Settings, ran: StepRun) -> N
 def last_fingerprint(settings: Settings, name: str) -> str | None:
     """Fingerprint of what a job's output of the run date was made from; None if it never ran."""
     try:
-        return str(storage.read_json(_record(settings, name))["fingerprint"])
+        return str(storage.read_json(settings.layout.record(name))["fingerprint"])
     except FileNotFoundError:
         return None
-
-
-def _record(settings: Settings, name: str) -> str:
-    return f"{settings.root}/made/{settings.date}/{name}.json"
 
 
 def _unchanged_since(record: str, made: str, written: Sequence[str]) -> str | None:

@@ -15,12 +15,13 @@ from typing import Any
 import fsspec
 from pyspark.sql import SparkSession
 
-from mfn import storage, tables
+from mfn import layout, storage, tables
 from mfn.job import Counts, job
+from mfn.layout import Layout
 from mfn.schema import PREDICTIONS, TABLES
 from mfn.settings import Settings
 
-MADE_FOR_MODELS = ("splits", "embeddings", "centers")
+MADE_FOR_MODELS = (layout.SPLITS, layout.EMBEDDINGS, layout.CENTERS)
 """Folders under the root that have one of each date, and that models are made from."""
 
 log = logging.getLogger("mfn")
@@ -41,24 +42,24 @@ def clean_up(spark: SparkSession, settings: Settings) -> Counts:
     for kind in MADE_FOR_MODELS:
         old = [
             one.path
-            for one in dated_folders(f"{settings.root}/{kind}")
+            for one in dated_folders(layout.all_dates(settings.root, kind))
             if one.age(today) > own.splits_days and one.path not in needed.folders
         ]
         counts[f"removed_{kind}"] = _remove(old)
     old = [
         model.path
-        for date in dated_folders(f"{settings.root}/models")
+        for date in dated_folders(layout.all_dates(settings.root, layout.MODELS))
         for model in named_folders(date)
         if model.age(today) > own.models_days and model.path not in needed.models
     ]
     counts["removed_models"] = _remove(old)
-    events = dated_folders(f"{settings.root}/tensorboard")
+    events = dated_folders(layout.all_dates(settings.root, layout.TENSORBOARD))
     counts["removed_event_files"] = _remove(
         [one.path for one in events if one.age(today) > own.models_days]
     )
     if tables.is_there(spark, settings.root, PREDICTIONS):
         first = today - datetime.timedelta(days=own.predictions_days)
-        runs = dated_folders(f"{settings.root}/made")
+        runs = dated_folders(layout.all_dates(settings.root, layout.RECORDS))
         recent = [one.date for one in runs if one.age(today) <= own.predictions_days]
         kept = ", ".join(f"DATE '{date}'" for date in [first, *recent])
         where = f"run_date < DATE '{first}' AND run_date NOT IN ({kept})"
@@ -92,7 +93,7 @@ class Needed:
 def newest_models(root: str) -> Needed:
     """The newest published model of each name, and what it names as its origin."""
     newest: dict[str, str] = {}
-    for date in dated_folders(f"{root}/models"):
+    for date in dated_folders(layout.all_dates(root, layout.MODELS)):
         for model in named_folders(date):
             if storage.exists(f"{model.path}/{storage.POINTER}"):
                 newest[model.path.rpartition("/")[2]] = model.path
@@ -100,7 +101,7 @@ def newest_models(root: str) -> Needed:
     for path in newest.values():
         described = storage.read_json(f"{storage.current(path, 'train')}/{storage.MODEL}")
         date = described["date"]
-        folders |= {f"{root}/{kind}/{date}" for kind in MADE_FOR_MODELS}
+        folders |= {Layout(root, date).folder(kind) for kind in MADE_FOR_MODELS}
     return Needed(frozenset(newest.values()), frozenset(folders))
 
 

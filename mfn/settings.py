@@ -10,15 +10,19 @@ import os
 import re
 import zoneinfo
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from mfn.models.settings import (
-    NAMED_MODELS,
-    ModelSettings,
+from mfn.layout import Layout
+from mfn.models.settings import NAMED_MODELS, ModelSettings
+from mfn.settings_types import (
+    Change,
+    KeptShare,
     NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
+    Share,
     Strict,
 )
 
@@ -30,12 +34,6 @@ SECRET_VALUE = re.compile(r"(secret|password|token)[^\s=]*=", re.IGNORECASE)
 """A secret among Java's own options."""
 PASSWORD_IN_ADDRESS = re.compile(r"://[^/@:]*:(?!\d+/)[^@]*@")
 """And no port; a key of AWS may hold a slash."""
-
-NonNegativeInt = Annotated[int, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-KeptShare = Annotated[float, Field(gt=0, le=1)]
-Change = Annotated[float, Field(ge=1, allow_inf_nan=False)]
-
 
 LogsKind = Literal["events", "items", "users", "truth"]
 """Kinds of raw logs, each of which has a folder of its own."""
@@ -569,31 +567,13 @@ class Settings(Strict):
         return "drawn by popularity" if drawn else "logged"
 
     @property
-    def splits_folder(self) -> str:
-        """Where the splits of the run date are published."""
-        return f"{self.root}/splits/{self.date}"
-
-    @property
-    def embeddings_folder(self) -> str:
-        """Where the frozen embedding of the run date is published."""
-        return f"{self.root}/embeddings/{self.date}"
-
-    @property
-    def centers_folder(self) -> str:
-        """Where the interest centers of the run date are published."""
-        return f"{self.root}/centers/{self.date}"
-
-    def model_folder(self, name: str) -> str:
-        """Where a model of the run date is published."""
-        return f"{self.root}/models/{self.date}/{name}"
-
-    def events_folder(self, name: str) -> str:
-        """Where a model's training writes event files."""
-        return f"{self.root}/tensorboard/{self.date}/{name}"
+    def layout(self) -> Layout:
+        """Where the run date's data lie."""
+        return Layout(self.root, self.date)
 
     def logs_folder(self, kind: LogsKind) -> str:
         """Folder of one kind of raw logs, which holds a folder dt=YYYY-MM-DD a day."""
-        return getattr(self.logs, kind) or f"{self.root}/raw/{kind}"
+        return getattr(self.logs, kind) or self.layout.raw(kind)
 
 
 def _complete(name: str, given: Any) -> Any:

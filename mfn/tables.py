@@ -14,6 +14,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
 from pyspark.sql.types import StructField, StructType
 
+from mfn import layout
 from mfn.errors import NotPublished
 from mfn.schema import Table
 from mfn.storage import check_claims
@@ -49,7 +50,7 @@ _again_later = tenacity.retry(
 
 def path_of(root: str, table: Table) -> str:
     """Where a table lies."""
-    return f"{root}/{table.name}"
+    return layout.table(root, table.name)
 
 
 def is_there(spark: SparkSession, root: str, table: Table) -> bool:

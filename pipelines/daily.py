@@ -27,12 +27,10 @@ from mfn import errors, job, runs
 from mfn import spark as sessions
 from mfn.errors import BadSettings
 from mfn.log_setup import set_up_logging
-from mfn.reporting.report import report_path
 from mfn.reporting.summary import print_summary, summary
 from mfn.runs import StepRun
 from mfn.settings import Settings
-from pipelines.jobs import job_of
-from pipelines.steps import Step, steps
+from pipelines.steps import Step, job_of, steps
 
 log = logging.getLogger("mfn")
 
@@ -61,7 +59,7 @@ def main(arguments: list[str]) -> int:
             finally:
                 print_seconds(days, ran, start_seconds, console)
             if days[-1].date not in refused:
-                print_summary(summary(session, days[-1]), console, report_path(days[-1]))
+                print_summary(summary(session, days[-1]), console, days[-1].layout.report)
     except Exception as error:
         if ran and ran[-1].outcome == "failed":
             return job.refuse(f"{ran[-1].step} {ran[-1].settings.date}", error, job.FAILED)

@@ -1,7 +1,7 @@
-"""The day as one graph of steps: what runs it reads it here, and nowhere else.
+"""Every job and the day as one graph of steps: whatever runs a day reads it here.
 
-Steps stand here by name alone, so that a scheduler can read the graph without the packages that
-the jobs need; `pipelines.jobs` has the jobs themselves.
+A step is a name and the name of a module, so that a scheduler can read the graph without the
+packages that the jobs need.
 """
 
 from __future__ import annotations
@@ -9,6 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mfn.job import Job
 
 
 @dataclass(frozen=True)
@@ -16,38 +21,65 @@ class Step:
     """A job, and the jobs whose outputs it reads. Its script is jobs/<name>.py.
 
     Attributes:
-        by_model: whether it can be run for one configured model at a time (`train.only`).
+        name: the name of the job's function.
+        module: where that function is.
+        by_model: whether the job can run for one configured model at a time (`train.only`).
     """
 
     name: str
+    module: str
     after: tuple[str, ...] = ()
     by_model: bool = False
 
 
-DAY: Mapping[str, Step] = {
-    step.name: step
-    for step in (
-        Step("validate_logs"),
-        Step("build_splits", after=("validate_logs",)),
-        Step("pretrain_embeddings", after=("build_splits",)),
-        Step("train_centers", after=("pretrain_embeddings",)),
-        Step("train", after=("pretrain_embeddings", "train_centers"), by_model=True),
-        Step("predict", after=("train",)),
-        Step("evaluate", after=("predict",)),
-        Step("report", after=("evaluate",)),
-    )
-}
-"""What a day takes once its raw logs are there."""
+MAKE_LOGS = (
+    Step("simulate_logs", "mfn.simulator.simulate"),
+    Step("ingest", "mfn.sources.ingest"),
+)
+"""Jobs that make the raw logs where nobody delivers them (`logs.made_by`)."""
+
+DAY = (
+    Step("validate_logs", "mfn.logs.validate"),
+    Step("build_splits", "mfn.splits.build", after=("validate_logs",)),
+    Step("pretrain_embeddings", "mfn.pretraining.embeddings", after=("build_splits",)),
+    Step("train_centers", "mfn.pretraining.centers", after=("pretrain_embeddings",)),
+    Step(
+        "train",
+        "mfn.training.train",
+        after=("pretrain_embeddings", "train_centers"),
+        by_model=True,
+    ),
+    Step("predict", "mfn.serving.predict", after=("train",)),
+    Step("evaluate", "mfn.evaluation.evaluate", after=("predict",)),
+    Step("report", "mfn.reporting.report", after=("evaluate",)),
+)
+"""The steps of a day once its raw logs are there."""
+
+ON_DEMAND = (
+    Step("compare", "mfn.trials.compare"),
+    Step("clean_up", "mfn.retention"),
+)
+"""Jobs that are no part of a day."""
+
+JOBS: Mapping[str, Step] = {step.name: step for step in (*MAKE_LOGS, *DAY, *ON_DEMAND)}
+"""Every job by name."""
 
 
 def steps(made_by: str | None = None) -> list[Step]:
-    """The steps of a day in an order in which each follows what it reads.
+    """The steps of a day, each after the steps whose outputs it reads.
 
-    made_by: the job that makes the raw logs, where they are not delivered; it comes first.
+    Args:
+        made_by: the job that makes the raw logs, if nobody delivers them; it comes first.
     """
-    order = TopologicalSorter({step.name: step.after for step in DAY.values()}).static_order()
-    day = [DAY[name] for name in order]
+    order = TopologicalSorter({step.name: step.after for step in DAY}).static_order()
+    day = [JOBS[name] for name in order]
     if made_by is None:
         return day
     first, *others = day
-    return [Step(made_by), replace(first, after=(made_by,)), *others]
+    return [JOBS[made_by], replace(first, after=(made_by,)), *others]
+
+
+def job_of(name: str) -> Job:
+    """The job of this name. Its module is loaded now: torch alone takes seconds to load."""
+    job: Job = getattr(import_module(JOBS[name].module), name)
+    return job

@@ -8,7 +8,7 @@ from mfn import job
 from mfn.logs.validate import validate_logs
 from mfn.splits.build import build_splits
 from mfn.trials.compare import pretrain_all
-from pipelines.jobs import job_of
+from pipelines.steps import job_of
 from study.data_sets import DataSet
 
 

@@ -39,7 +39,7 @@ def publish_splits(
     Clicks follow from the candidate's category, so that there is something to learn.
     """
     items = _items(np.random.default_rng(1))
-    with storage.publish(settings.splits_folder) as folder:
+    with storage.publish(settings.layout.splits) as folder:
         Path(folder, "items").mkdir()
         pq.write_table(pa.table(items), f"{folder}/items/part-00000.parquet")
         splits = {}

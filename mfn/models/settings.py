@@ -7,17 +7,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import Field, PositiveInt
 
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+from mfn.settings_types import NonNegativeFloat, Strict
+
 Levels = tuple[Literal["category", "fine"], ...]
-
-
-class Strict(BaseModel):
-    """Settings that refuse unknown keys and cannot be changed once read."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class RankerSettings(Strict):

@@ -39,7 +39,7 @@ def _reads(spark: SparkSession, settings: Settings) -> Any:
     return [splits.folder, frozen, settings.centers.model_dump(), wanted(settings)]
 
 
-@job(_reads, lambda settings: [f"{settings.centers_folder}/{storage.POINTER}"])
+@job(_reads, lambda settings: [f"{settings.layout.centers}/{storage.POINTER}"])
 def train_centers(spark: SparkSession, settings: Settings) -> Counts:
     """Learn the interest centers C on the pretraining rows' histories and E; publish them."""
     splits = Splits.published(settings)
@@ -77,7 +77,7 @@ def train_centers(spark: SparkSession, settings: Settings) -> Counts:
                 )
     of_centers = table(spark, settings, splits, found)
     tables.replace(of_centers, settings.root, INTEREST_CENTERS, {"run_date": [settings.date]})
-    with storage.publish(settings.centers_folder) as folder:
+    with storage.publish(settings.layout.centers) as folder:
         artifact.write_tensors(folder, tensors)
         storage.write_json(
             f"{folder}/{storage.MANIFEST}",

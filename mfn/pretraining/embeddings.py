@@ -53,7 +53,7 @@ def _reads(spark: SparkSession, settings: Settings) -> Any:
     return [Splits.published(settings).folder, own.model_dump(), of_words]
 
 
-@job(_reads, lambda settings: [f"{settings.embeddings_folder}/{storage.POINTER}"])
+@job(_reads, lambda settings: [f"{settings.layout.embeddings}/{storage.POINTER}"])
 def pretrain_embeddings(spark: SparkSession, settings: Settings) -> Counts:
     """Learn the frozen embedding E on the pretraining rows; publish it with its account.
 
@@ -164,7 +164,7 @@ def _pretrain(
         "settings": own.model_dump(mode="json"),
     }
     if workers.rank == 0:
-        with storage.publish(settings.embeddings_folder) as folder:
+        with storage.publish(settings.layout.embeddings) as folder:
             artifact.write_frozen(folder, frozen)
             storage.write_json(f"{folder}/{storage.MANIFEST}", account)
     return {

@@ -17,7 +17,7 @@ def current_frozen(settings: Settings, splits: Splits) -> str:
         NotPublished: `pretrain_embeddings` has not run for this date.
         WrongArtifact: E was learnt on splits with other vocabularies.
     """
-    return _current(settings.embeddings_folder, "pretrain_embeddings", splits)
+    return _current(settings.layout.embeddings, "pretrain_embeddings", splits)
 
 
 def key(level: str, interests: int) -> str:
@@ -32,7 +32,7 @@ def read_centers(settings: Settings, splits: Splits, interests: int) -> dict[str
         NotPublished: `train_centers` has not run for this date.
         WrongArtifact: they were learnt with other vocabularies, or not for this K.
     """
-    folder = _current(settings.centers_folder, "train_centers", splits)
+    folder = _current(settings.layout.centers, "train_centers", splits)
     tensors = artifact.read_tensors(folder)
     levels = [level.name for level in splits.features.levels]
     for level in levels:

@@ -152,7 +152,7 @@ def read_day(spark: SparkSession, settings: Settings) -> Day:
         (one for one in metrics if one.slice != ALL),
         key=lambda m: (order[m.model], m.slice, _first_number(m.slice_value), m.slice_value),
     )
-    splits = storage.current(settings.splits_folder, "build_splits")
+    splits = storage.current(settings.layout.splits, "build_splits")
     return Day(
         date=date,
         base_model=settings.evaluate.base_model,
@@ -169,7 +169,7 @@ def read_day(spark: SparkSession, settings: Settings) -> Day:
 def read_training(settings: Settings, model: str) -> Training:
     """What training a model of the run date cost, as far as its model.json says so."""
     try:
-        folder = storage.current(settings.model_folder(model), "train")
+        folder = storage.current(settings.layout.model(model), "train")
         described = storage.read_json(f"{folder}/{storage.MODEL}")
     except FileNotFoundError:
         return Training()

@@ -53,7 +53,7 @@ def report(spark: SparkSession, settings: Settings) -> Counts:
     """
     day = read_day(spark, settings)
     page = render(day)
-    path = report_path(settings)
+    path = settings.layout.report
     storage.write_whole(path, page)
     return {
         "rows": len(day.results) + len(day.slices) + len(day.past) + len(day.outcomes),
@@ -62,11 +62,6 @@ def report(spark: SparkSession, settings: Settings) -> Counts:
         "bytes": len(page.encode()),
         "path": path,
     }
-
-
-def report_path(settings: Settings) -> str:
-    """Where the page of the run date lies."""
-    return f"{settings.root}/reports/{settings.date}.html"
 
 
 def render(day: Day) -> str:

@@ -84,7 +84,7 @@ def predict(spark: SparkSession, settings: Settings) -> Counts:
 
 def _models(settings: Settings) -> dict[str, str]:
     """The folder of each model's current version."""
-    return {name: storage.current(settings.model_folder(name), "train") for name in settings.models}
+    return {name: storage.current(settings.layout.model(name), "train") for name in settings.models}
 
 
 @dataclass(frozen=True)

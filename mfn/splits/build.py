@@ -87,7 +87,7 @@ def _reads(spark: SparkSession, settings: Settings) -> Any:
 
 
 def _writes(settings: Settings) -> list[str]:
-    return [f"{settings.splits_folder}/{storage.POINTER}"]
+    return [f"{settings.layout.splits}/{storage.POINTER}"]
 
 
 @job(_reads, _writes)
@@ -116,7 +116,7 @@ def build_splits(spark: SparkSession, settings: Settings) -> Counts:
             chosen.fewest_events,
             chosen.fewest_items,
         )
-        with storage.publish(settings.splits_folder) as folder:
+        with storage.publish(settings.layout.splits) as folder:
             table = items.write(
                 items.item_rows(
                     spark, attributes, entries, own, catalogue.buckets, chosen.entities

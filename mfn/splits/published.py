@@ -41,7 +41,7 @@ class Splits:
         Raises:
             NotPublished: `build_splits` has not run for this date.
         """
-        return cls.at(storage.current(settings.splits_folder, "build_splits"))
+        return cls.at(storage.current(settings.layout.splits, "build_splits"))
 
     @classmethod
     def at(cls, folder: str) -> Splits:

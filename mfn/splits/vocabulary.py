@@ -257,8 +257,9 @@ def refuse_if_begun_later(
         if field in folded and field not in sizes:
             raise DataRefused(
                 f"date: expected entries of the vocabulary {field} indexed {allowed} {date}, but "
-                f"those in {root}/{VOCABULARIES.name} began later, and days before that are never "
-                "indexed afterwards; choose a later date, or another root to build this one under"
+                f"those in {tables.path_of(root, VOCABULARIES)} began later, and earlier days are "
+                "never indexed afterwards; choose a later date, or build this one under another "
+                "root"
             )
 
 

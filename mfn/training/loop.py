@@ -57,14 +57,14 @@ def train_models(
             settings.models[name], item_indices, frozen, settings, splits, exchange, starts[name]
         )
         checkpoints = Checkpoints(
-            f"{settings.model_folder(name)}/checkpoints", made, workers.size, settings.checkpoints
+            settings.layout.checkpoints(name), made, workers.size, settings.checkpoints
         )
-        with contextlib.closing(Events(settings.events_folder(name))) as events:
+        with contextlib.closing(Events(settings.layout.tensorboard(name))) as events:
             told = events if own.tensorboard and workers.rank == 0 else None
             accounts[name] = fit(model, name, settings, splits, workers, checkpoints, told)
         tensors = model.full_state_dict()
         if workers.rank == 0:
-            with storage.holding(claims), storage.publish(settings.model_folder(name)) as folder:
+            with storage.holding(claims), storage.publish(settings.layout.model(name)) as folder:
                 description = describe(name, model, settings, splits, accounts[name])
                 description |= {
                     "embeddings": frozen_folder, "fingerprint": made, "started_from": starts[name]

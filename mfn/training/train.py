@@ -29,7 +29,7 @@ def _reads(spark: SparkSession, settings: Settings) -> Any:
     return [
         splits.folder,
         current_frozen(settings, splits),
-        storage.current(settings.centers_folder, "train_centers") if with_centers else None,
+        storage.current(settings.layout.centers, "train_centers") if with_centers else None,
         settings.train.of_the_result,
         _starts(settings),
         {name: model.model_dump() for name, model in models.items()},
@@ -37,7 +37,7 @@ def _reads(spark: SparkSession, settings: Settings) -> Any:
 
 
 def _writes(settings: Settings) -> list[str]:
-    return [f"{settings.model_folder(name)}/{storage.POINTER}" for name in settings.models_to_train]
+    return [f"{settings.layout.model(name)}/{storage.POINTER}" for name in settings.models_to_train]
 
 
 def _part(settings: Settings) -> str:
@@ -120,7 +120,7 @@ def _model_fingerprint(
     return fingerprint.of_values(
         fingerprint.of_package(),
         [splits.folder, frozen_folder, start],
-        storage.current(settings.centers_folder, "train_centers") if with_centers else None,
+        storage.current(settings.layout.centers, "train_centers") if with_centers else None,
         [name, model.model_dump()],
         {**settings.train.of_the_result, "num_workers": None},
     )
@@ -129,7 +129,7 @@ def _model_fingerprint(
 def _published(name: str, settings: Settings) -> str | None:
     """What the published model was made from; None if there is none."""
     try:
-        folder = storage.current(settings.model_folder(name), "train")
+        folder = storage.current(settings.layout.model(name), "train")
         found = storage.read_json(f"{folder}/{storage.MODEL}")
     except FileNotFoundError:
         return None

@@ -10,7 +10,7 @@ from typing import Any
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from mfn import errors, storage, tables
+from mfn import errors, layout, storage, tables
 from mfn.indices import FIRST_INDEX
 from mfn.models import artifact
 from mfn.schema import VOCABULARIES
@@ -21,11 +21,11 @@ from mfn.splits.vocabulary import fingerprints
 
 def newest_before(settings: Settings, name: str) -> str | None:
     """The folder of the newest model of this name published for a date before the run date."""
-    for date in reversed(storage.folders_by_date(f"{settings.root}/models")):
+    for date in reversed(storage.folders_by_date(layout.all_dates(settings.root, layout.MODELS))):
         if date < settings.date:
             earlier = settings.model_copy(update={"date": date})
             with contextlib.suppress(errors.NotPublished):
-                return storage.current(earlier.model_folder(name), "train")
+                return storage.current(earlier.layout.model(name), "train")
     return None
 
 

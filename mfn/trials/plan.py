@@ -82,13 +82,13 @@ def of_seed(settings: Settings, seed: int, words: str | None = None) -> Settings
     With words of its own, E and so the root is another again.
     """
     embeddings: dict[str, int | str] = {"seed": seed}
-    root = f"{settings.root}/seeds/{seed}"
+    name = str(seed)
     if words is not None:
         embeddings["words"] = words
-        root += f"-{PurePosixPath(words).stem}"
+        name += f"-{PurePosixPath(words).stem}"
     return settings.model_copy(
         update={
-            "root": root,
+            "root": settings.layout.seed(name),
             "embeddings": settings.embeddings.model_copy(update=embeddings),
             "centers": settings.centers.model_copy(update={"seed": seed}),
             "train": settings.train.model_copy(update={"seed": seed, "num_workers": 1}),
@@ -105,7 +105,7 @@ def curves(plan: Plan) -> dict[str, dict[float, Curve]]:
             rate: Curve(
                 name=name,
                 settings=with_training(settings, rate, own.most_epochs),
-                folder=f"{plan.earlier.root}/trials/{plan.earlier.date}/{name}/{rate:g}",
+                folder=plan.earlier.layout.trial(name, f"{rate:g}"),
                 files=plan.files,
                 most_epochs=own.most_epochs,
             )
@@ -141,7 +141,7 @@ def finals(plan: Plan, choices: Mapping[str, Choice]) -> dict[str, dict[int, Fin
                 settings=with_training(
                     of_seed(plan.real, seed, variant.words), choice.learning_rate, choice.epochs
                 ),
-                folder=f"{plan.real.root}/trials/{plan.real.date}/{name}/seed-{seed}",
+                folder=plan.real.layout.trial(name, f"seed-{seed}"),
                 sharpness=variant.sharpness,
                 files=plan.files,
             )

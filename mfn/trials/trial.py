@@ -127,7 +127,7 @@ class Trial(ABC):
     def fingerprint(self) -> str:
         """Fingerprint of what it follows from."""
         splits = self.splits
-        centers = storage.current(self.settings.centers_folder, "train_centers")
+        centers = storage.current(self.settings.layout.centers, "train_centers")
         return fingerprint.of_values(
             fingerprint.of_package(),
             type(self).__name__,

@@ -200,7 +200,7 @@ def test_what_each_center_is_about_stands_in_delta_and_beside_the_centers(
         named = {name for row in of_level for name in [*row["items"], *row.categories, *row.words]}
         kinds = {name.rstrip("0123456789").strip() for name in named}
         assert kinds == {"item", "category", "entity"}
-    folder = storage.current(day.centers_folder, "train_centers")
+    folder = storage.current(day.layout.centers, "train_centers")
     beside = storage.read_json(f"{folder}/{storage.MANIFEST}")["profiles"]
     in_table = [
         {name: value for name, value in row.asDict().items() if name != "run_date"} for row in rows

@@ -17,7 +17,7 @@ from rich.console import Console
 from mfn import errors, storage, tables
 from mfn.evaluation.comparison import Metric, compare
 from mfn.reporting.day import Day, Result, Training, read_day
-from mfn.reporting.report import render, report, report_path
+from mfn.reporting.report import render, report
 from mfn.reporting.summary import print_summary, summarize, summary
 from mfn.schema import COMPARISONS, METRICS, VALIDATION
 from mfn.settings import Settings
@@ -175,9 +175,9 @@ def settings(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> S
 @pytest.fixture(scope="module")
 def html(spark: SparkSession, settings: Settings) -> str:
     counts = report(spark, settings)
-    assert counts["path"] == report_path(settings) == f"{settings.root}/reports/2026-03-08.html"
+    assert counts["path"] == settings.layout.report == f"{settings.root}/reports/2026-03-08.html"
     assert (counts["models"], counts["days"]) == (2, 2)
-    return Path(report_path(settings)).read_text(encoding="utf-8")
+    return Path(settings.layout.report).read_text(encoding="utf-8")
 
 
 def test_the_report_shows_each_model_with_its_numbers(html: str) -> None:

@@ -59,7 +59,7 @@ def test_every_candidate_has_its_models_score_as_often_as_the_job_runs(
     splits = Splits.published(day)
     expected = []
     for name in ("base", "mfn"):
-        folder = storage.current(day.model_folder(name), "train")
+        folder = storage.current(day.layout.model(name), "train")
         model = artifact.read_model(folder, splits.item_indices(), splits.manifest["vocabularies"])
         for file in splits.files("test"):
             table = pq.read_table(file.url.removeprefix("file://")).combine_chunks()
@@ -85,7 +85,7 @@ def test_every_candidate_has_its_models_score_as_often_as_the_job_runs(
 
 
 def test_a_model_folder_says_what_it_was_made_with(day: Settings) -> None:
-    folder = storage.current(day.model_folder("mfn"), "train")
+    folder = storage.current(day.layout.model("mfn"), "train")
     described = storage.read_json(f"{folder}/{storage.MODEL}")
     assert described["settings"]["extractor"] == "mfn"
     assert described["settings"]["interests"] == 8
@@ -101,7 +101,7 @@ def test_a_model_folder_says_what_it_was_made_with(day: Settings) -> None:
 
 def test_a_model_of_other_vocabularies_is_refused(day: Settings) -> None:
     splits = Splits.published(day)
-    folder = storage.current(day.model_folder("mfn"), "train")
+    folder = storage.current(day.layout.model("mfn"), "train")
     vocabularies = splits.manifest["vocabularies"]
     assert artifact.read_model(folder, splits.item_indices(), vocabularies)
     other = {**vocabularies, "category": {"size": 12, "fingerprint": "another"}}
@@ -111,7 +111,7 @@ def test_a_model_of_other_vocabularies_is_refused(day: Settings) -> None:
 
 def test_a_model_folder_with_a_pickle_is_refused(day: Settings) -> None:
     splits = Splits.published(day)
-    folder = storage.current(day.model_folder("mfn"), "train")
+    folder = storage.current(day.layout.model("mfn"), "train")
     vocabularies = splits.manifest["vocabularies"]
     strange = Path(folder, "model.pkl")
     strange.write_bytes(b"")

@@ -128,7 +128,7 @@ def learnt_from(spark: SparkSession, settings: Settings, events: Sequence[Event]
     train_centers(spark, settings)
     splits = Published(settings)
     found = splits.digests(*LEARNT, "items")
-    for name, folder in (("E", settings.embeddings_folder), ("C", settings.centers_folder)):
+    for name, folder in (("E", settings.layout.embeddings), ("C", settings.layout.centers)):
         tensors = Path(storage.current(folder, name), artifact.TENSORS).read_bytes()
         found[name] = hashlib.sha256(tensors).hexdigest()
     return {**found, "vocabularies": str(splits.manifest["vocabularies"])}

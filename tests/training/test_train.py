@@ -48,7 +48,7 @@ def make_day(make_settings: Callable[..., Settings]) -> Callable[..., Settings]:
 
 
 def published(settings: Settings) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    folder = storage.current(settings.model_folder("base"), "train")
+    folder = storage.current(settings.layout.model("base"), "train")
     return artifact.read_tensors(folder), storage.read_json(f"{folder}/{storage.MODEL}")
 
 
@@ -91,11 +91,11 @@ def test_one_of_the_models_is_trained_alone_and_the_rest_later(
     every = day.model_copy(update={"models": both})
     assert train.claims(one) != train.claims(every)
     assert job.run(train, spark, one).counts["rows"] == 60
-    assert not storage.exists(f"{day.model_folder('base')}/{storage.POINTER}")
+    assert not storage.exists(f"{day.layout.model('base')}/{storage.POINTER}")
     assert job.run(train, spark, one).outcome == "left alone"
     told = job.run(train, spark, every).counts
     assert (told["rows"], told["models_left_alone"]) == (60, 1)
-    assert storage.exists(f"{day.model_folder('base')}/{storage.POINTER}")
+    assert storage.exists(f"{day.layout.model('base')}/{storage.POINTER}")
 
 
 def test_a_warm_start_takes_yesterdays_parameters_and_draws_rows_for_new_ids(
@@ -173,7 +173,7 @@ def test_an_earlier_model_that_does_not_fit_is_refused_before_training(
     publish_vocabularies(spark, today, MORE)
     publish_splits(today, ROWS, more=MORE)
     pretrain_embeddings(spark, today)
-    folder = storage.current(yesterday.model_folder("base"), "train")
+    folder = storage.current(yesterday.layout.model("base"), "train")
     file = Path(folder, storage.MODEL)
     whole = file.read_text()
     made = json.loads(whole)
@@ -181,7 +181,7 @@ def test_an_earlier_model_that_does_not_fit_is_refused_before_training(
     file.write_text(json.dumps(made))
     with pytest.raises(WrongArtifact, match=told):
         train(spark, today)
-    assert not storage.exists(f"{today.model_folder('base')}/{storage.POINTER}")
+    assert not storage.exists(f"{today.layout.model('base')}/{storage.POINTER}")
     file.write_text(whole)  # the control: as it was, it fits
     assert train(spark, today)["rows"] == 60
     assert Splits.published(today).manifest["vocabularies"]["category"]["size"] == 16
@@ -192,7 +192,7 @@ def test_event_files_are_written_where_they_are_asked_for_and_hold_the_loss(
 ) -> None:
     day = make_day(train={"tensorboard": True, "batch_requests": 2, "epochs": 2})
     trained(spark, day, {})
-    curves = EventAccumulator(day.events_folder("base")).Reload()
+    curves = EventAccumulator(day.layout.tensorboard("base")).Reload()
     assert curves.Tags()["scalars"] == [
         "loss", "candidates_per_second", "wait_share", "communication_share"
     ]  # fmt: skip
@@ -203,4 +203,4 @@ def test_event_files_are_written_where_they_are_asked_for_and_hold_the_loss(
     assert sum(one.value for one in losses) / 6 == pytest.approx(account["loss"], rel=0.05)
     without = make_day(NEXT_DAY)
     trained(spark, without, {})
-    assert not Path(without.events_folder("base")).exists()
+    assert not Path(without.layout.tensorboard("base")).exists()

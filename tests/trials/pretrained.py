@@ -52,7 +52,7 @@ def pretrain_at_random(settings: Settings, seed: int) -> None:
     rows, width = sum(features.sizes.values()), settings.embeddings.dimension
     table = torch.randn(rows, width, generator=random)
     manifest = {"vocabularies": splits.manifest["vocabularies"]}
-    with storage.publish(settings.embeddings_folder) as folder:
+    with storage.publish(settings.layout.embeddings) as folder:
         artifact.write_frozen(folder, freeze(features, items, table, torch.ones(rows).bool()))
         storage.write_json(f"{folder}/{storage.MANIFEST}", manifest)
     centers = {
@@ -62,6 +62,6 @@ def pretrain_at_random(settings: Settings, seed: int) -> None:
         for level in features.levels
         for interests in wanted(settings)
     }
-    with storage.publish(settings.centers_folder) as folder:
+    with storage.publish(settings.layout.centers) as folder:
         artifact.write_tensors(folder, centers)
         storage.write_json(f"{folder}/{storage.MANIFEST}", manifest)
