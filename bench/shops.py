@@ -48,7 +48,7 @@ def size(rows: int) -> SimulateSettings:
 def settings_of(root: Path, logs: Path, **sections: Any) -> Settings:
     """Settings of a benchmark's run on these logs."""
     folders = {kind: f"{logs}/raw/{kind}" for kind in ("events", "items", "users", "truth")}
-    checks = {"user_events": HEAVIEST_USER}
+    checks = {"max_user_events": HEAVIEST_USER}
     return Settings(
         **{
             "root": str(root),

@@ -389,8 +389,8 @@ def _constants(settings: Settings, folder: Path) -> dict[str, str]:
     values = {
         "lines": [f"{settings.logs_folder('events')}/dt={day}/*.json*" for day in dates.days],
         "items": f"{settings.logs_folder('items')}/dt=*/*.json*",
-        "id_length": settings.validation.id_length,
-        "user_events": settings.validation.user_events,
+        "id_length": settings.validation.max_id_length,
+        "user_events": settings.validation.max_user_events,
         "first_index": FIRST_INDEX,
         "unknown": UNKNOWN,
         "padding": PADDING,

@@ -9,11 +9,10 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import textwrap
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -23,6 +22,31 @@ from mfn.models.settings import NAMED_MODELS, ModelSettings
 from mfn.settings import Settings
 
 ENVIRONMENT_PREFIX = "MFN_"
+
+RENAMED = {
+    "validation.id_length": "validation.max_id_length",
+    "validation.user_events": "validation.max_user_events",
+    "validation.quarantined_share": "validation.max_quarantined_share",
+    "validation.fewest_events": "validation.min_events",
+    "validation.least_clicked_share": "validation.min_clicked_share",
+    "validation.most_clicked_share": "validation.max_clicked_share",
+    "validation.days_before": "validation.reference_days",
+    "validation.quarantined_share_change": "validation.max_quarantined_share_ratio",
+    "validation.events_change": "validation.max_events_ratio",
+    "validation.clicked_share_change": "validation.max_clicked_share_ratio",
+    "splits.fewest_events": "splits.min_events",
+    "splits.fewest_items": "splits.min_items",
+    "splits.negatives_kept": "splits.negative_sampling_rate",
+    "embeddings.epochs": "embeddings.max_epochs",
+    "centers.steps": "centers.max_steps",
+    "centers.least_progress": "centers.min_progress",
+    "checkpoints.steps": "checkpoints.every_steps",
+    "checkpoints.minutes": "checkpoints.every_minutes",
+    "checkpoints.kept": "checkpoints.keep",
+    "compare.most_epochs": "compare.max_epochs",
+    "compare.at_once": "compare.max_parallel",
+}
+"""Settings that have a new name, by their old one: the old one is refused and the new one named."""
 
 
 def load_settings(
@@ -136,15 +160,16 @@ class _Given:
         kind = _kind(path)
         if kind is None:
             name = ".".join(path)
-            self.problems.append(
-                f"{name}: there is no such setting ({origin}){_nearest(name, _known_names())}"
-            )
+            hint = _nearest(name, _known_names())
+            if name in RENAMED:
+                hint = f"; it is now called {RENAMED[name]}"
+            self.problems.append(f"{name}: there is no such setting ({origin}){hint}")
             return
         node = self.values
         for part in path[:-1]:
             inner = node.get(part)
             node[part] = node = inner if isinstance(inner, dict) else {}
-        holds_settings = _is_section(kind) or get_origin(kind) is dict or kind == ModelSettings
+        holds_settings = is_section(kind) or get_origin(kind) is dict or kind == ModelSettings
         if holds_settings and (value is None or isinstance(value, Mapping)):
             node.setdefault(path[-1], {})
             for name, inner in (value or {}).items():
@@ -160,7 +185,7 @@ class _Given:
         if path[:1] == ("models",) and len(path) > 2:
             # Pydantic puts in the extractor by which it chose the type of the model's settings.
             model, extractor, path = path[1], path[2], (*path[:2], *path[3:])
-            kind = next(kind for kind in _model_kinds() if _extractor(kind) == extractor)
+            kind = next(kind for kind in model_kinds() if extractor_of(kind) == extractor)
             known = [f"models.{model}.{name}" for name in kind.model_fields]
         name, kind_of_error, value = ".".join(path), error["type"], error["input"]
         origin = self._origin(path)
@@ -169,7 +194,7 @@ class _Given:
         if kind_of_error == "extra_forbidden":
             return f"{name}: there is no such setting{origin}{_nearest(name, known)}"
         if kind_of_error.startswith("union_tag"):
-            extractors = [_extractor(kind) for kind in _model_kinds()]
+            extractors = [extractor_of(kind) for kind in model_kinds()]
             near = _nearest(path[1], NAMED_MODELS) if "extractor" not in value else ""
             expected = ", ".join(repr(extractor) for extractor in extractors)
             got = repr(value["extractor"]) if "extractor" in value else "none"
@@ -226,83 +251,23 @@ def setting_names(model: type[Any] = Settings, prefix: str = "") -> Iterator[str
     """Dotted name of every setting and section, as it is written as an argument."""
     for name, field in model.model_fields.items():
         yield f"{prefix}{name}"
-        if _is_section(field.annotation):
+        if is_section(field.annotation):
             yield from setting_names(field.annotation, f"{prefix}{name}.")
 
 
-def describe_settings(width: int = 100) -> str:
-    """Every setting with what it means and its default, section by section, for --help."""
-    plain = dict(Settings.model_fields)
-    sections = [name for name, field in plain.items() if _is_section(field.annotation)]
-    kinds: dict[str, Any] = {name: plain.pop(name).annotation for name in sections}
-    models = plain.pop("models")
-    blocks = [_describe(plain, "", width)]
-    for name, kind in kinds.items():
-        blocks += [f"{name}: {_summary(kind)}\n{_describe(kind.model_fields, f'{name}.', width)}"]
-    about_models = (
-        f"models: {models.description}. Configured unless the file says otherwise: "
-        f"{', '.join(models.default)}. A model starts from the settings of its own name, if that "
-        f"is one of {', '.join(NAMED_MODELS)}, or else of its extractor's."
-    )
-    in_all = set.intersection(*(set(kind.model_fields) for kind in _model_kinds()))
-    common = {n: f for n, f in _model_kinds()[0].model_fields.items() if n in in_all}
-    del common["extractor"]
-    blocks += [f"{textwrap.fill(about_models, width)}\n{_describe(common, 'models.NAME.', width)}"]
-    for kind in _model_kinds():
-        own = {name: field for name, field in kind.model_fields.items() if name not in in_all}
-        title = f"--models.NAME.extractor {_extractor(kind)}: {_summary(kind)}"
-        title = textwrap.fill(title, width, subsequent_indent="  ")
-        blocks += ["\n".join([title, _describe(own, "models.NAME.", width)]).rstrip()]
-    return "\n\n".join(blocks)
-
-
-def _describe(fields: Mapping[str, Any], prefix: str, width: int) -> str:
-    lines = []
-    for name, field in fields.items():
-        about = [field.description, _choices(field.annotation)]
-        if field.is_required():
-            about.append("required")
-        elif field.default is not None or "default" not in (field.description or ""):
-            about.append(f"default {_as_text(field.default)}")
-        left = f"  --{prefix}{name}".ljust(40)
-        text = "; ".join(filter(None, about))
-        if len(left) > 40:
-            lines.append(left)
-            left = " " * 40
-        lines.append(textwrap.fill(text, width, initial_indent=left, subsequent_indent=" " * 40))
-    return "\n".join(lines)
-
-
-def _as_text(value: Any) -> str:
-    if isinstance(value, tuple):
-        value = ",".join(str(one) for one in value)
-    if isinstance(value, bool):
-        value = str(value).lower()
-    return "none" if value in (None, "", {}) else str(value)
-
-
-def _choices(kind: Any) -> str:
-    if get_origin(kind) is Literal:
-        return "one of " + ", ".join(get_args(kind))
-    choices = next(filter(None, map(_choices, get_args(kind))), "")
-    return choices.replace("one of", "some of") if get_origin(kind) is tuple else choices
-
-
-def _summary(kind: Any) -> str:
-    return str(kind.__doc__).splitlines()[0]
-
-
-def _is_section(kind: Any) -> bool:
+def is_section(kind: Any) -> bool:
+    """Whether this type of a setting is a section of settings."""
     return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
-def _model_kinds() -> tuple[type[BaseModel], ...]:
-    """The settings of each extractor."""
+def model_kinds() -> tuple[type[BaseModel], ...]:
+    """The type of the settings of each extractor."""
     union = get_args(ModelSettings)[0]
     return get_args(union) if get_origin(union) in (Union, types.UnionType) else (union,)
 
 
-def _extractor(kind: type[BaseModel]) -> str:
+def extractor_of(kind: type[BaseModel]) -> str:
+    """The name of the extractor that these model settings are for."""
     return str(kind.model_fields["extractor"].default)
 
 
@@ -316,9 +281,9 @@ def _kind(path: tuple[str, ...]) -> Any:
         if get_origin(kind) is dict:
             kind = get_args(kind)[1]
         elif kind == ModelSettings:
-            fields = [k.model_fields[part] for k in _model_kinds() if part in k.model_fields]
+            fields = [k.model_fields[part] for k in model_kinds() if part in k.model_fields]
             kind = fields[0].annotation if fields else object
-        elif _is_section(kind) and part in kind.model_fields:
+        elif is_section(kind) and part in kind.model_fields:
             kind = kind.model_fields[part].annotation
         else:
             return object if kind is object else None
@@ -326,7 +291,7 @@ def _kind(path: tuple[str, ...]) -> Any:
 
 
 def _known_names() -> list[str]:
-    inner = {f"models.NAME.{name}" for kind in _model_kinds() for name in kind.model_fields}
+    inner = {f"models.NAME.{name}" for kind in model_kinds() for name in kind.model_fields}
     return ["config", *setting_names(), *sorted(inner)]
 
 

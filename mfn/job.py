@@ -20,12 +20,13 @@ from pyspark.sql import SparkSession
 
 from mfn import fingerprint, runs, storage
 from mfn import spark as sessions
-from mfn.configuration import describe_settings, load_settings
+from mfn.configuration import load_settings
 from mfn.errors import REFUSALS, BadSettings, JobFailed
 from mfn.failure import in_a_line
 from mfn.log_setup import set_up_logging
 from mfn.runs import Counts, StepRun
 from mfn.settings import Settings
+from mfn.settings_help import ALL_SECTIONS, describe_settings
 
 DONE, FAILED, BAD_SETTINGS, DATA_REFUSED = 0, 1, 2, 3
 
@@ -44,13 +45,14 @@ usage: {script} --date YYYY-MM-DD [--config conf/demo.yaml] [--SETTING VALUE ...
 
 {description}
 
-Each setting below can stand in the YAML file that --config names (train: {{epochs: 2}}), in the
-environment (MFN_TRAIN__EPOCHS=2) or among the arguments (--train.epochs 2): arguments win over
-the environment, and that over the file. A list is written as a,b or [a, b].
-A job whose inputs, settings and code have not changed since it ran is left alone, unless --force.
-Exit codes: 0 done, 2 a bad argument or setting, 3 the data are refused or not there yet, or another
-run of the same job has begun, 1 all else.
+A setting is given in the YAML file that --config names (train: {{epochs: 2}}), in the environment
+(MFN_TRAIN__EPOCHS=2), or as an argument (--train.epochs 2). Arguments win over the environment, and
+the environment over the file. Write a list as a,b or [a, b].
+A job is skipped if its inputs, settings and code are unchanged since its last run, unless --force.
+Exit codes: 0 done or skipped; 1 failed; 2 a bad argument or setting; 3 the data are refused or
+missing, or a later run of the same job took over.
 
+  --help                                show this help; --help all: every setting
   --config                              a YAML file of settings"""
 
 
@@ -61,6 +63,7 @@ class Job:
     function: Function
     reads: Reads | None
     writes: Writes
+    sections: tuple[str, ...]
     one_at_a_time: bool
     part: Part
 
@@ -82,6 +85,10 @@ class Job:
         """The file that tells what its output was made from."""
         return settings.layout.record(f"{self.name}{self.part(settings)}")
 
+    def inputs(self, spark: SparkSession, settings: Settings) -> Any:
+        """What the job's output follows from, besides the code; None if it always runs."""
+        return None if self.reads is None else self.reads(spark, settings)
+
     def __call__(self, spark: SparkSession, settings: Settings) -> Counts:
         """Run the job's function."""
         return self.function(spark, settings)
@@ -90,6 +97,7 @@ class Job:
 def job(
     reads: Reads | None = None,
     writes: Writes = lambda settings: (),
+    sections: Sequence[str] = (),
     one_at_a_time: bool = False,
     part: Part = lambda settings: "",
 ) -> Callable[[Function], Job]:
@@ -98,27 +106,36 @@ def job(
     Args:
         reads: without it the job always runs.
         writes: files or folders that are there once the job has run.
+        sections: the sections of the settings that the job reads, which its --help shows.
         one_at_a_time: runs of different dates write to the same rows, so that of two at once only
             one may go on; otherwise that holds for runs of the same date alone.
         part: what part of its output a run makes, as a suffix of names; runs of different parts
             do not meet.
     """
-    return lambda function: Job(function, reads, writes, one_at_a_time, part)
+    return lambda function: Job(function, reads, writes, tuple(sections), one_at_a_time, part)
 
 
 TOLD_WHOLE = (BadSettings, JobFailed, sessions.NotStarted, *REFUSALS)
 """What needs no traceback: the message was written for whoever is on call."""
 
 
-def parse(arguments: Sequence[str], description: str) -> Settings:
+def parse(
+    arguments: Sequence[str], description: str, sections: Sequence[str] = ALL_SECTIONS
+) -> Settings:
     """Settings from the arguments of a command line; for --help, print it and exit.
+
+    Args:
+        arguments: without the name of the script.
+        description: what the script does, in a line.
+        sections: the sections of the settings that --help shows.
 
     Raises:
         BadSettings: as `load_settings`, and for more workers than Spark has slots.
     """
     if {"-h", "--help"} & set(arguments):
+        shown = ALL_SECTIONS if "all" in arguments else sections
         print(USAGE.format(script=Path(sys.argv[0]).name, description=description))
-        print(describe_settings(min(120, shutil.get_terminal_size((100, 40)).columns)))
+        print(describe_settings(shown, min(120, shutil.get_terminal_size((100, 40)).columns)))
         sys.exit(DONE)
     settings = load_settings(None, arguments)
     sessions.check_workers(settings)
@@ -170,14 +187,13 @@ def _run(job: Job, session: SparkSession, settings: Settings, ran: StepRun) -> N
     made = None
     told = {"step": job.name, "run_date": str(settings.date)}
     if job.reads is not None:
-        ran.inputs = job.reads(session, settings)
+        ran.inputs = job.inputs(session, settings)
         made = fingerprint.of_values(fingerprint.of_package(), ran.inputs)
         since = _unchanged_since(record, made, job.writes(settings))
         if since and not settings.force:
-            ran.outcome = "left alone"
+            ran.outcome = "skipped"
             log.info(
-                "%s %s: left alone: what it is made from has not changed since %s "
-                "(--force makes it again)",
+                "%s %s: skipped: inputs, settings and code unchanged since %s; --force to rerun",
                 job.name,
                 settings.date,
                 since,
@@ -231,7 +247,7 @@ def main(job: Job) -> None:
     """
     set_up_logging()
     try:
-        settings = parse(sys.argv[1:], job.description)
+        settings = parse(sys.argv[1:], job.description, job.sections)
     except BadSettings as error:
         sys.exit(refuse(job.name, error, BAD_SETTINGS))
     set_up_logging(settings.log_format)

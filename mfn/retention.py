@@ -27,7 +27,7 @@ MADE_FOR_MODELS = (layout.SPLITS, layout.EMBEDDINGS, layout.CENTERS)
 log = logging.getLogger("mfn")
 
 
-@job()
+@job(sections=("retention",))
 def clean_up(spark: SparkSession, settings: Settings) -> Counts:
     """Remove what is older than `retention` says; compact and vacuum the Delta tables.
 

@@ -18,7 +18,7 @@ from mfn.schema import RUNS
 from mfn.settings import Settings
 
 Counts = Mapping[str, int | float | str]
-Outcome = Literal["done", "left alone", "refused", "failed"]
+Outcome = Literal["done", "skipped", "refused", "failed"]
 
 RUN_ID = uuid.uuid4().hex
 """Of this process: the steps that it runs belong together."""

@@ -307,7 +307,8 @@ RUNS = Table(
             column(
                 "outcome",
                 STRING,
-                "done; left alone, as nothing that it reads had changed; refused (exit 3); failed",
+                "done; skipped (inputs, settings and code unchanged; in old rows: left alone); "
+                "refused (exit 3); failed (exit 1)",
             ),
             column("message", STRING, "why it was refused or failed", True),
             column("rows", LONG, "rows that it read or wrote, as the job counts them", True),

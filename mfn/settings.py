@@ -69,14 +69,17 @@ def _day_of_the_calendar(date: Any) -> Any:
 
 
 class SparkSettings(Strict):
-    """The Spark session; what spark-submit was given wins over all of this."""
+    """The Spark session; options given to spark-submit take precedence."""
 
-    master: str = Field("local[*]", description="used when not started by spark-submit")
-    driver_memory: str = Field("3g", description="heap of the driver, when not by spark-submit")
-    shuffle_partitions: PositiveInt = Field(
-        200, description="partitions of a shuffle; a small multiple of the slots"
+    master: str = Field("local[*]", description="Spark master; not used under spark-submit")
+    driver_memory: str = Field(
+        "3g", description="heap of the driver, such as 3g; not used under spark-submit"
     )
-    options: dict[str, str] = Field({}, description="any other Spark option by its own name")
+    shuffle_partitions: PositiveInt = Field(
+        200,
+        description="number of partitions of a shuffle; a small multiple of the slots works well",
+    )
+    options: dict[str, str] = Field({}, description="other Spark options by their own names")
 
     @field_validator("driver_memory")
     @classmethod
@@ -98,21 +101,30 @@ class SparkSettings(Strict):
 
 
 class LogsSettings(Strict):
-    """Where raw logs lie: one folder a day, dt=YYYY-MM-DD, under each of these."""
+    """Where the raw logs are: each folder holds one folder dt=YYYY-MM-DD for each day."""
 
-    events: str | None = Field(None, description="default: raw/events under the root")
-    items: str | None = Field(None, description="catalogue snapshots; default: raw/items")
-    users: str | None = Field(None, description="profile snapshots, optional; default: raw/users")
+    events: str | None = Field(
+        None, description="folder of the raw events; default: raw/events under the root"
+    )
+    items: str | None = Field(
+        None, description="folder of the catalogue snapshots; default: raw/items under the root"
+    )
+    users: str | None = Field(
+        None,
+        description="folder of the profile snapshots (optional); default: raw/users under the root",
+    )
     truth: str | None = Field(
-        None, description="true click probabilities, read by evaluate alone; default: raw/truth"
+        None,
+        description="folder of the true click probabilities of simulated logs, which only "
+        "evaluate reads; default: raw/truth under the root",
     )
     made_by: Literal["simulate_logs", "ingest"] | None = Field(
         None,
-        description="the job that makes the raw logs, where they are not delivered; with ingest, "
+        description="the job that makes the raw logs, if nobody delivers them; with ingest, "
         "results say that candidates were drawn",
     )
-    time_zone: str = Field("UTC", description="of event times that name no zone themselves")
-    day_time_zone: str = Field("UTC", description="whose midnight cuts the days")
+    time_zone: str = Field("UTC", description="time zone of event times that do not name one")
+    day_time_zone: str = Field("UTC", description="time zone whose midnight ends a day")
 
     _zones = field_validator("time_zone", "day_time_zone")(_known_zone)
 
@@ -120,40 +132,42 @@ class LogsSettings(Strict):
 class SimulateSettings(Strict):
     """Size and seed of the simulated shop."""
 
-    users: PositiveInt = Field(4000, description="customers; a few bots come on top")
+    users: PositiveInt = Field(4000, description="number of customers; a few bots come in addition")
     items: PositiveInt = Field(
-        12000, description="items on sale at a time, rounded up to whole families of 6 colours"
+        12000,
+        description="number of items on sale at a time, rounded up to whole families of 6 colours",
     )
-    requests_per_day: PositiveInt = Field(10000, description="pages of results a day")
+    requests_per_day: PositiveInt = Field(10000, description="pages of results per day")
     candidates: PositiveInt = Field(10, description="items on a page of results")
     browsing_per_day: PositiveInt = Field(
-        30000, description="behaviours a day that belong to no logged request"
+        30000, description="behaviours per day outside logged requests"
     )
-    days: PositiveInt = Field(8, description="days of logs, the run date being the last")
+    days: PositiveInt = Field(8, description="days of logs; the run date is the last")
     interest_match: Literal["joint", "additive"] = Field(
         "joint",
-        description="whether a click needs both attributes of one interest, or any attributes "
-        "of any interests, a control in which nothing needs several interests",
+        description="joint: a click needs both attributes of one interest; additive: any "
+        "attributes of any interests count, a control in which no model needs several"
+        " interests",
     )
-    seed: int = Field(7, description="of everything drawn at random")
+    seed: int = Field(7, description="seed of all random draws")
 
 
 class IngestSettings(Strict):
-    """A public data set's own files, turned into raw logs."""
+    """A public data set, to be turned into raw logs."""
 
     source: Literal["movielens", "online_retail", "amazon", "taobao"] = Field(
-        "movielens", description="whose files they are"
+        "movielens", description="name of the data set"
     )
-    path: str | None = Field(None, description="the folder that holds the data set's files")
+    path: str | None = Field(None, description="folder that holds the files of the data set")
     first_day: datetime.date | None = Field(
         None,
-        description="rows of earlier days are left out; default: the data's first day. The last "
-        "is the run date. MovieLens is always taken whole",
+        description="skip rows of earlier days; default: the first day of the data. The run date "
+        "is the last day. MovieLens is always read as a whole",
     )
     negatives: NonNegativeInt = Field(
-        4, description="unseen items drawn as further candidates beside each rated one"
+        4, description="number of unseen items drawn as further candidates for each chosen item"
     )
-    seed: int = Field(7, description="of the candidates drawn at random")
+    seed: int = Field(7, description="seed of the drawn candidates")
 
     _day = field_validator("first_day", mode="before")(_day_of_the_calendar)
 
@@ -168,61 +182,75 @@ class IngestSettings(Strict):
 
 
 class ValidateSettings(Strict):
-    """What makes an event bad, and what stops a day."""
+    """Which events are bad, and which days are refused."""
 
     late_hours: float = Field(
-        0.0, ge=0, le=12, description="how far before its folder's day an event's time may lie"
+        0.0,
+        ge=0,
+        le=12,
+        description="accept events up to this many hours before the day of their folder",
     )
     early_minutes: float = Field(
         0.0,
         ge=0,
         le=720,
-        description="how far after its folder's day an event's time may lie, for clocks ahead",
+        description="accept events up to this many minutes after the day of their folder, for "
+        "clocks that run fast",
     )
-    id_length: PositiveInt = Field(256, description="longest id that is still believed")
-    user_events: PositiveInt = Field(
-        10_000, description="events of a user in a day's folder; those after them are a bot's"
+    max_id_length: PositiveInt = Field(
+        256, description="longest id that is accepted, in characters"
     )
-    quarantined_share: Share = Field(
-        0.05, description="a larger share of quarantined rows than this refuses the day"
+    max_user_events: PositiveInt = Field(
+        10_000,
+        description="events of one user in a day's folder; later ones are taken for a bot's and "
+        "quarantined",
     )
-    fewest_events: NonNegativeInt = Field(
-        0, description="fewer clean events than this refuse the day"
+    max_quarantined_share: Share = Field(
+        0.05, description="refuse the day if a larger share of its rows is quarantined"
     )
-    least_clicked_share: Share = Field(
-        0.0, description="a smaller share of requests with a click than this refuses the day"
+    min_events: NonNegativeInt = Field(0, description="refuse the day if it has fewer clean events")
+    min_clicked_share: Share = Field(
+        0.0, description="refuse the day if a smaller share of its requests has a click"
     )
-    most_clicked_share: Share = Field(
-        1.0, description="a larger share of requests with a click than this refuses the day"
+    max_clicked_share: Share = Field(
+        1.0, description="refuse the day if a larger share of its requests has a click"
     )
-    days_before: NonNegativeInt = Field(
-        7, description="days before, with whose median a day is compared; 0 for no comparison"
+    reference_days: NonNegativeInt = Field(
+        7, description="compare the day with the median of this many days before; 0: no comparison"
     )
-    quarantined_share_change: Change = Field(
-        10.0, description="times the median share of quarantined rows that refuse the day"
+    max_quarantined_share_ratio: Change = Field(
+        10.0,
+        description="refuse the day if its share of quarantined rows is more than this many times"
+        " the median",
     )
-    events_change: Change = Field(
-        4.0, description="times more, or fewer, events than the median that refuse the day"
+    max_events_ratio: Change = Field(
+        4.0,
+        description="refuse the day if it has this many times more, or fewer, events than the "
+        "median",
     )
-    clicked_share_change: Change = Field(
-        3.0, description="times more, or fewer, requests with a click that refuse the day"
+    max_clicked_share_ratio: Change = Field(
+        3.0,
+        description="refuse the day if this many times more, or fewer, requests have a click than"
+        " at the median",
     )
 
 
 class WindowSettings(Strict):
-    """Lengths in days of the windows that end with the run date, test last."""
+    """Lengths in days of the windows that end with the run date; the test window is the last."""
 
     history_days: NonNegativeInt = Field(
-        0, description="days before the pretraining window that only feed histories"
+        0, description="days before the pretraining window that are only used for histories"
     )
     pretraining_days: PositiveInt = Field(
-        4, description="days before the training window, for E and the centers"
+        4, description="days before the training window, on which E and the centers are learnt"
     )
     pretraining_validation_days: PositiveInt = Field(
-        1, description="the last of the pretraining days, on which pretraining is stopped"
+        1,
+        description="last days of the pretraining window, on which early stopping of the "
+        "pretraining is decided",
     )
     training_days: PositiveInt = Field(3, description="days before the test window")
-    test_days: PositiveInt = Field(1, description="the last days, the run date included")
+    test_days: PositiveInt = Field(1, description="days of the test window, including the run date")
 
     @model_validator(mode="after")
     def _pretraining_has_days_to_learn_from(self) -> WindowSettings:
@@ -237,47 +265,49 @@ class WindowSettings(Strict):
 class SplitSettings(Strict):
     """What a request row holds."""
 
-    history_length: PositiveInt = Field(50, description="N, behaviours in a history")
-    candidates: PositiveInt = Field(10, description="M, candidates in a row")
+    history_length: PositiveInt = Field(50, description="N, the number of behaviours in a history")
+    candidates: PositiveInt = Field(
+        10, description="M, the number of candidates in a row; a longer slate becomes several rows"
+    )
     attribution_minutes: PositiveInt = Field(
-        30, description="what a request is made of and is clicked on, this long from its beginning"
+        30,
+        description="attribution window in minutes: ignore impressions and clicks later than this"
+        " after the first impression of a request",
     )
     behaviours: tuple[Literal["click", "cart", "purchase"], ...] = Field(
-        ("click", "cart", "purchase"), min_length=1, description="events that enter a history"
+        ("click", "cart", "purchase"), min_length=1, description="event types that enter a history"
     )
-    entities: PositiveInt = Field(8, description="entities kept of an item, in catalogue order")
-    price_buckets: PositiveInt = Field(10, description="quantile buckets of the price")
-    user_fields: tuple[str, ...] = Field((), description="fields of the users' profile to use")
+    entities: PositiveInt = Field(
+        8, description="maximum number of entities of an item, in the order of the catalogue"
+    )
+    price_buckets: PositiveInt = Field(10, description="number of quantile buckets of the price")
+    user_fields: tuple[str, ...] = Field((), description="profile fields to use as categories")
     user_numbers: tuple[str, ...] = Field(
-        (), description="fields of the users' profile that are numbers, used by quantile bucket"
+        (), description="profile fields to use as numbers, in quantile buckets"
     )
-    context_fields: tuple[str, ...] = Field((), description="fields of the context to use")
+    context_fields: tuple[str, ...] = Field((), description="context fields to use as categories")
     context_numbers: tuple[str, ...] = Field(
-        (), description="fields of the context that are numbers, used by quantile bucket"
+        (), description="context fields to use as numbers, in quantile buckets"
     )
     number_buckets: PositiveInt = Field(
-        10, description="quantile buckets of such a number, learnt on the training window"
+        10, description="number of quantile buckets of a number, learnt on the training window"
     )
-    fewest_events: PositiveInt = Field(
-        1, description="events before the test window that give an item id an embedding of its own"
+    min_events: PositiveInt = Field(
+        1, description="events before the test window that an item id needs to get an embedding"
     )
-    fewest_items: PositiveInt = Field(
-        1, description="items with a category, entity, … that give it an embedding of its own"
+    min_items: PositiveInt = Field(
+        1, description="items that a category, brand, entity, … needs to get an embedding"
     )
-    title_words: bool = Field(
-        True, description="words of its title are the entities of an item that has none"
-    )
-    negatives_kept: KeptShare = Field(
+    title_words: bool = Field(True, description="use title words as entities for items without any")
+    negative_sampling_rate: KeptShare = Field(
         1.0,
-        description="share of the unclicked candidates that training rows keep; scores are "
-        "corrected for it",
+        description="share of unclicked candidates to keep in training rows; scores are corrected"
+        " for it",
     )
     files: PositiveInt = Field(
-        16, description="files of one row group each that a split is written as, at most"
+        16, description="maximum number of Parquet files of a split, each with one row group"
     )
-    seed: int = Field(
-        5, description="of the shuffle of the rows, when written, and of the negatives kept"
-    )
+    seed: int = Field(5, description="seed of the shuffle of the rows and of the negative sampling")
 
     @model_validator(mode="after")
     def _a_field_is_a_category_or_a_number(self) -> SplitSettings:
@@ -305,72 +335,89 @@ class SplitSettings(Strict):
 class EmbeddingSettings(Strict):
     """The vanilla CTR model whose embeddings become the frozen E."""
 
-    dimension: PositiveInt = Field(16, description="width of one field's embedding")
-    initial_std: PositiveFloat = Field(0.2, description="spread of embeddings before any training")
-    learning_rate: PositiveFloat = Field(5e-3, description="Adam's")
-    epochs: PositiveInt = Field(3, description="most passes; fewer if the last day gets worse")
-    batch_requests: PositiveInt = Field(128, description="requests of one step")
+    dimension: PositiveInt = Field(16, description="width of the embedding of one field")
+    initial_std: PositiveFloat = Field(
+        0.2, description="standard deviation of the initial embeddings"
+    )
+    learning_rate: PositiveFloat = Field(5e-3, description="learning rate of Adam")
+    max_epochs: PositiveInt = Field(
+        3,
+        description="maximum number of epochs; training stops early when the validation loss rises",
+    )
+    batch_requests: PositiveInt = Field(128, description="requests in a batch")
     words: str = Field(
         "ctr",
         min_length=1,
-        description="whence the vectors of entities come: ctr, as the vanilla CTR model has learnt "
-        "them; word2vec, from the catalogue's titles; or a text file of word vectors (GloVe's "
-        "form), of which principal components are taken",
+        description="source of the entity vectors: ctr (the vanilla CTR model), word2vec (trained"
+        " on the titles of the catalogue), or the path of a text file of word vectors"
+        " in GloVe's format, of which principal components are used",
     )
-    threads: PositiveInt = Field(2, description="threads of the process that pretrains")
-    seed: int = Field(11, description="of initial embeddings and the order of rows")
+    threads: PositiveInt = Field(2, description="threads of the pretraining process")
+    seed: int = Field(11, description="seed of the initial embeddings and of the order of the rows")
 
 
 class CenterSettings(Strict):
-    """Alg. 1: interest centers by back-propagation of L_E."""
+    """Alg. 1: learn the interest centers by back-propagation of L_E."""
 
-    learning_rate: PositiveFloat = Field(1e-2, description="of plain gradient descent")
-    steps: PositiveInt = Field(50, description="mini-batches of users, at most")
-    least_progress: NonNegativeFloat = Field(
-        1e-6, description="fewer steps are taken where ten have lowered L_E by less than this"
+    learning_rate: PositiveFloat = Field(1e-2, description="learning rate of gradient descent")
+    max_steps: PositiveInt = Field(
+        50, description="maximum number of steps, each on one batch of users"
     )
-    batch_users: PositiveInt = Field(256, description="users of one step")
+    min_progress: NonNegativeFloat = Field(
+        1e-6, description="stop early when 10 steps improve L_E by less than this"
+    )
+    batch_users: PositiveInt = Field(256, description="users in a batch")
     marginal: Literal["user", "batch"] = Field(
-        "user", description="q of eq. 1 per user, as in Alg. 1, or over the whole batch"
+        "user", description="take q of eq. 1 for each user, as in Alg. 1, or over the whole batch"
     )
-    seed: int = Field(13, description="of the first centers and the order of users")
+    seed: int = Field(13, description="seed of the initial centers and of the order of the users")
 
 
 class CheckpointSettings(Strict):
-    """How often a training is written down, so that it can go on after it was killed."""
+    """How often a training writes a checkpoint, from which it can resume."""
 
-    steps: PositiveInt = Field(2000, description="steps of an epoch, after each of which it is")
-    minutes: PositiveFloat = Field(10.0, description="and minutes after which it is, if sooner")
-    kept: PositiveInt = Field(2, description="how many of the newest are kept")
+    every_steps: PositiveInt = Field(
+        2000, description="write a checkpoint after this many steps of an epoch, …"
+    )
+    every_minutes: PositiveFloat = Field(
+        10.0, description="… or after this many minutes, whichever comes first"
+    )
+    keep: PositiveInt = Field(2, description="number of checkpoints to keep")
 
 
 class TrainSettings(Strict):
     """How every model of a day is trained."""
 
-    learning_rate: PositiveFloat = Field(1e-4, description="Adam's; the paper's is 1e-4")
+    learning_rate: PositiveFloat = Field(
+        1e-4, description="learning rate of Adam; 1e-4 in the paper"
+    )
     epochs: PositiveInt = Field(1, description="passes over the training rows")
-    batch_requests: PositiveInt = Field(128, description="requests a worker takes in one step")
-    num_workers: PositiveInt = Field(1, description="1 trains in this process, without Horovod")
+    batch_requests: PositiveInt = Field(128, description="requests in a batch of one worker")
+    num_workers: PositiveInt = Field(
+        1, description="number of workers; 1 trains in this process, without Horovod"
+    )
     threads: PositiveInt = Field(1, description="threads of each worker")
-    seed: int = Field(17, description="of initial parameters and the order of rows")
+    seed: int = Field(17, description="seed of the initial parameters and of the order of the rows")
     stall_seconds: PositiveFloat = Field(
         300.0,
-        description="one of several workers that comes no further for so long ends, and so the job",
+        description="kill a worker that makes no progress for this many seconds; the job then "
+        "fails",
     )
     only: tuple[str, ...] = Field(
-        (), description="train these of the configured models alone; all of them if it is empty"
+        (), description="train only these of the configured models; empty: all of them"
     )
     warm_start: bool = Field(
         False,
-        description="start each model from the newest one of an earlier date, if there is one; ids "
-        "that are new since get rows of their own",
+        description="start each model from the newest one of an earlier date, if there is one; "
+        "new ids get new rows",
     )
     tensorboard: bool = Field(
-        False, description="write event files for TensorBoard to tensorboard/ under the root"
+        False, description="write TensorBoard event files to tensorboard/ under the root"
     )
     table: Literal["replicated", "sharded"] = Field(
         "replicated",
-        description="the trainable embedding: whole on every worker, or its rows spread over them",
+        description="the trainable embedding: a full copy on every worker, or its rows divided "
+        "among the workers",
     )
 
     @property
@@ -380,22 +427,23 @@ class TrainSettings(Strict):
 
 
 class PredictSettings(Strict):
-    """Scoring of the test rows on Spark."""
+    """How the test rows are scored on Spark."""
 
-    batch_requests: PositiveInt = Field(512, description="requests scored at once")
+    batch_requests: PositiveInt = Field(512, description="requests in a batch")
 
 
 class EvaluateSettings(Strict):
-    """What the models are compared with, and by what their candidates are divided."""
+    """Which model is the base, and by which slices results are shown."""
 
     base_model: str = Field("base", description="the Base of RelaImpr (eq. 13)")
     history_edges: tuple[PositiveInt, ...] = Field(
         (1, 10, 50),
         min_length=1,
-        description="rising history lengths at which a new slice begins: 0, 1-9, 10-49, 50+",
+        description="rising history lengths at which a slice begins: 1,10,50 gives 0, 1-9, 10-49 "
+        "and 50+",
     )
     report_days: PositiveInt = Field(
-        30, description="days up to the run date that the report looks back on"
+        30, description="number of days that the report looks back, including the run date"
     )
 
     @field_validator("history_edges")
@@ -407,18 +455,23 @@ class EvaluateSettings(Strict):
 
 
 class CompareSettings(Strict):
-    """Trainings of every model with several seeds, to say which of them is better."""
+    """Train every model with several seeds, to find out which model is better."""
 
     seeds: tuple[int, ...] = Field(
-        (1, 2, 3), min_length=1, description="of E, the centers and the training, each its own"
+        (1, 2, 3), min_length=1, description="seeds; each trains its own E, centers and models"
     )
     learning_rates: tuple[PositiveFloat, ...] = Field(
         (1e-3, 3e-3, 9e-3),
         min_length=1,
-        description="from which each model gets the one that was best on the earlier run date",
+        description="learning rates to try; each model gets the one that was best on the earlier "
+        "run date",
     )
-    most_epochs: PositiveInt = Field(3, description="the most that are tried there")
-    at_once: PositiveInt = Field(2, description="trainings at a time, each in a thread of its own")
+    max_epochs: PositiveInt = Field(
+        3, description="maximum number of epochs to try on the earlier run date"
+    )
+    max_parallel: PositiveInt = Field(
+        2, description="trainings that run at the same time, each in its own process"
+    )
 
     @field_validator("seeds", "learning_rates")
     @classmethod
@@ -435,17 +488,17 @@ class RetentionSettings(Strict):
     """
 
     splits_days: NonNegativeInt = Field(
-        14, description="days for which splits, frozen embeddings and centers stay"
+        14, description="days to keep splits, frozen embeddings and centers"
     )
     models_days: NonNegativeInt = Field(
-        90, description="days for which models, their checkpoints and event files stay"
+        90, description="days to keep models, their checkpoints and event files"
     )
-    predictions_days: NonNegativeInt = Field(30, description="days for which predictions stay")
+    predictions_days: NonNegativeInt = Field(30, description="days to keep predictions")
     table_hours: int = Field(
         168,
         ge=168,
-        description="hours for which a Delta table's earlier versions can be read; a job that "
-        "takes longer than that would lose what it reads",
+        description="hours for which earlier versions of a Delta table stay readable; a job that "
+        "runs longer could lose what it reads",
     )
 
 
@@ -456,14 +509,14 @@ class Settings(Strict):
         "warehouse/default",
         min_length=1,
         validate_default=True,
-        description="folder or URL under which all data lie",
+        description="folder or URL under which all data are stored",
     )
     date: datetime.date = Field(description="the run date: the last day of the test window")
     force: bool = Field(
-        False, description="run jobs again whose inputs, settings and code have not changed"
+        False, description="run a job even if its inputs, settings and code are unchanged"
     )
     log_format: LogFormat = Field(
-        "plain", description="of the lines that jobs log: plain, or json with a key for each number"
+        "plain", description="format of log lines: plain, or json with one object per line"
     )
     spark: SparkSettings = SparkSettings()
     logs: LogsSettings = LogsSettings()
@@ -484,7 +537,8 @@ class Settings(Strict):
         {"base": NAMED_MODELS["base"], "mfn": NAMED_MODELS["mfn"]},
         min_length=1,
         validate_default=True,
-        description="name of a configured model: its settings; the name is its key in every table",
+        description="settings of each configured model by name; the name is the model's key in "
+        "every table",
     )
 
     @field_validator("root")

@@ -34,7 +34,7 @@ from pipelines.steps import Step, job_of, steps
 
 log = logging.getLogger("mfn")
 
-MARKS = {"left alone": "left alone", "refused": "REFUSED", "failed": "FAILED"}
+MARKS = {"skipped": "skipped", "refused": "REFUSED", "failed": "FAILED"}
 """How a step that was not simply done stands in the table."""
 ALWAYS_RUN = ("report",)
 
@@ -146,10 +146,10 @@ def print_seconds(
         of_day = [one for one in ran if one.settings.date == settings.date]
         stopped = any(one.outcome in ("refused", "failed") for one in of_day)
         reached = stopped or len(of_day) == len(steps(settings.logs.made_by))
-        idle = all(one.outcome == "left alone" or one.step in ALWAYS_RUN for one in of_day)
+        idle = all(one.outcome == "skipped" or one.step in ALWAYS_RUN for one in of_day)
         if len(days) > 1 and reached and idle:
             of_day = [one for one in of_day if one.step in ALWAYS_RUN]
-            table.add_row(str(settings.date), "all others", "left alone")
+            table.add_row(str(settings.date), "all others", "skipped")
         for one in of_day:
             done = f"{one.seconds:.1f}"
             table.add_row(str(settings.date), one.step, MARKS.get(one.outcome, done))

@@ -91,7 +91,7 @@ FULL = Size(
 )
 QUICK = Size(
     "warehouse/study-quick",
-    CompareSettings(seeds=(1, 2), learning_rates=(3e-3,), most_epochs=1),
+    CompareSettings(seeds=(1, 2), learning_rates=(3e-3,), max_epochs=1),
     {
         SHOP: SHOP_DAYS,
         MOVIELENS: (
@@ -104,7 +104,7 @@ QUICK = Size(
         ),
     },
     files=4,
-    arguments=("--embeddings.epochs", "1"),
+    arguments=("--embeddings.max_epochs", "1"),
     shop=(
         *("--simulate.users", "600", "--simulate.items", "3000"),
         *("--simulate.requests_per_day", "1500", "--simulate.browsing_per_day", "4500"),

@@ -54,7 +54,7 @@ def as_markdown(studied: Mapping[str, Studied], size: Size) -> str:
         "# Which model wins where\n\n"
         "Made by `make study`. Every model reads the same rows and features, starts at the same E "
         "and ends in the same head. The learning rate (one of "
-        f"{rates}) and the number of epochs (at most {of_all.most_epochs}) are chosen for each "
+        f"{rates}) and the number of epochs (at most {of_all.max_epochs}) are chosen for each "
         "model in the same way: on an earlier run date, whose test window ends before that of the "
         "real one begins, the best AUC of a curve for each rate. Then each is trained anew on the "
         f"whole training window, with {len(of_all.seeds)} seeds, each with an E and centers of its "

@@ -165,5 +165,5 @@ def _manifest(
         "history_length": N,
         "candidates": M,
         "entities": X,
-        "negatives_kept": settings.splits.negatives_kept,
+        "negative_sampling_rate": settings.splits.negative_sampling_rate,
     }

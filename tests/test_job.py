@@ -217,7 +217,8 @@ def test_help_is_for_a_newcomer(stub: Path) -> None:
     told = "Count to the number of training passes; refuse more than five, and fail at seven."
     assert told in done.stdout
     words = " ".join(done.stdout.split())
-    assert "--train.num_workers 1 trains in this process, without Horovod; default 1" in words
+    workers = "number of workers; 1 trains in this process, without Horovod; default 1"
+    assert f"--train.num_workers {workers}" in words
     assert max(map(len, done.stdout.splitlines())) <= 100
 
 
@@ -254,7 +255,7 @@ class Copier:
     def runs_again(self, spark: SparkSession, settings: Settings) -> bool:
         before = self.runs
         ran = job.run(self.job, spark, settings)
-        assert ran.outcome == ("left alone" if self.runs == before else "done")
+        assert ran.outcome == ("skipped" if self.runs == before else "done")
         return ran.outcome == "done"
 
 
@@ -266,7 +267,7 @@ def test_a_job_runs_again_where_what_it_reads_has_changed_and_only_there(
     assert copier.runs_again(spark, chosen)
     caplog.set_level(logging.INFO, "mfn")
     assert not copier.runs_again(spark, chosen)
-    assert "copy 2026-03-08: left alone: what it is made from has not changed since" in caplog.text
+    assert "copy 2026-03-08: skipped: inputs, settings and code unchanged since" in caplog.text
     assert copier.runs_again(spark, make_settings(force=True))
     assert not copier.runs_again(spark, chosen)
     assert copier.runs_again(spark, make_settings(train={"epochs": 2}))

@@ -58,13 +58,13 @@ def test_each_step_has_a_row_whatever_became_of_it(
             with pytest.raises(error):
                 job.run(one, spark, settings, ran)
     runs.record(spark, ran)
-    done, left_alone, refused, failed = told(spark, settings)
-    assert [row.outcome for row in (done, left_alone, refused, failed)] == [
-        "done", "left alone", "refused", "failed"
+    done, skipped, refused, failed = told(spark, settings)
+    assert [row.outcome for row in (done, skipped, refused, failed)] == [
+        "done", "skipped", "refused", "failed"
     ]  # fmt: skip
     assert [row.step for row in (done, refused, failed)] == ["count", "refuse", "fail"]
     assert (done.rows, done.counts["rows"], done.counts["share"]) == (7, "7", "0.5")
-    assert (left_alone.rows, left_alone.counts) == (None, {})
+    assert (skipped.rows, skipped.counts) == (None, {})
     assert done.message is None
     assert refused.message == "DataRefused: nothing in it"
     assert failed.message == "ZeroDivisionError: by zero"

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from mfn.configuration import describe_settings, load_settings, setting_names
+from mfn.configuration import load_settings, setting_names
 from mfn.errors import BadSettings
 from mfn.models.settings import NAMED_MODELS, MfnSettings
 from mfn.settings import Settings
+from mfn.settings_help import ALL_SECTIONS, describe_settings
 
 DATE = ("--date", "2026-03-08")
 
@@ -122,7 +123,7 @@ def test_a_dotted_name_in_a_file_is_told_how_to_be_written(yaml_file: Any) -> No
         ("train.learning_rate", "nan", "a finite number"),
         ("train.num_workers", "0", "greater than 0"),
         ("splits.history_length", "0", "greater than 0"),
-        ("validation.quarantined_share", "1.5", "less than or equal to 1"),
+        ("validation.max_quarantined_share", "1.5", "less than or equal to 1"),
         ("windows.test_days", "0", "greater than 0"),
         ("models.mfn.interests", "0", "greater than 0"),
         ("models.mfn.product", "perhaps", "a valid boolean"),
@@ -491,10 +492,10 @@ def test_every_setting_says_what_it_is() -> None:
 
 
 def test_help_lists_every_setting_with_its_description_and_default() -> None:
-    text = describe_settings()
+    text = describe_settings(ALL_SECTIONS, 100)
     words = " ".join(text.split())
     for name in setting_names():
         assert f"{name}:" in text or f"--{name} " in words, name
     assert "--models.NAME.interests K, interests per branch and level; default 8" in words
-    assert "--train.learning_rate Adam's; the paper's is 1e-4; default 0.0001" in words
+    assert "--train.learning_rate learning rate of Adam; 1e-4 in the paper; default 0.0001" in words
     assert max(map(len, text.splitlines())) <= 100

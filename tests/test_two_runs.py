@@ -46,7 +46,7 @@ def test_a_day_validated_twice_at_once_is_validated_once(
     spark: SparkSession, make_settings: MakeSettings
 ) -> None:
     chosen = make_settings(
-        windows=WINDOWS, validation={"quarantined_share": 1.0, "days_before": 0}, force=True
+        windows=WINDOWS, validation={"max_quarantined_share": 1.0, "reference_days": 0}, force=True
     )
     for day in DAYS:
         deliver(chosen, day, [event(f"e{n}", day) for n in range(20)] + ["cut"])

@@ -86,7 +86,7 @@ class Checkpoints:
     def due(self, steps: int) -> bool:
         """Whether one should be written after that many steps of an epoch."""
         minutes = (time.monotonic() - self.saved_at) / 60
-        return steps % self.often.steps == 0 or minutes >= self.often.minutes
+        return steps % self.often.every_steps == 0 or minutes >= self.often.every_minutes
 
     def write(self, part: Part, position: Position) -> int:
         """Write a part of a checkpoint; returns its digest."""
@@ -112,7 +112,7 @@ class Checkpoints:
         self.saved_at = time.monotonic()
         names = self._names()
         ended = [one for one in names if one.endswith(ENDED)]
-        for old in set(names) - {*names[-self.often.kept :], *ended[-1:]}:
+        for old in set(names) - {*names[-self.often.keep :], *ended[-1:]}:
             self.files.rm(f"{self.path}/{old}", recursive=True)
 
     def newest(self, place: int = 0, of: int = 1) -> tuple[Position, Part] | None:

@@ -47,7 +47,11 @@ def _reads(spark: SparkSession, settings: Settings) -> Any:
     return [last_fingerprint(settings, "predict"), truth, own, models, settings.candidates_from]
 
 
-@job(_reads, lambda settings: [tables.path_of(settings.root, METRICS)])
+@job(
+    _reads,
+    lambda settings: [tables.path_of(settings.root, METRICS)],
+    sections=("logs", "windows", "evaluate", "models"),
+)
 def evaluate(spark: SparkSession, settings: Settings) -> Counts:
     """Measure each model on the test window and compare it with the base model.
 

@@ -86,23 +86,23 @@ def gates(settings: ValidateSettings) -> tuple[Gate, ...]:
             "quarantined_share",
             "the share of rows that go to quarantine",
             NONE_LEAST,
-            limit("quarantined_share"),
-            limit("quarantined_share_change"),
+            limit("max_quarantined_share"),
+            limit("max_quarantined_share_ratio"),
             only_more=True,
         ),
         Gate(
             "events",
             "the number of clean events",
-            limit("fewest_events"),
+            limit("min_events"),
             NONE_MOST,
-            limit("events_change"),
+            limit("max_events_ratio"),
         ),
         Gate(
             "clicked_share",
             "the share of requests with a click",
-            limit("least_clicked_share"),
-            limit("most_clicked_share"),
-            limit("clicked_share_change"),
+            limit("min_clicked_share"),
+            limit("max_clicked_share"),
+            limit("max_clicked_share_ratio"),
         ),
     )
 
@@ -122,7 +122,7 @@ def measure(
     known = {**before, **values}
     found = []
     for day in sorted(values):
-        first = day - datetime.timedelta(days=settings.days_before)
+        first = day - datetime.timedelta(days=settings.reference_days)
         earlier = [known[one] for one in sorted(known) if first <= one < day]
         for gate in gates(settings):
             # A day that nobody could click on says nothing of clicks.

@@ -6,7 +6,7 @@ missing_<field> (lacking, null or empty; missing_item_id is an action without it
 unknown_event_type, bad_time (neither ISO 8601 nor milliseconds), outside_day (further before the
 day of its folder than `validation.late_hours`), future_time (further after it than
 `validation.early_minutes`), bad_position (no whole number from 0), id_too_long, too_many_events
-(of a user who had `validation.user_events` events in that folder before it: a bot).
+(of a user who had `validation.max_user_events` events in that folder before it: a bot).
 
 What is late or of the future is told by the folder's day, not by a clock, and what makes a bot by
 the events before: the same log has the same outcomes whenever it is looked at.
@@ -82,7 +82,7 @@ def judge(rows: DataFrame, settings: Settings) -> DataFrame:
         (day(checks.late_hours * 3600) < F.col(DAY), "outside_day"),
         (day(-checks.early_minutes * 60) > F.col(DAY), "future_time"),
         (~place.rlike(r"^\d{1,9}(\.0+)?$"), "bad_position"),
-        (longest > checks.id_length, "id_too_long"),
+        (longest > checks.max_id_length, "id_too_long"),
     ]
     reason = F.lit(None).cast("string")
     for fails, name in reversed(holds):

@@ -50,7 +50,7 @@ _UNREADABLE_FILE = re.compile(
     r"\[(FAILED_READ_FILE|CANNOT_READ_FILE_FOOTER|CANNOT_MERGE_SCHEMAS)[^\]]*\].*"
 )
 _EXAMPLE_LENGTH = 200
-_OF_OUTCOMES = ("late_hours", "early_minutes", "id_length", "user_events")
+_OF_OUTCOMES = ("late_hours", "early_minutes", "max_id_length", "max_user_events")
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def _writes(settings: Settings) -> list[str]:
     return [tables.path_of(settings.root, table) for table in (EVENTS, QUARANTINE, VALIDATION)]
 
 
-@job(_reads, _writes, one_at_a_time=True)
+@job(_reads, _writes, one_at_a_time=True, sections=("logs", "validation", "windows"))
 def validate_logs(spark: SparkSession, settings: Settings) -> Counts:
     """Check raw events: clean ones to the table events, bad ones to quarantine, all counted.
 
@@ -114,7 +114,7 @@ def validate_logs(spark: SparkSession, settings: Settings) -> Counts:
         repeated = keep(outcomes.repeated_ids(rows, before))
         repeated.count()  # Spark plans the joins with it by its size, once that is known
         marked = outcomes.mark_repeats(rows, repeated, before)
-        last = keep(outcomes.last_allowed(marked, settings.validation.user_events))
+        last = keep(outcomes.last_allowed(marked, settings.validation.max_user_events))
         judged = outcomes.limit_users(marked, last) if last.count() else marked
         counted = _count(judged, days)
         _refuse_unless_all_counted(counted, lines, rows, found)
@@ -279,7 +279,7 @@ def _measured_before(
     """What was measured of other days that passed, as far back as the days are compared."""
     if not tables.is_there(spark, settings.root, VALIDATION_MEASURES):
         return {}
-    first = days[0] - datetime.timedelta(days=settings.validation.days_before)
+    first = days[0] - datetime.timedelta(days=settings.validation.reference_days)
     rows = (
         tables.read(spark, settings.root, VALIDATION_MEASURES, "validate_logs")
         .where(F.col("run_date").between(first, days[-1]) & ~F.col("run_date").isin([*days]))

@@ -39,7 +39,11 @@ def _reads(spark: SparkSession, settings: Settings) -> Any:
     return [splits.folder, frozen, settings.centers.model_dump(), wanted(settings)]
 
 
-@job(_reads, lambda settings: [f"{settings.layout.centers}/{storage.POINTER}"])
+@job(
+    _reads,
+    lambda settings: [f"{settings.layout.centers}/{storage.POINTER}"],
+    sections=("centers", "models"),
+)
 def train_centers(spark: SparkSession, settings: Settings) -> Counts:
     """Learn the interest centers C on the pretraining rows' histories and E; publish them."""
     splits = Splits.published(settings)
@@ -114,7 +118,7 @@ def histories_of_users(spark: SparkSession, splits: Splits, settings: CenterSett
         .withColumn("place", F.row_number().over(latest))
         .where(F.col("place") == 1)
         .orderBy(F.xxhash64("user_id", F.lit(settings.seed)))
-        .limit(settings.steps * settings.batch_users)
+        .limit(settings.max_steps * settings.batch_users)
         .select("history")
     )
     histories = sample.toPandas()["history"].tolist()

@@ -111,8 +111,8 @@ def descend(
 
     centers_Kd = centers_Kd.clone().requires_grad_()
     before = look()
-    with Progress(f"centers {name}", settings.steps, shown=True) as progress:
-        for step in range(1, settings.steps + 1):
+    with Progress(f"centers {name}", settings.max_steps, shown=True) as progress:
+        for step in range(1, settings.max_steps + 1):
             drawn_BNd, drawn_mask_BN = sample.draw(settings.batch_users, random)
             P_BNK = assignment(drawn_BNd, centers_Kd, drawn_mask_BN)
             loss = entropies(P_BNK, drawn_mask_BN, settings.marginal).loss
@@ -122,7 +122,7 @@ def descend(
             progress.advance(f"L_E {float(loss.detach()):.4f}")
             if step % STEPS_BETWEEN_LOOKS == 0:
                 now = look()
-                if before - now < settings.least_progress:
+                if before - now < settings.min_progress:
                     break
                 before = now
     return centers_Kd.detach(), step

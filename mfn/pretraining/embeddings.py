@@ -53,7 +53,11 @@ def _reads(spark: SparkSession, settings: Settings) -> Any:
     return [Splits.published(settings).folder, own.model_dump(), of_words]
 
 
-@job(_reads, lambda settings: [f"{settings.layout.embeddings}/{storage.POINTER}"])
+@job(
+    _reads,
+    lambda settings: [f"{settings.layout.embeddings}/{storage.POINTER}"],
+    sections=("embeddings",),
+)
 def pretrain_embeddings(spark: SparkSession, settings: Settings) -> Counts:
     """Learn the frozen embedding E on the pretraining rows; publish it with its account.
 
@@ -140,7 +144,7 @@ def _pretrain(
     trainer = Trainer(model, schedule, workers)
     accounts, losses = [], []
     best_VD = start_VD
-    for epoch in range(own.epochs):
+    for epoch in range(own.max_epochs):
         accounts.append(trainer.epoch(splits.files("pretraining"), epoch, "vanilla CTR model"))
         losses.append(trainer.log_loss(splits.files("pretraining_validation")))
         log.info("vanilla CTR model: epoch %d, validation log loss %.4f", epoch + 1, losses[-1])

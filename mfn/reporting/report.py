@@ -44,7 +44,7 @@ REASONS = {
 """What outcomes of validation mean where their name does not say so."""
 
 
-@job()
+@job(sections=("windows", "evaluate", "models"))
 def report(spark: SparkSession, settings: Settings) -> Counts:
     """Write the page of the run date.
 

@@ -35,7 +35,11 @@ def _reads(spark: SparkSession, settings: Settings) -> Any:
     return [Splits.published(settings).folder, _models(settings)]
 
 
-@job(_reads, lambda settings: [tables.path_of(settings.root, PREDICTIONS)])
+@job(
+    _reads,
+    lambda settings: [tables.path_of(settings.root, PREDICTIONS)],
+    sections=("predict", "models"),
+)
 def predict(spark: SparkSession, settings: Settings) -> Counts:
     """Score the test rows with every configured model; replace their predictions."""
     splits = Splits.published(settings)
@@ -52,7 +56,7 @@ def predict(spark: SparkSession, settings: Settings) -> Counts:
         artifact.check_vocabularies(
             described["schema"]["vocabularies"], splits.manifest["vocabularies"], folder
         )
-        corrections[name] = math.log(described["negatives_kept"])
+        corrections[name] = math.log(described["negative_sampling_rate"])
     work = ScoreRows(
         settings.date, splits.folder, models, corrections, settings.predict.batch_requests
     )

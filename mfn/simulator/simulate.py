@@ -66,7 +66,7 @@ def _writes(settings: Settings) -> list[str]:
     return [f"{settings.logs_folder(kind)}/{DAY}={settings.date}/{SUCCESS}" for kind in kinds]
 
 
-@job(_reads, _writes)
+@job(_reads, _writes, sections=("logs", "simulate"))
 def simulate_logs(spark: SparkSession, settings: Settings) -> Counts:
     """Write raw logs of a simulated shop, with the true probability of every click."""
     of = settings.simulate

@@ -28,7 +28,7 @@ def _reads(spark: SparkSession, settings: Settings) -> Any:
     return [own.model_dump(), zones, fingerprint.of_files(own.path) if own.path else None]
 
 
-@job(_reads, lambda settings: [settings.logs_folder("events")])
+@job(_reads, lambda settings: [settings.logs_folder("events")], sections=("logs", "ingest"))
 def ingest(spark: SparkSession, settings: Settings) -> Counts:
     """Write raw logs made of the files of the data set that `ingest.source` names.
 

@@ -90,7 +90,7 @@ def _writes(settings: Settings) -> list[str]:
     return [f"{settings.layout.splits}/{storage.POINTER}"]
 
 
-@job(_reads, _writes)
+@job(_reads, _writes, sections=("logs", "windows", "splits", "train"))
 def build_splits(spark: SparkSession, settings: Settings) -> Counts:
     """Build the run date's request rows and item table from clean events and the catalogue.
 
@@ -113,8 +113,8 @@ def build_splits(spark: SparkSession, settings: Settings) -> Counts:
             entries,
             attributes,
             inputs.events.where(F.col(DAY).between(inputs.windows.days[0], before_test)),
-            chosen.fewest_events,
-            chosen.fewest_items,
+            chosen.min_events,
+            chosen.min_items,
         )
         with storage.publish(settings.layout.splits) as folder:
             table = items.write(

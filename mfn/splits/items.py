@@ -171,8 +171,8 @@ def with_own_embedding(
     entries: DataFrame,
     attributes: DataFrame,
     events: DataFrame,
-    fewest_events: int,
-    fewest_items: int,
+    min_events: int,
+    min_items: int,
 ) -> DataFrame:
     """Entries of values that occur often enough to have an embedding of their own.
 
@@ -182,17 +182,17 @@ def with_own_embedding(
         entries: field, key, index of the vocabularies.
         attributes: as `latest_attributes` gives them.
         events: those that are learnt from.
-        fewest_events: of an item, for its id.
-        fewest_items: that have a value of a catalogue field, for that value.
+        min_events: of an item, for its id.
+        min_items: that have a value of a catalogue field, for that value.
     """
-    if fewest_events == fewest_items == 1:
+    if min_events == min_items == 1:
         return entries
     ids = events.select(F.lit(ITEM_ID).alias("field"), F.col("item_id").alias("key"))
     ids = ids.groupBy("field", "key").agg(F.count("*").alias("number"))
     named = attributes.where(F.col("item_id").isNotNull())
     values = catalogue_keys(named).groupBy("field", "key").agg(F.count("*").alias("number"))
-    often = ids.where(F.col("number") >= fewest_events).unionByName(
-        values.where((F.col("number") >= fewest_items) & (F.col("field") != ITEM))
+    often = ids.where(F.col("number") >= min_events).unionByName(
+        values.where((F.col("number") >= min_items) & (F.col("field") != ITEM))
     )
     return entries.join(often.select("field", "key"), ["field", "key"], how="left_semi")
 

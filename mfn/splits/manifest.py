@@ -56,7 +56,7 @@ def manifest(
         "history_length": chosen.history_length,
         "candidates": chosen.candidates,
         "entities": chosen.entities,
-        "negatives_kept": chosen.negatives_kept,
+        "negative_sampling_rate": chosen.negative_sampling_rate,
         "schema": {field.name: field.dataType.simpleString() for field in REQUEST_ROWS},
         "inputs": inputs,
         **{name: counts[name] for name in COUNTS},

@@ -207,11 +207,11 @@ def indexed(
 
 def _spared(chosen: SplitSettings) -> Column:
     """Whether a candidate stays in a training row although nobody clicked on it."""
-    if chosen.negatives_kept == 1:
+    if chosen.negative_sampling_rate == 1:
         return F.lit(True)
     parts = 1 << 20
     drawn = F.xxhash64(F.lit(chosen.seed), F.lit("negative"), "user_id", "request", "item_id")
-    return F.pmod(drawn, F.lit(parts)) < round(chosen.negatives_kept * parts)
+    return F.pmod(drawn, F.lit(parts)) < round(chosen.negative_sampling_rate * parts)
 
 
 def by_user(rows: DataFrame, span: Span, seen: Facts, partitions: int) -> DataFrame:

@@ -135,7 +135,7 @@ def describe(
     return {
         "name": name,
         "date": settings.date.isoformat(),
-        "negatives_kept": manifest["negatives_kept"],
+        "negative_sampling_rate": manifest["negative_sampling_rate"],
         "made_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "code_version": __version__,
         "settings": model.settings.model_dump(mode="json"),

@@ -44,7 +44,7 @@ def _part(settings: Settings) -> str:
     return "".join(f"-{name}" for name in sorted(settings.train.only))
 
 
-@job(_reads, _writes, part=_part)
+@job(_reads, _writes, part=_part, sections=("embeddings", "train", "checkpoints", "models"))
 def train(spark: SparkSession, settings: Settings) -> Counts:
     """Train every configured model on the training rows; publish each as it is done.
 
@@ -93,8 +93,8 @@ def train(spark: SparkSession, settings: Settings) -> Counts:
         "rows": sum(one.requests for one in accounts.values()),
         "workers": own.num_workers,
     }
-    if left_alone := len(settings.models_to_train) - len(todo):
-        told["models_left_alone"] = left_alone
+    if skipped := len(settings.models_to_train) - len(todo):
+        told["models_skipped"] = skipped
     for name, account in accounts.items():
         told[f"{name}.loss"] = account.loss
         told[f"{name}.candidates_per_second"] = round(account.candidates_per_second)

@@ -1,6 +1,6 @@
 """The job `compare`: every model with several seeds on one run date, and which of them is better.
 
-It trains in processes on this machine, as many at a time as `compare.at_once`, on the rows that
+It trains in processes on this machine, `compare.max_parallel` at a time, on the rows that
 `build_splits` left, and writes `evaluation/over_seeds`. What has been trained is not trained again,
 so that a run that was stopped goes on.
 """
@@ -47,7 +47,7 @@ def train_and_compare(plan: Plan, title: str) -> Compared:
     Raises:
         NotPublished: splits, E or centers of a date and seed are not there.
     """
-    at_once = plan.real.compare.at_once
+    at_once = plan.real.compare.max_parallel
     to_choose = curves(plan)
     run_all([c for rates in to_choose.values() for c in rates.values()], f"{title}: rates", at_once)
     points = {
@@ -72,7 +72,7 @@ def pretrain_all(spark: SparkSession, plan: Plan) -> None:
         pretrain(spark, plan.real, seeds, words)
 
 
-@job()
+@job(sections=("windows", "embeddings", "centers", "train", "evaluate", "compare", "models"))
 def compare(spark: SparkSession, settings: Settings) -> Counts:
     """Train every model with several seeds on this run date, and write which of them is better.
 

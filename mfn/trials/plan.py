@@ -104,10 +104,10 @@ def curves(plan: Plan) -> dict[str, dict[float, Curve]]:
         name: {
             rate: Curve(
                 name=name,
-                settings=with_training(settings, rate, own.most_epochs),
+                settings=with_training(settings, rate, own.max_epochs),
                 folder=plan.earlier.layout.trial(name, f"{rate:g}"),
                 files=plan.files,
-                most_epochs=own.most_epochs,
+                max_epochs=own.max_epochs,
             )
             for rate in own.learning_rates
         }

@@ -169,7 +169,7 @@ class Trial(ABC):
         """Probabilities of a click of the test window's candidates, [n]."""
         splits = self.splits
         rows = read_candidates(splits.folder)
-        correction = float(np.log(splits.manifest["negatives_kept"]))
+        correction = float(np.log(splits.manifest["negative_sampling_rate"]))
         model.eval()
         scores_BM = score(model, rows.batch, self.settings.predict.batch_requests, correction)
         scores_n: np.ndarray = scores_BM[rows.batch.candidate_mask_BM.numpy()]
@@ -200,14 +200,14 @@ class Curve(Trial):
     A training whose loss is no number any more ends its curve there.
     """
 
-    most_epochs: int = 4
+    max_epochs: int = 4
 
     def points(self) -> list[Point]:
         """What was found, an epoch each; none where the first one failed."""
         return [Point(**one) for one in self.account()["points"]]
 
     def _own(self) -> Any:
-        return self.most_epochs
+        return self.max_epochs
 
     def _train(self, model: Ranker) -> tuple[dict[str, Any], Mapping[str, torch.Tensor]]:
         own, splits = self.settings.train, self.splits
@@ -218,7 +218,7 @@ class Curve(Trial):
         labels_n = read_candidates(splits.folder).labels_n
         points: list[Point] = []
         failed = None
-        for epoch in range(self.most_epochs):
+        for epoch in range(self.max_epochs):
             try:
                 trainer.epoch(splits.files("train"), epoch, self.name)
             except TrainingFailed as error:

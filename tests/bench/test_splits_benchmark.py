@@ -70,7 +70,7 @@ class Run:
             folder,
             simulate=shop,
             spark=SPARK,
-            validation={"user_events": 300, "quarantined_share": 0.2, "days_before": 0},
+            validation={"max_user_events": 300, "max_quarantined_share": 0.2, "reference_days": 0},
         )
         self.settings = settings
         simulate_logs(spark, settings)

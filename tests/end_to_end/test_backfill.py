@@ -28,8 +28,8 @@ spark: {shuffle_partitions: 2}
 simulate: {users: 100, items: 200, requests_per_day: 120, browsing_per_day: 500, days: 6}
 windows: {pretraining_days: 2, training_days: 2}
 splits: {history_length: 10, files: 2}
-embeddings: {dimension: 8, epochs: 1, threads: 1}
-centers: {steps: 2}
+embeddings: {dimension: 8, max_epochs: 1, threads: 1}
+centers: {max_steps: 2}
 train: {learning_rate: 5.0e-3}
 models: {base: {}}
 """
@@ -76,7 +76,7 @@ def test_a_bad_day_is_named_and_the_same_command_goes_on_once_it_is_mended(
         (FIRST, name, "done"): 1 for name in names
     }
     assert table.count("REFUSED") == 1
-    assert "left alone" not in table
+    assert "skipped" not in table
     told = capsys.readouterr().err
     assert f"validate_logs {LAST}: " in told
     assert "quarantined_share" in told
@@ -85,9 +85,9 @@ def test_a_bad_day_is_named_and_the_same_command_goes_on_once_it_is_mended(
     refused, ended, table = run(spark, days)
     assert refused == set()
     assert "REFUSED" not in table
-    assert table.count("left alone") == 1
+    assert table.count("skipped") == 1
     assert f"validate_logs {FIRST}: " not in capsys.readouterr().err
-    assert (FIRST, "validate_logs", "left alone") in ended
+    assert (FIRST, "validate_logs", "skipped") in ended
     # The first day is made of the last one's logs too: of clicks after midnight.
     made = [(FIRST, name) for name in names[1:]] + [(LAST, name) for name in names]
     assert {(date, name) for date, name, outcome in ended if outcome == "done"} == set(made)
@@ -95,27 +95,27 @@ def test_a_bad_day_is_named_and_the_same_command_goes_on_once_it_is_mended(
     assert {str(row.run_date) for row in metrics.collect()} == {FIRST, LAST}
 
     _, ended, table = run(spark, days)
-    assert len(re.findall("all others +. left alone", table)) == len(days)
-    again = {(date, name, outcome) for date, name, outcome in ended if outcome != "left alone"}
+    assert len(re.findall("all others +. skipped", table)) == len(days)
+    again = {(date, name, outcome) for date, name, outcome in ended if outcome != "skipped"}
     assert again == {(date, "report", "done") for date in (FIRST, LAST)}  # it is always made
     assert sum(ended.values()) == 2 * len(names)
 
 
-def test_days_that_a_failure_has_kept_from_running_are_not_shown_as_left_alone() -> None:
+def test_days_that_a_failure_has_kept_from_running_are_not_shown_as_skipped() -> None:
     before, failed, after = daily.parse(["--from", "2026-03-06", "--to", LAST])
-    ran = [StepRun("validate_logs", one, outcome="left alone") for one in (before, failed, after)]
-    ran += [StepRun(step.name, before, outcome="left alone") for step in steps()[1:]]
+    ran = [StepRun("validate_logs", one, outcome="skipped") for one in (before, failed, after)]
+    ran += [StepRun(step.name, before, outcome="skipped") for step in steps()[1:]]
     ran += [StepRun("build_splits", failed, outcome="failed")]
     shown = io.StringIO()
     daily.print_seconds([before, failed, after], ran, 0.0, Console(file=shown, width=100))
     words = [line.split("│") for line in shown.getvalue().splitlines() if "│" in line]
     rows = [tuple(word.strip() for word in line[1:4]) for line in words]
     assert [(day, *rest) for day, *rest in rows if day] == [
-        ("2026-03-06", "all others", "left alone"),
-        ("2026-03-06", "report", "left alone"),
-        (FIRST, "validate_logs", "left alone"),
+        ("2026-03-06", "all others", "skipped"),
+        ("2026-03-06", "report", "skipped"),
+        (FIRST, "validate_logs", "skipped"),
         (FIRST, "build_splits", "FAILED"),
-        (LAST, "validate_logs", "left alone"),
+        (LAST, "validate_logs", "skipped"),
         (LAST, "all others", "not reached"),
     ]
 

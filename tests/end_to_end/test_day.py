@@ -47,10 +47,10 @@ spark: {master: "local[2]", driver_memory: 2g, shuffle_partitions: 2}
 simulate: {users: 100, items: 200, requests_per_day: 120, browsing_per_day: 500, days: 5}
 windows: {pretraining_days: 2, training_days: 2}
 splits: {user_fields: [age], context_fields: [device], history_length: 20, files: 4}
-embeddings: {dimension: 8, epochs: 1, threads: 1}
-centers: {steps: 5}
+embeddings: {dimension: 8, max_epochs: 1, threads: 1}
+centers: {max_steps: 5}
 train: {learning_rate: 5.0e-3, num_workers: 2, batch_requests: 8, epochs: 8}
-checkpoints: {steps: 20}
+checkpoints: {every_steps: 20}
 models: {base: {}, mfn: {interests: 4}}
 """
 MADE_HERE = SMALL + "logs: {made_by: simulate_logs}\n"
@@ -216,7 +216,7 @@ EACH_WAY_TO_PUBLISH = ("validate_logs", "build_splits", "train", "evaluate")
 @pytest.mark.parametrize(
     "jobs", [EACH_WAY_TO_PUBLISH, pytest.param(tuple(MOMENTS), marks=pytest.mark.soak)]
 )
-def test_a_day_whose_jobs_are_killed_once_ends_as_one_left_alone_elsewhere(
+def test_a_day_whose_jobs_are_killed_once_ends_as_an_undisturbed_one_elsewhere(
     spark: SparkSession,
     day: tuple[Path, subprocess.CompletedProcess[str]],
     config: Path,
@@ -242,7 +242,7 @@ def test_a_day_whose_jobs_are_killed_once_ends_as_one_left_alone_elsewhere(
     done = run_day(tmp_path, config, elsewhere)
     assert done.returncode == 0, done.stderr[-4000:]
     for step in STEPS[: STEPS.index(jobs[-1])]:
-        assert f"{step} 2026-03-08: left alone" in done.stderr
+        assert f"{step} 2026-03-08: skipped" in done.stderr
     expected, found = content(spark, day[0]), content(spark, tmp_path)
     for name, rows in expected.items():
         assert found[name] == rows, name
@@ -304,7 +304,7 @@ def test_a_day_by_airflow_on_a_cluster_that_loses_executors_ends_as_one_on_this_
 
 
 @pytest.mark.soak
-def test_days_killed_at_any_moment_end_as_one_left_alone(
+def test_days_killed_at_any_moment_end_as_an_undisturbed_one(
     spark: SparkSession,
     day: tuple[Path, subprocess.CompletedProcess[str]],
     config: Path,
@@ -374,5 +374,5 @@ def test_of_a_day_that_is_done_only_what_has_changed_is_made_again(
     ran: list[StepRun] = []
     assert not daily.run_days(spark, days, ran)
     assert {one.step: one.outcome for one in ran} == {
-        **dict.fromkeys(STEPS, "left alone"), "evaluate": "done", "report": "done"
+        **dict.fromkeys(STEPS, "skipped"), "evaluate": "done", "report": "done"
     }  # fmt: skip

@@ -33,7 +33,7 @@ REPOSITORY = Path(__file__).parent.parent.parent
 SCHEDULE = Schedule(learning_rate=0.02, batch_requests=16, seed=3, date="2026-03-08")
 PART = "part-00000-of-00001.safetensors"
 EPOCHS, STEPS = 2, 15
-EVERY_4_STEPS = CheckpointSettings(steps=4, minutes=1000, kept=2)
+EVERY_4_STEPS = CheckpointSettings(every_steps=4, every_minutes=1000, keep=2)
 
 
 class Killed(BaseException):
@@ -136,7 +136,7 @@ def test_the_newest_are_kept_and_the_end_of_an_epoch(splits: Splits, folder: Pat
 
 
 def test_minutes_make_a_checkpoint_due_as_steps_do(folder: Path) -> None:
-    rarely = CheckpointSettings(steps=10**6, minutes=1e-9)
+    rarely = CheckpointSettings(every_steps=10**6, every_minutes=1e-9)
     assert checkpoints(folder, often=rarely).due(1)
     assert not checkpoints(folder, often=rarely.model_copy(update={"minutes": 1000})).due(1)
     assert checkpoints(folder).due(8)

@@ -28,7 +28,7 @@ from mfn.splits.published import Splits
 from tests.synthetic import publish_splits
 
 SCHEDULE = Schedule(learning_rate=0.02, batch_requests=16, seed=3, date="2026-03-08")
-OFTEN = CheckpointSettings(steps=3, minutes=1000)
+OFTEN = CheckpointSettings(every_steps=3, every_minutes=1000)
 STALL_SECONDS = 15.0
 WORKER_THAT_FAILS = 1
 EPOCHS, STEP = 2, 5

@@ -24,7 +24,7 @@ from tests.synthetic import publish_splits
 
 REPOSITORY = Path(__file__).parent.parent.parent
 SCHEDULE = Schedule(learning_rate=0.02, batch_requests=16, seed=3, date="2026-03-08")
-AT_EPOCHS_ENDS = CheckpointSettings(steps=10**6, minutes=1000)
+AT_EPOCHS_ENDS = CheckpointSettings(every_steps=10**6, every_minutes=1000)
 STALL_SECONDS = 60.0
 
 

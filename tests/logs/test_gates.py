@@ -32,25 +32,25 @@ def measure(last: gates.Values, usual: gates.Values = USUAL, **other: Any) -> li
             {"quarantined_share": 0.04},
             {"quarantined_share": 0.0401},
             "the share of rows that go to quarantine: expected at most 4.0000% (the median of the "
-            "days before is 0.4000%, and validation.quarantined_share_change 10), got 4.0100%",
+            "days before is 0.4000%, and validation.max_quarantined_share_ratio 10), got 4.0100%",
         ),
         (
             {"events": 4000.0},
             {"events": 4001.0},
             "the number of clean events: expected at most 4,000 (the median of the days before is "
-            "1,000, and validation.events_change 4), got 4,001",
+            "1,000, and validation.max_events_ratio 4), got 4,001",
         ),
         (
             {"events": 250.0},
             {"events": 249.0},
             "the number of clean events: expected at least 250 (the median of the days before is "
-            "1,000, and validation.events_change 4), got 249",
+            "1,000, and validation.max_events_ratio 4), got 249",
         ),
         (
             {"clicked_share": 0.11},
             {"clicked_share": 0.09},
             "the share of requests with a click: expected at least 10.0000% (the median of the "
-            "days before is 30.0000%, and validation.clicked_share_change 3), got 9.0000%",
+            "days before is 30.0000%, and validation.max_clicked_share_ratio 3), got 9.0000%",
         ),
     ],
 )
@@ -59,7 +59,7 @@ def test_a_day_unlike_those_before_it_is_stopped_and_one_like_them_is_not(
 ) -> None:
     assert measure(inside) == []
     assert measure(outside) == [f"{LAST}: {told}"]
-    assert measure(outside, days_before=0) == []
+    assert measure(outside, reference_days=0) == []
 
 
 @pytest.mark.parametrize(
@@ -69,25 +69,25 @@ def test_a_day_unlike_those_before_it_is_stopped_and_one_like_them_is_not(
             {"quarantined_share": 0.01},
             {"quarantined_share": 0.01},
             {"quarantined_share": 0.011},
-            "at most 1.0000% (validation.quarantined_share), got 1.1000%",
+            "at most 1.0000% (validation.max_quarantined_share), got 1.1000%",
         ),
         (
-            {"fewest_events": 900},
+            {"min_events": 900},
             {"events": 900.0},
             {"events": 899.0},
-            "at least 900 (validation.fewest_events), got 899",
+            "at least 900 (validation.min_events), got 899",
         ),
         (
-            {"least_clicked_share": 0.2},
+            {"min_clicked_share": 0.2},
             {"clicked_share": 0.2},
             {"clicked_share": 0.19},
-            "at least 20.0000% (validation.least_clicked_share), got 19.0000%",
+            "at least 20.0000% (validation.min_clicked_share), got 19.0000%",
         ),
         (
-            {"most_clicked_share": 0.4},
+            {"max_clicked_share": 0.4},
             {"clicked_share": 0.4},
             {"clicked_share": 0.41},
-            "at most 40.0000% (validation.most_clicked_share), got 41.0000%",
+            "at most 40.0000% (validation.max_clicked_share), got 41.0000%",
         ),
     ],
 )
@@ -113,11 +113,11 @@ def test_the_first_day_with_events_is_not_too_much_after_days_without() -> None:
 
 
 def test_a_day_is_compared_once_three_days_are_known_and_those_long_ago_do_not_count() -> None:
-    chosen = ValidateSettings(days_before=4)
+    chosen = ValidateSettings(reference_days=4)
     before = dict.fromkeys((DAYS[2], DAYS[3], DAYS[5], DAYS[6]), USUAL)
     (_, events, _) = gates.measure({LAST: USUAL}, before, chosen)
     assert events.median_before == 1000.0
-    (_, events, _) = gates.measure({LAST: USUAL}, before, ValidateSettings(days_before=3))
+    (_, events, _) = gates.measure({LAST: USUAL}, before, ValidateSettings(reference_days=3))
     assert events.median_before is None
     assert (events.least, events.most) == (0.0, math.inf)
 
@@ -132,7 +132,7 @@ def test_days_measured_together_are_days_before_one_another() -> None:
 
 def test_a_day_without_requests_is_not_held_against_a_share_of_them() -> None:
     days = {LAST: {"quarantined_share": 0.0, "events": 0.0}}
-    measured = gates.measure(days, {}, ValidateSettings(least_clicked_share=0.1))
+    measured = gates.measure(days, {}, ValidateSettings(min_clicked_share=0.1))
     assert [(one.measure, one.passed) for one in measured] == [
         ("quarantined_share", True),
         ("events", True),
@@ -142,7 +142,7 @@ def test_a_day_without_requests_is_not_held_against_a_share_of_them() -> None:
 @given(st.lists(st.floats(0, 1), min_size=3, max_size=7), st.floats(0, 1))
 def test_what_may_be_is_never_wider_than_the_limits(past: list[float], value: float) -> None:
     chosen = ValidateSettings(
-        quarantined_share=0.2, least_clicked_share=0.1, most_clicked_share=0.9, fewest_events=1
+        max_quarantined_share=0.2, min_clicked_share=0.1, max_clicked_share=0.9, min_events=1
     )
     names = ("quarantined_share", "events", "clicked_share")
     before = dict(zip(DAYS, (dict.fromkeys(names, one) for one in past), strict=False))

@@ -136,7 +136,7 @@ def of_cases(
 ) -> tuple[dict[str, str], dict[str, Any]]:
     """Reason by raw text of what is bad, and the other events by id; one day of all cases."""
     root = str(tmp_path_factory.mktemp("cases"))
-    chosen = Settings(root=root, date=LAST, validation=ValidateSettings(id_length=50))
+    chosen = Settings(root=root, date=LAST, validation=ValidateSettings(max_id_length=50))
     lines = [line for _, bad, control in CASES.values() for line in (bad, control)]
     deliver(chosen, LAST, lines)
     rows = judged(spark, chosen, [LAST]).collect()

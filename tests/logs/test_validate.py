@@ -57,7 +57,7 @@ def validated(
 ) -> tuple[Settings, Any, list[Any]]:
     """Four days: one empty, the last with bad lines, blanks and repeats, as many as may be."""
     root = str(tmp_path_factory.mktemp("validated"))
-    limit = ValidateSettings(quarantined_share=1 / 23, days_before=0)
+    limit = ValidateSettings(max_quarantined_share=1 / 23, reference_days=0)
     chosen = Settings(root=root, date=LAST, windows=WINDOWS, validation=limit)
     deliver(chosen, DAYS[0], [event("a", DAYS[0]), event("b", DAYS[0])])
     deliver(chosen, DAYS[1], [], raw.SUCCESS)
@@ -117,7 +117,7 @@ def test_a_second_run_finds_nothing_to_do_and_one_by_force_leaves_the_same_table
 def test_a_day_whose_files_or_rules_have_changed_is_validated_again_and_no_other(
     spark: SparkSession, make_settings: MakeSettings
 ) -> None:
-    any_share = {"quarantined_share": 1.0, "days_before": 0}
+    any_share = {"max_quarantined_share": 1.0, "reference_days": 0}
     chosen = make_settings(windows=WINDOWS, validation=any_share)
     for day in DAYS:
         deliver(chosen, day, [event("a", day), event("b", day)])
@@ -131,9 +131,9 @@ def test_a_day_whose_files_or_rules_have_changed_is_validated_again_and_no_other
     }
     assert counted == {DAYS[0]: 2, DAYS[1]: 3, DAYS[2]: 2, LAST: 2}
 
-    looser = chosen.validation.model_copy(update={"most_clicked_share": 0.99})
+    looser = chosen.validation.model_copy(update={"max_clicked_share": 0.99})
     assert validate_logs(spark, chosen.model_copy(update={"validation": looser}))["days"] == 0
-    stricter = chosen.validation.model_copy(update={"user_events": 2})
+    stricter = chosen.validation.model_copy(update={"max_user_events": 2})
     counts = validate_logs(spark, chosen.model_copy(update={"validation": stricter}))
     assert counts["days"] == 4
     assert counts["too_many_events"] == 1
@@ -142,7 +142,7 @@ def test_a_day_whose_files_or_rules_have_changed_is_validated_again_and_no_other
 def test_a_file_that_comes_while_the_job_reads_is_left_for_the_next_run(
     spark: SparkSession, make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    any_share = {"quarantined_share": 1.0, "days_before": 0}
+    any_share = {"max_quarantined_share": 1.0, "reference_days": 0}
     chosen = make_settings(windows=WINDOWS, validation=any_share)
     for day in DAYS:
         deliver(chosen, day, [event("a", day)])
@@ -174,7 +174,7 @@ def test_the_gate_refuses_a_bad_day_and_leaves_the_tables_as_they_were(
     told = str(refused.value)
     assert (
         f"{LAST}: the share of rows that go to quarantine: expected at most 4.3478% "
-        "(validation.quarantined_share), got 12.0000%"
+        "(validation.max_quarantined_share), got 12.0000%"
     ) in told
     assert f"{LAST}: 3 of 25 rows are bad: missing_user_id 2, not_json 1" in told
     assert f"an example of missing_user_id, in file:{path}" in told.replace("///", "/")
@@ -208,7 +208,7 @@ def test_a_day_unlike_those_before_it_stops_and_one_like_them_does_not(
         validate_logs(spark, chosen)
     assert str(refused.value).splitlines()[0] == (
         f"{LAST}: the number of clean events: expected at least 125 (the median of the days "
-        "before is 500, and validation.events_change 4), got 100"
+        "before is 500, and validation.max_events_ratio 4), got 100"
     )
     assert not tables.is_there(spark, chosen.root, EVENTS)
     deliver(chosen, LAST, events(LAST, 160))
@@ -245,7 +245,7 @@ def test_more_days_checks_and_files_take_no_more_spark_jobs(
         chosen = make_settings(
             root=str(tmp_path / str(number)),
             windows=WindowSettings(pretraining_days=number + 1, training_days=1),
-            validation={"quarantined_share": 1.0, "days_before": 0},
+            validation={"max_quarantined_share": 1.0, "reference_days": 0},
         )
         days = [LAST - datetime.timedelta(days=back) for back in range(number + 3)]
         for day in days:

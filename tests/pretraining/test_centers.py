@@ -122,7 +122,7 @@ def test_only_models_with_pretrained_centers_ask_for_them(
 
 @pytest.fixture
 def day(spark: SparkSession, make_settings: Callable[..., Settings]) -> Settings:
-    made = make_settings(embeddings={"epochs": 1, "dimension": 8})
+    made = make_settings(embeddings={"max_epochs": 1, "dimension": 8})
     publish_splits(made, {"pretraining": [60, 50], "pretraining_validation": [30], "train": [40]})
     publish_vocabularies(spark, made)
     pretrain_embeddings(spark, made)
@@ -150,7 +150,7 @@ def test_descent_lowers_the_loss_and_publishes_what_it_found(
     spark: SparkSession, day: Settings
 ) -> None:
     def loss(steps: int) -> float:
-        own = CenterSettings(steps=steps, learning_rate=1.0)
+        own = CenterSettings(max_steps=steps, learning_rate=1.0)
         told = centers.train_centers(spark, day.model_copy(update={"centers": own}))
         return float(told["L_E_fine.8"])
 
@@ -167,7 +167,7 @@ def test_descent_lowers_the_loss_and_publishes_what_it_found(
 def test_no_history_at_all_is_refused(
     spark: SparkSession, make_settings: Callable[..., Settings]
 ) -> None:
-    made = make_settings(embeddings={"epochs": 1, "dimension": 8})
+    made = make_settings(embeddings={"max_epochs": 1, "dimension": 8})
     rows = {"pretraining": [20], "pretraining_validation": [10]}
     publish_splits(made, rows, longest_history=0)
     pretrain_embeddings(spark, made)

@@ -87,7 +87,7 @@ def test_with_as_many_centers_as_groups_none_is_collapsed_and_with_more_it_is_to
     sample_of: Callable[[list[list[int]]], Sample],
 ) -> None:
     sample = sample_of([of_group(n % GROUPS) for n in range(40)])
-    settings = CenterSettings(steps=20, batch_users=8)
+    settings = CenterSettings(max_steps=20, batch_users=8)
     fit = learn(sample, GROUPS, settings, "fit")
     assert describe(fit, sample, "user")["collapsed"] == 0
     more = learn(sample, GROUPS + 2, settings, "more")
@@ -101,7 +101,7 @@ def test_the_descent_ends_when_ten_steps_no_longer_lower_the_loss(
 ) -> None:
     sample = sample_of([of_group(n % GROUPS) for n in range(40)])
     few, all_ = (
-        learn(sample, GROUPS, CenterSettings(steps=95, least_progress=least), "steps").steps
+        learn(sample, GROUPS, CenterSettings(max_steps=95, min_progress=least), "steps").steps
         for least in (1.0, 0.0)
     )
     assert (few, all_) == (10, 95)

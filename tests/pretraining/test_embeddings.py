@@ -26,7 +26,7 @@ ROWS = {"pretraining": [60, 50], "pretraining_validation": [30], "train": [40], 
 
 @pytest.fixture
 def day(make_settings: Callable[..., Settings]) -> Settings:
-    return make_settings(embeddings={"epochs": 2, "dimension": 8})
+    return make_settings(embeddings={"max_epochs": 2, "dimension": 8})
 
 
 def learn(spark: SparkSession, day: Settings, **seeds: int) -> bytes:
@@ -48,7 +48,7 @@ def test_the_epoch_that_is_best_on_the_validation_day_is_kept(
     spark: SparkSession, make_settings: Callable[..., Settings]
 ) -> None:
     # At this rate it overfits: the validation loss falls and then rises.
-    made = make_settings(embeddings={"epochs": 12, "learning_rate": 0.1, "batch_requests": 16})
+    made = make_settings(embeddings={"max_epochs": 12, "learning_rate": 0.1, "batch_requests": 16})
     publish_splits(made, ROWS)
     told = pretrain_embeddings(spark, made)
     folder = current_frozen(made, Splits.published(made))

@@ -133,7 +133,7 @@ def test_items_without_entities_have_no_titles_to_learn_from(spark: SparkSession
 @pytest.fixture
 def day(spark: SparkSession, make_settings: Callable[..., Settings], tmp_path: Path) -> Settings:
     """Splits whose entities are named entity3, entity4, …; the file has half of them."""
-    made = make_settings(embeddings={"epochs": 1, "dimension": 4})
+    made = make_settings(embeddings={"max_epochs": 1, "dimension": 4})
     publish_splits(made, ROWS)
     publish_vocabularies(spark, made)
     write_vectors(tmp_path / "words.txt", 5, [f"entity{n}" for n in range(FIRST_INDEX, 12)])

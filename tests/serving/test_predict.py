@@ -34,9 +34,9 @@ def day(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Settin
         root=str(tmp_path_factory.mktemp("day")),
         date=RUN_DATE,
         spark=SPARK,
-        embeddings={"epochs": 1, "dimension": 8},
+        embeddings={"max_epochs": 1, "dimension": 8},
         predict={"batch_requests": 16},
-        splits={"negatives_kept": KEPT},
+        splits={"negative_sampling_rate": KEPT},
     )
     publish_splits(made, ROWS)
     publish_vocabularies(spark, made)

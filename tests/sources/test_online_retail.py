@@ -77,7 +77,7 @@ def settings_of(root: Path, folder: Path, date: str, **ingest: Any) -> Settings:
         logs={"time_zone": "Europe/London", "day_time_zone": "Europe/London"},
         ingest={"source": "online_retail", "path": str(folder), "negatives": 2, **ingest},
         windows={"pretraining_days": 2, "training_days": 1},
-        validation={"quarantined_share": 1.0, "days_before": 0},
+        validation={"max_quarantined_share": 1.0, "reference_days": 0},
     )
 
 

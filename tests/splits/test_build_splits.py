@@ -93,7 +93,7 @@ def settings(make_settings: Callable[..., Settings]) -> Settings:
     )
 
 
-SMALL_EMBEDDINGS = EmbeddingSettings(dimension=4, epochs=1, threads=1)
+SMALL_EMBEDDINGS = EmbeddingSettings(dimension=4, max_epochs=1, threads=1)
 LEARNT = ("pretraining", "pretraining_validation", "train")
 
 
@@ -169,7 +169,7 @@ def hold_to_the_training_window(
 
     def at_root() -> Settings:
         root = str(tmp_path_factory.mktemp("learnt"))
-        small = {"embeddings": SMALL_EMBEDDINGS, "centers": CenterSettings(steps=3)}
+        small = {"embeddings": SMALL_EMBEDDINGS, "centers": CenterSettings(max_steps=3)}
         return settings.model_copy(update={"root": root, **small})
 
     events = draw_log(seed)

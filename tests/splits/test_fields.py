@@ -20,7 +20,7 @@ from tests.conftest import RUN_DATE, SPARK
 from tests.logs_on_disk import Logs, Published
 from tests.naive_requests import SPLITS, Event, Rules, comparable, naive_rows
 
-KEPT, FEWEST_EVENTS, BUCKETS = 0.5, 12, 4
+KEPT, MIN_EVENTS, BUCKETS = 0.5, 12, 4
 SPLIT = SplitSettings(
     history_length=5,
     candidates=3,
@@ -30,9 +30,9 @@ SPLIT = SplitSettings(
     context_fields=("device",),
     context_numbers=("seconds", "never"),
     number_buckets=BUCKETS,
-    fewest_events=FEWEST_EVENTS,
-    fewest_items=2,
-    negatives_kept=KEPT,
+    min_events=MIN_EVENTS,
+    min_items=2,
+    negative_sampling_rate=KEPT,
 )
 YEARS = {f"u{n}": value for n, value in enumerate(["20", "30", "30", "41", "52", "", "old", "1e9"])}
 ITEMS: list[dict[str, Any]] = [
@@ -149,7 +149,7 @@ def test_what_is_seen_too_seldom_is_unknown_to_the_embedding_and_has_its_row(
     often = Counter(one["item"] for one in events if rules.day(one) < rules.windows.test[0])
     rows = {row["key"]: row for row in Published(settings).items() if row["key"]}
     assert len(rows) == len(ITEMS)
-    seldom = [item for item in rows if often[item] < FEWEST_EVENTS]
+    seldom = [item for item in rows if often[item] < MIN_EVENTS]
     assert 1 < len(seldom) < len(ITEMS) - 1
     for item, row in rows.items():
         assert (row["item_id"] == UNKNOWN) == (item in seldom), item
@@ -197,6 +197,6 @@ def test_training_rows_keep_every_click_and_a_share_of_the_rest(
     assert counts["negatives_left_out"] == left_out
     requests = {request for request, _ in all_of_them} - {request for request, _ in kept}
     assert counts["requests_left_without_candidates"] == len(requests) > 0
-    assert splits.manifest["negatives_kept"] == KEPT
+    assert splits.manifest["negative_sampling_rate"] == KEPT
     histories = {row["request_id"]: row["history"] for row in expected}
     assert all(row["history"] == histories[row["request_id"]] for row in splits.rows("train"))

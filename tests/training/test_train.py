@@ -38,7 +38,7 @@ def make_day(make_settings: Callable[..., Settings]) -> Callable[..., Settings]:
         train_settings = {"learning_rate": ALMOST_NOTHING, **sections.pop("train", {})}
         settings = make_settings(
             models={"base": {}},
-            embeddings={"epochs": 1, "dimension": 8},
+            embeddings={"max_epochs": 1, "dimension": 8},
             train=train_settings,
             **sections,
         )
@@ -59,17 +59,17 @@ def trained(spark: SparkSession, settings: Settings, more: dict[str, int]) -> di
     return published(settings)[0]
 
 
-def test_a_model_that_is_published_is_left_alone(
+def test_a_model_that_is_published_is_skipped(
     spark: SparkSession, make_day: Callable[..., Settings]
 ) -> None:
     day = make_day()
     trained(spark, day, {})
     described = published(day)[1]
-    assert train(spark, day) == {"rows": 0, "workers": 1, "models_left_alone": 1}
+    assert train(spark, day) == {"rows": 0, "workers": 1, "models_skipped": 1}
     assert published(day)[1] == described
     both = make_day().model_copy(update={"models": {**day.models, "other": day.models["base"]}})
     told = train(spark, both)
-    assert (told["rows"], told["models_left_alone"]) == (60, 1)
+    assert (told["rows"], told["models_skipped"]) == (60, 1)
     assert published(day)[1] == described
     # Other settings, or --force, are no reason to leave it alone.
     for other in (make_day(train={"seed": 3}), make_day(force=True)):
@@ -92,9 +92,9 @@ def test_one_of_the_models_is_trained_alone_and_the_rest_later(
     assert train.claims(one) != train.claims(every)
     assert job.run(train, spark, one).counts["rows"] == 60
     assert not storage.exists(f"{day.layout.model('base')}/{storage.POINTER}")
-    assert job.run(train, spark, one).outcome == "left alone"
+    assert job.run(train, spark, one).outcome == "skipped"
     told = job.run(train, spark, every).counts
-    assert (told["rows"], told["models_left_alone"]) == (60, 1)
+    assert (told["rows"], told["models_skipped"]) == (60, 1)
     assert storage.exists(f"{day.layout.model('base')}/{storage.POINTER}")
 
 

@@ -25,7 +25,7 @@ EARLIER = datetime.timedelta(days=1)
 
 
 def plan(real: Settings, learning_rates: tuple[float, ...] = (0.003, 0.03)) -> Plan:
-    compare = {"seeds": SEEDS, "learning_rates": learning_rates, "most_epochs": 2}
+    compare = {"seeds": SEEDS, "learning_rates": learning_rates, "max_epochs": 2}
     real = real.model_copy(update={"compare": CompareSettings(**compare)})
     return Plan(
         real=real,

@@ -23,10 +23,10 @@ ROWS = {"pretraining": [60], "pretraining_validation": [30], "train": [120], "te
 @pytest.fixture
 def day(make_settings: Callable[..., Settings]) -> Settings:
     return make_settings(
-        embeddings={"dimension": 8, "epochs": 1},
-        centers={"steps": 3},
+        embeddings={"dimension": 8, "max_epochs": 1},
+        centers={"max_steps": 3},
         train={"batch_requests": 16},
-        compare={"seeds": [1, 2], "learning_rates": [0.003, 0.03], "most_epochs": 1},
+        compare={"seeds": [1, 2], "learning_rates": [0.003, 0.03], "max_epochs": 1},
         models={"base": NAMED_MODELS["base"], "mfn": MfnSettings(interests=3)},
     )
 
