@@ -24,6 +24,7 @@ from pyspark.sql.types import (
     TimestampType,
 )
 
+from mfn import metrics
 from mfn.indices import ITEM_FIELDS
 
 STRING, LONG, INTEGER, FLOAT, DOUBLE = (
@@ -226,14 +227,7 @@ METRICS = Table(
             column("requests", LONG, "requests in it; the oracle's are those with a known truth"),
             column("candidates", LONG, "candidates in it; the oracle's likewise"),
             column("clicks", LONG, "clicked candidates in it"),
-            column("auc", DOUBLE, "exact AUC, ties as half; null without both labels", True),
-            column(
-                "logloss",
-                DOUBLE,
-                "mean binary cross entropy in nats, scores clipped; null of popularity, whose "
-                "scores are no probabilities",
-                True,
-            ),
+            *(column(m.name, DOUBLE, f"{m.comment} ({m.unit})", True) for m in metrics.METRICS),
             column(
                 "candidates_from",
                 STRING,

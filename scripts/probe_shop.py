@@ -30,7 +30,7 @@ from pyspark.sql import functions as F
 
 from mfn import spark as sessions
 from mfn.errors import BadSettings
-from mfn.evaluation.auc import ALL, Slice, areas
+from mfn.evaluation.aggregate import ALL, Slice, aggregate
 from mfn.job import BAD_SETTINGS, parse, refuse
 from mfn.logs import raw
 from mfn.schema import RAW_ITEM
@@ -45,7 +45,7 @@ LAST_TIME = "23:30"
 
 def probe(spark: SparkSession, settings: Settings) -> dict[str, float]:
     """AUC of each of PROBES on the run date's candidates in the raw logs of `simulate_logs`."""
-    areas_of_all = areas(score(spark, settings), [Slice(ALL, ALL, "true")])
+    areas_of_all = aggregate(score(spark, settings), [Slice(ALL, ALL, "true")])
     found = {row["model"]: float(row["auc"]) for row in areas_of_all.collect()}
     return {name: found[name] for name in PROBES}
 

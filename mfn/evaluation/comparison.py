@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
-ORACLE = "oracle"
-"""Stands among the models for the probabilities with which simulated clicks were drawn."""
-
-POPULARITY = "popularity"
-"""Stands among the models for how often each candidate's item was chosen before the test window."""
+from mfn.metrics import AUC, METRICS
 
 
-class Metric(NamedTuple):
-    """A row of `evaluation/metrics`."""
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """A row of `evaluation/metrics`: one model in one slice of one day.
+
+    Attributes:
+        values: each metric by its name; None where it is undefined.
+    """
 
     run_date: datetime.date
     model: str
@@ -28,12 +30,29 @@ class Metric(NamedTuple):
     requests: int
     candidates: int
     clicks: int
-    auc: float | None
-    logloss: float | None
+    values: Mapping[str, float | None]
     candidates_from: str | None = None
 
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> Measured:
+        """From the columns of the table by name."""
+        names = {metric.name for metric in METRICS}
+        other = {name: value for name, value in row.items() if name not in names}
+        return cls(**other, values={name: row[name] for name in names})
 
-class Comparison(NamedTuple):
+    def as_row(self) -> dict[str, Any]:
+        """The columns of the table by name."""
+        row = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**row.pop("values"), **row}
+
+    @property
+    def auc(self) -> float | None:
+        """The AUC, from which RelaImpr follows."""
+        return self.values[AUC.name]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
     """A row of `evaluation/comparisons`."""
 
     run_date: datetime.date
@@ -57,7 +76,7 @@ def relaimpr(auc: float | None, base_auc: float | None) -> float | None:
     return ((auc - 0.5) / (base_auc - 0.5) - 1) * 100
 
 
-def compare(metrics: Iterable[Metric], base_model: str) -> list[Comparison]:
+def compare(metrics: Iterable[Measured], base_model: str) -> list[Comparison]:
     """Every model, the base model too, beside the base model in the same slice of the same day."""
     metrics = list(metrics)
     base = {
@@ -70,14 +89,14 @@ def compare(metrics: Iterable[Metric], base_model: str) -> list[Comparison]:
         base_auc = base.get((one.run_date, one.slice, one.slice_value))
         compared.append(
             Comparison(
-                one.run_date,
-                one.model,
-                base_model,
-                one.slice,
-                one.slice_value,
-                one.auc,
-                base_auc,
-                relaimpr(one.auc, base_auc),
+                run_date=one.run_date,
+                model=one.model,
+                base_model=base_model,
+                slice=one.slice,
+                slice_value=one.slice_value,
+                auc=one.auc,
+                base_auc=base_auc,
+                relaimpr=relaimpr(one.auc, base_auc),
             )
         )
     return compared

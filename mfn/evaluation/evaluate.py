@@ -1,48 +1,50 @@
 """The job `evaluate`: from predictions to `evaluation/metrics` and `evaluation/comparisons`.
 
-Models can be compared only on the same candidates, so that is checked before anything is
-measured. Two more are scored on the same candidates, by the same code. `popularity` is how often
-each candidate's item was chosen before the test window: what a model that knows no user can do.
-Where the logs are simulated, `oracle` is the probability with which each click was drawn: nobody
-can do better. Every metric says whether the candidates were logged or drawn.
+Models can be compared only on the same candidates, so that is checked before anything is measured.
+The yardsticks (`mfn.evaluation.yardsticks`) are scored on the same candidates. Every row says
+whether the candidates were logged or drawn.
 
-Shuffles: those of `mfn.evaluation.auc`, for all models and slices at once; three for popularity,
-of the behaviours by item, summed on the map side, and of their sums and the candidates of one model
-for the join, unless the sums are few enough to broadcast; and two for the oracle's join, the
-candidates of one model and the truth. What comes out of the joins is kept, since it is needed
-twice. What is collected are rows of models times slices.
+Shuffles: those of `mfn.evaluation.aggregate`, for all models and slices at once, and those of the
+yardsticks, whose scores are cached, since they are needed twice. What is collected are rows of
+models times slices.
 """
 
 from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import reduce
 from typing import Any
 
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
-from mfn import fingerprint, storage, tables
+from mfn import fingerprint, tables
+from mfn import metrics as metrics_table
 from mfn.errors import DataRefused
-from mfn.evaluation.auc import ALL, areas, count_requests, slices
-from mfn.evaluation.comparison import ORACLE, POPULARITY, Metric, compare
+from mfn.evaluation.aggregate import ALL, aggregate, count_requests, slices
+from mfn.evaluation.comparison import Measured, compare
+from mfn.evaluation.yardsticks import (
+    ORACLE,
+    POPULARITY,
+    SCORED,
+    finished_truth,
+    read_popularity,
+    read_truth,
+    score_popularity,
+    score_truth,
+)
 from mfn.job import Counts, job, last_fingerprint
-from mfn.schema import COMPARISONS, EVENTS, METRICS, PREDICTIONS, TRUTH
+from mfn.schema import COMPARISONS, METRICS, PREDICTIONS
 from mfn.settings import Settings
-from mfn.windows import days_between, windows
-
-BEHAVIOURS = ("click", "cart", "purchase")
-"""Types of events that make an item popular."""
-
-SCORED = ("model", "request_id", "item_id", "label", "score", "history_length")
 
 Part = tuple[str, str]
 """A slice and its value."""
 
 
 def _reads(spark: SparkSession, settings: Settings) -> Any:
-    truth = [fingerprint.of_files(folder) for folder in _finished_truth(settings)]
+    truth = [fingerprint.of_files(folder) for folder in finished_truth(settings)]
     own, models = settings.evaluate.model_dump(), sorted(settings.models)
     return [last_fingerprint(settings, "predict"), truth, own, models, settings.candidates_from]
 
@@ -50,7 +52,7 @@ def _reads(spark: SparkSession, settings: Settings) -> Any:
 @job(
     _reads,
     lambda settings: [tables.path_of(settings.root, METRICS)],
-    sections=("logs", "windows", "evaluate", "models"),
+    sections=("logs", "ingest", "windows", "evaluate", "models"),
 )
 def evaluate(spark: SparkSession, settings: Settings) -> Counts:
     """Measure each model on the test window and compare it with the base model.
@@ -71,26 +73,24 @@ def evaluate(spark: SparkSession, settings: Settings) -> Counts:
         scored = reduce(DataFrame.unionByName, beside, predictions)
         counted = _by_model(count_requests(scored, parts).collect())
         _check(counted, settings)
-        measured = areas(scored, parts).collect()
+        measured = aggregate(scored, parts).collect()
     finally:
         for frame in beside:
             frame.unpersist()
-    metrics = sorted(
-        Metric(
-            settings.date,
-            one.model,
-            one.slice,
-            one.slice_value,
-            counted[one.model][one.slice, one.slice_value].requests,
-            one.candidates,
-            one.clicks,
-            one.auc,
-            # Of what is no probability it would say nothing.
-            None if one.model == POPULARITY else one.logloss,
-            settings.candidates_from,
+    metrics = [
+        Measured(
+            run_date=settings.date,
+            model=one.model,
+            slice=one.slice,
+            slice_value=one.slice_value,
+            requests=counted[one.model][one.slice, one.slice_value].requests,
+            candidates=one.candidates,
+            clicks=one.clicks,
+            values=_values(one),
+            candidates_from=settings.candidates_from,
         )
-        for one in measured
-    )
+        for one in sorted(measured, key=lambda row: (row.model, row.slice, row.slice_value))
+    ]
     _replace(spark, settings, metrics)
     whole = {one.model: one for one in metrics if one.slice == ALL}
     of_base = whole[settings.evaluate.base_model]
@@ -111,81 +111,13 @@ def evaluate(spark: SparkSession, settings: Settings) -> Counts:
     return counts
 
 
-def read_truth(spark: SparkSession, settings: Settings) -> DataFrame | None:
-    """True click probabilities of the test window's finished days; None where there are none."""
-    finished = _finished_truth(settings)
-    return spark.read.schema(TRUTH).parquet(*finished) if finished else None
-
-
-def _finished_truth(settings: Settings) -> list[str]:
-    folder = settings.logs_folder("truth")
-    test = windows(settings.date, settings.windows).test
-    folders = [f"{folder}/dt={day}" for day in days_between(test)]
-    return [one for one in folders if storage.exists(f"{one}/_SUCCESS")]
-
-
-def score_truth(candidates: DataFrame, truth: DataFrame) -> DataFrame:
-    """The true probabilities as scores of the model `oracle`.
-
-    Args:
-        candidates: one model's predictions, columns SCORED.
-        truth: schema.TRUTH. A candidate in it twice counts once, and with two different
-            probabilities has none.
-
-    Returns:
-        columns SCORED, the candidates whose truth is known.
-    """
-    probability = F.min("probability")
-    once = truth.groupBy("request_id", "item_id").agg(
-        F.when(probability == F.max("probability"), probability).alias("true_score")
-    )
-    return (
-        candidates.join(once, ["request_id", "item_id"], how="inner")
-        .withColumn("model", F.lit(ORACLE))
-        .withColumn("score", F.col("true_score"))
-        .select(*SCORED)
-    )
-
-
-def read_popularity(spark: SparkSession, settings: Settings) -> DataFrame:
-    """`item_id` and `behaviours`: clean clicks, carts and purchases before the test window.
-
-    They are those of the windows' days. What came in the folder of a day before the test window,
-    but happened in it, does not count.
-    """
-    span = windows(settings.date, settings.windows)
-    first, test = F.lit(span.days[0]), F.lit(span.test[0])
-    day = F.to_date(F.from_utc_timestamp("event_time", settings.logs.day_time_zone))
-    return (
-        tables.read(spark, settings.root, EVENTS, "validate_logs")
-        .where((F.col("dt") >= first) & (F.col("dt") < test) & (day < test))
-        .where(F.col("event_type").isin(*BEHAVIOURS))
-        .groupBy("item_id")
-        .agg(F.count("*").alias("behaviours"))
-        .select("item_id", "behaviours")
-    )
-
-
-def score_popularity(candidates: DataFrame, popularity: DataFrame) -> DataFrame:
-    """The number n of earlier behaviours as score n / (n + 1) of the model `popularity`.
-
-    The fraction rises with n and lies in [0, 1), so that scores are checked and ranked like any
-    others; doubles tell neighbours apart as far as n = 67 million. It is no probability.
-
-    Args:
-        candidates: one model's predictions, columns SCORED.
-        popularity: what `read_popularity` gives; an item that is not in it has 0.
-
-    Returns:
-        columns SCORED, all candidates.
-    """
-    behaviours = F.coalesce("behaviours", F.lit(0)).cast("double")
-    return (
-        candidates.join(popularity, "item_id", how="left")
-        .withColumn("model", F.lit(POPULARITY))
-        .withColumn("score", behaviours / (behaviours + 1))
-        .select(*SCORED)
-    )
+def _values(row: Row) -> dict[str, float | None]:
+    """The metrics of a row, without those that its scores say nothing of."""
+    probabilities = row.model != POPULARITY
+    return {
+        metric.name: row[metric.name] if probabilities or not metric.needs_probabilities else None
+        for metric in metrics_table.METRICS
+    }
 
 
 def _predictions(spark: SparkSession, settings: Settings) -> tuple[DataFrame, list[str]]:
@@ -252,10 +184,13 @@ def _candidates(row: Row) -> tuple[int, object]:
     return row.candidates, row.fingerprint
 
 
-def _replace(spark: SparkSession, settings: Settings, metrics: Sequence[Metric]) -> None:
+def _replace(spark: SparkSession, settings: Settings, metrics: Sequence[Measured]) -> None:
     where: dict[str, list[datetime.date | str]] = {"run_date": [settings.date]}
     comparisons = compare(metrics, settings.evaluate.base_model)
-    for table, rows in ((METRICS, metrics), (COMPARISONS, comparisons)):
+    for table, rows in (
+        (METRICS, [one.as_row() for one in metrics]),
+        (COMPARISONS, [asdict(one) for one in comparisons]),
+    ):
         # One file a day: there are as many rows as models times slices.
         frame = spark.createDataFrame(rows, table.columns).coalesce(1)
         tables.replace(frame, settings.root, table, where)

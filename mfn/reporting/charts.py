@@ -15,8 +15,8 @@ from typing import Any
 import altair as alt
 import vl_convert
 
-from mfn.evaluation.auc import HISTORY_LENGTH
-from mfn.evaluation.comparison import ORACLE, POPULARITY
+from mfn.evaluation.aggregate import HISTORY_LENGTH
+from mfn.evaluation.yardsticks import ORACLE, POPULARITY
 from mfn.reporting.day import Day
 from mfn.reporting.numbers import decimals
 

@@ -16,8 +16,9 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from mfn import errors, storage, tables
-from mfn.evaluation.auc import ALL
-from mfn.evaluation.comparison import ORACLE, POPULARITY, Comparison, Metric
+from mfn.evaluation.aggregate import ALL
+from mfn.evaluation.comparison import Comparison, Measured
+from mfn.evaluation.yardsticks import ORACLE, POPULARITY
 from mfn.schema import COMPARISONS, METRICS, VALIDATION
 from mfn.settings import Settings
 from mfn.windows import windows
@@ -42,7 +43,7 @@ class Training:
 class Result:
     """One model on one day: the whole test window, and what its training cost."""
 
-    metric: Metric
+    metric: Measured
     relaimpr: float | None
     training: Training
 
@@ -91,7 +92,7 @@ class Day:
     date: datetime.date
     base_model: str
     results: tuple[Result, ...]
-    slices: tuple[Metric, ...]
+    slices: tuple[Measured, ...]
     past: tuple[Comparison, ...]
     manifest: Mapping[str, Any]
     outcomes: tuple[Outcome, ...]
@@ -125,19 +126,19 @@ def read_day(spark: SparkSession, settings: Settings) -> Day:
     """
     date = settings.date
     metrics = [
-        Metric(*row)
+        Measured.of_row(row.asDict())
         for row in tables.read(spark, settings.root, METRICS, "evaluate")
         .where(F.col("run_date") == F.lit(date))
-        .select(*Metric._fields)
+        .select(*METRICS.columns.names)
         .collect()
     ]
     first = date - datetime.timedelta(days=settings.evaluate.report_days - 1)
     comparisons = [
-        Comparison(*row)
+        Comparison(**row.asDict())
         for row in tables.read(spark, settings.root, COMPARISONS, "evaluate")
         .where(F.col("run_date").between(F.lit(first), F.lit(date)) & (F.col("slice") == ALL))
         .where(F.col("base_model") == settings.evaluate.base_model)
-        .select(*Comparison._fields)
+        .select(*COMPARISONS.columns.names)
         .collect()
     ]
     gains = {one.model: one.relaimpr for one in comparisons if one.run_date == date}

@@ -16,9 +16,11 @@ from markupsafe import Markup
 from pyspark.sql import SparkSession
 
 from mfn import storage
-from mfn.evaluation.auc import HISTORY_LENGTH
-from mfn.evaluation.comparison import POPULARITY, constant_logloss, standard_error
+from mfn.evaluation.aggregate import HISTORY_LENGTH
+from mfn.evaluation.comparison import constant_logloss, standard_error
+from mfn.evaluation.yardsticks import POPULARITY
 from mfn.job import Counts, job
+from mfn.metrics import METRICS
 from mfn.reporting import charts
 from mfn.reporting.day import Day, Result, read_day
 from mfn.reporting.numbers import NOTHING, decimals, per_cent, percentage, thousands
@@ -83,6 +85,9 @@ def _content(day: Day) -> dict[str, Any]:
     gain = best.relaimpr if best is not None else None
     return {
         "day": day,
+        "metrics": METRICS,
+        "rising": [metric.title for metric in METRICS if metric.higher_is_better],
+        "falling": [metric.title for metric in METRICS if not metric.higher_is_better],
         "nothing": NOTHING,
         "best": best,
         "gain": gain,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pyspark.sql import SparkSession
@@ -9,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mfn.metrics import AUC, METRICS
 from mfn.reporting.day import Day, read_day
 from mfn.reporting.numbers import NOTHING, decimals, per_cent, percentage, thousands
 from mfn.settings import Settings
@@ -16,15 +18,17 @@ from mfn.settings import Settings
 
 @dataclass(frozen=True)
 class ModelRow:
-    """A model on the whole test window; RelaImpr in per cent, log loss in nats.
+    """A model on the whole test window; RelaImpr in per cent.
 
-    `seconds` are those of its training; `is_model` is false of popularity and the oracle.
+    Attributes:
+        values: each metric by its name.
+        seconds: how long its training took.
+        is_model: False for popularity and the oracle.
     """
 
     model: str
-    auc: float | None
+    values: Mapping[str, float | None]
     relaimpr: float | None
-    logloss: float | None
     seconds: float | None
     is_model: bool = True
 
@@ -52,9 +56,8 @@ def summarize(day: Day) -> Summary:
     rows = tuple(
         ModelRow(
             one.model,
-            one.metric.auc,
+            one.metric.values,
             one.relaimpr,
-            one.metric.logloss,
             one.training.seconds,
             one.is_model,
         )
@@ -85,18 +88,18 @@ def print_summary(found: Summary, console: Console, report_path: str) -> None:
     """Print a day: its models, what stands beside them, its data, and where its report lies."""
     table = Table(title=found.title, title_justify="left")
     table.add_column("model")
-    for name in ("AUC", "RelaImpr", "log loss", "seconds"):
+    for name in (*(metric.title for metric in METRICS), "RelaImpr", "seconds"):
         table.add_column(name, justify="right")
-    best = max((row.auc for row in found.rows if row.auc and row.is_model), default=None)
+    aucs = [row.values[AUC.name] or 0.0 for row in found.rows if row.is_model]
+    best = max(aucs, default=0.0) or None
     for place, row in enumerate(found.rows):
         if not row.is_model and found.rows[place - 1].is_model:
             table.add_section()
-        style = "dim" if not row.is_model else "bold" if row.auc == best else ""
+        style = "dim" if not row.is_model else "bold" if row.values[AUC.name] == best else ""
         table.add_row(
             row.model,
-            decimals(row.auc, 4),
+            *(decimals(row.values[metric.name], metric.decimals) for metric in METRICS),
             per_cent(row.relaimpr),
-            decimals(row.logloss, 4),
             decimals(row.seconds, 1),
             style=style,
         )

@@ -27,8 +27,8 @@ from sklearn.metrics import log_loss
 from mfn import fingerprint, storage
 from mfn.engine.trainer import Schedule, Trainer, TrainingFailed, parameter_count
 from mfn.engine.workers import SingleWorker
-from mfn.evaluation.auc import CLIP
 from mfn.evaluation.bootstrap import auc
+from mfn.metrics import CLIP
 from mfn.models import artifact
 from mfn.models.batch import Batch, concatenate
 from mfn.models.ranker import Ranker

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from mfn.evaluation.comparison import (
     Comparison,
-    Metric,
+    Measured,
     compare,
     constant_logloss,
     relaimpr,
@@ -22,8 +23,17 @@ from mfn.schema import COMPARISONS, METRICS
 DAY = datetime.date(2026, 3, 8)
 
 
-def metric(model: str, auc: float | None, part: str = "all", day: datetime.date = DAY) -> Metric:
-    return Metric(day, model, "s", part, 10, 100, 20, auc, 0.4)
+def metric(model: str, auc: float | None, part: str = "all", day: datetime.date = DAY) -> Measured:
+    return Measured(
+        run_date=day,
+        model=model,
+        slice="s",
+        slice_value=part,
+        requests=10,
+        candidates=100,
+        clicks=20,
+        values={"auc": auc, "logloss": 0.4},
+    )
 
 
 @pytest.mark.parametrize(
@@ -67,12 +77,23 @@ def test_each_model_is_compared_with_base_in_its_own_slice_and_day() -> None:
         (DAY, "mfn", "without_base"): None,
         (day_before, "mfn", "all"): pytest.approx(-50),
     }
-    assert got[DAY, "base", "all"] == Comparison(DAY, "base", "base", "s", "all", 0.6, 0.6, 0.0)
+    assert got[DAY, "base", "all"] == Comparison(
+        run_date=DAY,
+        model="base",
+        base_model="base",
+        slice="s",
+        slice_value="all",
+        auc=0.6,
+        base_auc=0.6,
+        relaimpr=0.0,
+    )
 
 
 def test_rows_have_the_columns_of_their_tables() -> None:
-    assert list(Metric._fields) == METRICS.columns.names
-    assert list(Comparison._fields) == COMPARISONS.columns.names
+    row = metric("mfn", 0.7).as_row()
+    assert set(row) == set(METRICS.columns.names)
+    assert Measured.of_row(row) == metric("mfn", 0.7)
+    assert [field.name for field in fields(Comparison)] == COMPARISONS.columns.names
 
 
 def test_the_standard_error_is_the_spread_of_auc_over_many_samples() -> None:

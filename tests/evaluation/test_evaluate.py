@@ -15,7 +15,8 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from mfn import tables
 from mfn.errors import DataRefused, NotPublished
-from mfn.evaluation.evaluate import evaluate, read_truth
+from mfn.evaluation.evaluate import evaluate
+from mfn.evaluation.yardsticks import read_truth
 from mfn.schema import COMPARISONS, EVENTS, METRICS, PREDICTIONS, TRUTH
 from mfn.settings import Settings
 

@@ -6,6 +6,7 @@ import datetime
 import io
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ import pytest
 from pyspark.sql import SparkSession
 from rich.console import Console
 
-from mfn import errors, storage, tables
-from mfn.evaluation.comparison import Metric, compare
+from mfn import errors, metrics, storage, tables
+from mfn.evaluation.comparison import Measured, compare
 from mfn.reporting.day import Day, Result, Training, read_day
 from mfn.reporting.report import render, report
 from mfn.reporting.summary import print_summary, summarize, summary
@@ -54,31 +55,52 @@ MANIFEST = {
 Make = Callable[..., Settings]
 
 
+def measured(
+    date: datetime.date,
+    model: str,
+    auc: float | None,
+    logloss: float | None = 0.3,
+    *,
+    clicks: int,
+    candidates: int,
+    bucket: str | None = None,
+    origin: str | None = None,
+) -> Measured:
+    return Measured(
+        run_date=date,
+        model=model,
+        slice="history_length" if bucket else "all",
+        slice_value=bucket or "all",
+        requests=candidates // 10,
+        candidates=candidates,
+        clicks=clicks,
+        values={"auc": auc, "logloss": logloss},
+        candidates_from=origin,
+    )
+
+
 def metrics_of(
     date: datetime.date,
     aucs: dict[str, float],
     buckets: dict[str, int] = BUCKETS,
     origin: str | None = "logged",
-) -> list[Metric]:
+) -> list[Measured]:
     whole = [
-        Metric(
+        measured(
             date,
-            m,
-            "all",
-            "all",
-            511,
-            5110,
-            408,
+            model,
             auc,
-            None if m == "popularity" else auc / 2,
-            origin,
+            None if model == "popularity" else auc / 2,
+            clicks=408,
+            candidates=5110,
+            origin=origin,
         )
-        for m, auc in aucs.items()
+        for model, auc in aucs.items()
     ]
     return whole + [
-        Metric(date, model, "history_length", bucket, size // 10, size, 0, None, 0.3)
+        measured(date, model, None, clicks=0, candidates=size, bucket=bucket)
         if size < 50
-        else Metric(date, model, "history_length", bucket, size // 10, size, 8, auc - 0.02, 0.3)
+        else measured(date, model, auc - 0.02, clicks=8, candidates=size, bucket=bucket)
         for model, auc in aucs.items()
         for bucket, size in buckets.items()
     ]
@@ -93,7 +115,9 @@ def write_day(spark: SparkSession, settings: Settings) -> None:
         *metrics_of(DAY - datetime.timedelta(days=30), {"base": 0.7, "mfn": 0.71}),
     ]
     where: dict[str, Sequence[Any]] = {"run_date": sorted({one.run_date for one in metrics})}
-    for table, rows in ((METRICS, metrics), (COMPARISONS, compare(metrics, "base"))):
+    of_metrics = [one.as_row() for one in metrics]
+    of_comparisons = [asdict(one) for one in compare(metrics, "base")]
+    for table, rows in ((METRICS, of_metrics), (COMPARISONS, of_comparisons)):
         frame = spark.createDataFrame(rows, table.columns).coalesce(1)
         tables.replace(frame, settings.root, table, where)
     outcomes = [
@@ -182,10 +206,10 @@ def html(spark: SparkSession, settings: Settings) -> str:
 
 def test_the_report_shows_each_model_with_its_numbers(html: str) -> None:
     page = Page(html)
-    assert page.row("base") == ["0.5812", "0.00 %", "0.2906", "–", "–"]
-    assert page.row("mfn") == ["0.6621", "+99.51 %", "0.3310", "61.2", "12,346"]
-    assert page.row("popularity") == ["0.5700", "-13.84 %", "–", "–", "–"]
-    assert page.row("oracle") == ["0.7951", "+263.27 %", "0.3976", "–", "–"]
+    assert page.row("base") == ["0.5812", "0.2906", "0.00 %", "–", "–"]
+    assert page.row("mfn") == ["0.6621", "0.3310", "+99.51 %", "61.2", "12,346"]
+    assert page.row("popularity") == ["0.5700", "–", "-13.84 %", "–", "–"]
+    assert page.row("oracle") == ["0.7951", "0.3976", "+263.27 %", "–", "–"]
     trained = [row for row in page.rows if row[0] == "mfn" and len(row) == 8]
     assert trained == [["mfn", "mfn", "98,765", "61.2", "12,346", "3.1 %", "12.7 %", "0.3219"]]
     # From .5: (.66208 - .5) / (.79512 - .5).
@@ -237,6 +261,14 @@ def test_plots_show_each_model_and_their_ids_do_not_clash(html: str) -> None:
     assert set(re.findall(r"url\(#([^)]*)\)", html)) <= set(ids)
 
 
+def test_the_page_shows_and_explains_every_metric(html: str) -> None:
+    page = Page(html)
+    text = " ".join(page.text.split())
+    for metric in metrics.METRICS:
+        assert f"<th>{metric.title}</th>" in html
+        assert metric.explanation in text
+
+
 def test_the_same_day_gives_the_same_page(
     spark: SparkSession, settings: Settings, html: str
 ) -> None:
@@ -258,7 +290,7 @@ def test_a_day_without_oracle_models_or_past_has_a_page_too() -> None:
             )
         )
     )
-    assert page.row("base") == ["0.5000", "–", "0.2500", "–", "–"]
+    assert page.row("base") == ["0.5000", "0.2500", "–", "–", "–"]
     assert "oracle" not in page.text.lower()
     assert "popularity" not in page.text.lower()
     assert "Over the days" not in page.text
@@ -286,7 +318,7 @@ def test_a_page_says_that_candidates_were_drawn_and_that_popularity_does_as_well
 @pytest.mark.parametrize("auc", [None, 0.45], ids=["one label", "below chance"])
 def test_a_day_on_which_nothing_can_be_compared_claims_no_gain(auc: float | None) -> None:
     metrics = [
-        Metric(DAY, model, "all", "all", 5, 50, 0 if auc is None else 9, auc, 0.3)
+        measured(DAY, model, auc, clicks=0 if auc is None else 9, candidates=50)
         for model in ("base", "mfn")
     ]
     results = tuple(Result(one, None, Training()) for one in metrics)
@@ -343,18 +375,21 @@ def test_the_terminal_says_what_the_report_says(spark: SparkSession, settings: S
         ("oracle", False),
     ]
     mfn = found.rows[1]
-    assert (mfn.auc, mfn.logloss, mfn.seconds) == (0.66208, 0.33104, 61.25)
+    assert (mfn.values, mfn.seconds) == ({"auc": 0.66208, "logloss": 0.33104}, 61.25)
     assert mfn.relaimpr == pytest.approx(99.507, abs=1e-3)
     written = io.StringIO()
     path = f"/a/long/path/{'x' * 120}/2026-03-08.html"
     print_summary(found, Console(file=written, width=80), path)
     lines = written.getvalue().splitlines()
+    (headers,) = [re.findall(r"[^┃]+", line) for line in lines if line.startswith("┃")]
+    shown = [one.strip() for one in headers]
+    assert shown == ["model", *(one.title for one in metrics.METRICS), "RelaImpr", "seconds"]
     cells = [re.findall(r"[^│\s]+", line) for line in lines if line.startswith("│")]
     assert cells == [
-        ["base", "0.5812", "0.00", "%", "0.2906", "–"],
-        ["mfn", "0.6621", "+99.51", "%", "0.3310", "61.2"],
-        ["popularity", "0.5700", "-13.84", "%", "–", "–"],
-        ["oracle", "0.7951", "+263.27", "%", "0.3976", "–"],
+        ["base", "0.5812", "0.2906", "0.00", "%", "–"],
+        ["mfn", "0.6621", "0.3310", "+99.51", "%", "61.2"],
+        ["popularity", "0.5700", "–", "-13.84", "%", "–"],
+        ["oracle", "0.7951", "0.3976", "+263.27", "%", "–"],
     ]
     assert lines[-4:] == [
         "candidates: logged",

@@ -1,18 +1,17 @@
-"""Exact AUC and log loss of every model and slice at once, by Spark, without collecting scores.
+"""Every metric of every model and slice at once, by Spark, without collecting scores.
 
-AUC is the share of pairs (clicked, not clicked) in which the clicked candidate has the higher
-score, a tie counting as half: Mann and Whitney's U over the number of pairs. Ordering all scores
-of a model in one task would do, but does not scale. Scores are therefore cut into blocks by a
-function that never falls as the score rises; pairs within a block are counted there, and pairs
-across blocks from the blocks' totals.
+AUC needs the order of all scores of a model. Ordering them in one task does not scale, so scores
+are cut into blocks by a function that never falls as the score rises: pairs of candidates within a
+block are counted there, and pairs across blocks from the totals of the blocks. Metrics that need no
+order are sums, and use the same two steps (`mfn.metrics`).
 
-`areas` takes two shuffles, whatever the number of models and slices: the candidates by (model,
-block), and the blocks' totals, of which there are at most BLOCKS a model and slice. Slices are
-unfolded after the first, so that a candidate crosses the network once. Pairs are counted in whole
-numbers and losses added as decimals, so the order in which rows arrive does not change a digit.
+`aggregate` takes two shuffles, whatever the number of models, slices and metrics: the candidates by
+(model, block), and the totals of the blocks, at most BLOCKS for each model and slice. Slices are
+unfolded after the first shuffle, so that a candidate crosses the network once. Pairs are counted in
+whole numbers and losses added as decimals, so the order in which rows arrive changes no digit.
 
-`count_requests` takes two more: the candidates of a request have to meet for it to be counted
-once, and then come the sums by model and slice. Both carry rows summed on the map side.
+`count_requests` takes two more: the candidates of a request have to meet so that the request counts
+once, and then come the sums by model and slice. Both carry rows that are summed on the map side.
 """
 
 from __future__ import annotations
@@ -25,17 +24,15 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 from pyspark.sql.types import DecimalType
 
+from mfn.metrics import METRICS, Metric
+
 BLOCKS = 4096
 """Blocks of scores. Empty ones cost nothing; a power of two keeps the product below exact."""
-
-CLIP = 1e-15
-"""Scores are kept this far from 0 and 1 in the log loss, or one sure miss would be infinite."""
 
 ALL = "all"
 HISTORY_LENGTH = "history_length"
 
 _COUNT = DecimalType(38, 0)
-_LOSS = DecimalType(18, 15)
 _FINGERPRINT = DecimalType(19, 0)
 
 
@@ -64,17 +61,19 @@ def slices(history_edges: Sequence[int]) -> list[Slice]:
     return [*parts, Slice(HISTORY_LENGTH, f"{last}+", f"history_length >= {last}")]
 
 
-def areas(scored: DataFrame, slices: Sequence[Slice]) -> DataFrame:
-    """Exact AUC and log loss of each model in each slice that holds any candidate.
+def aggregate(
+    scored: DataFrame, slices: Sequence[Slice], metrics: Sequence[Metric] = METRICS
+) -> DataFrame:
+    """Every metric of each model in each slice that holds any candidate.
 
     Args:
         scored: columns model, label (0 or 1), score (in [0, 1], not NaN) and those that the
-            slices read; one row a candidate and model.
+            slices read; one row for each candidate and model.
         slices: what to measure by; they may overlap.
+        metrics: what to measure.
 
     Returns:
-        model, slice, slice_value, candidates, clicks, auc (null unless both labels occur) and
-        logloss (mean, in nats, of scores clipped to [CLIP, 1 - CLIP]).
+        model, slice, slice_value, candidates, clicks, and a column for each metric.
     """
     # The square root gives small scores, which most click rates are, as much room as large ones.
     # Correctly rounded, it never falls; nor do the product with a power of two and the floor.
@@ -87,9 +86,9 @@ def areas(scored: DataFrame, slices: Sequence[Slice]) -> DataFrame:
             "block",
             _codes(slices),
             "score",
+            "label",
             F.col("label").cast("long").alias("click"),
             (1 - F.col("label")).cast("long").alias("other"),
-            _loss(),
         )
     )
     # The default frame of an ordered window reaches to the current row and its ties.
@@ -99,18 +98,10 @@ def areas(scored: DataFrame, slices: Sequence[Slice]) -> DataFrame:
         F.sum("click").over(up_to).alias("clicks_up_to"),
         F.sum("other").over(up_to).alias("others_up_to"),
     )
-    # Twice the pairs won, so that half a pair is a whole number. A click adds the others below it
-    # or tied, and those strictly below it: all pairs less those in which it is below or tied.
-    won = F.when(F.col("click") == 1, F.col("others_up_to")).otherwise(-F.col("clicks_up_to"))
-    by_block = (
-        counted.groupBy("block", "model", "code")
-        .agg(
-            F.sum("click").alias("clicks"),
-            F.sum("other").alias("others"),
-            F.sum("loss").alias("loss"),
-            F.sum(won).alias("won"),
-        )
-        .withColumn("won", F.col("won") + F.col("clicks") * F.col("others"))
+    by_block = counted.groupBy("block", "model", "code").agg(
+        F.sum("click").alias("clicks"),
+        F.sum("other").alias("others"),
+        *(metric.of_block().alias(metric.name) for metric in metrics),
     )
     below = (
         Window.partitionBy("model", "code")
@@ -118,24 +109,21 @@ def areas(scored: DataFrame, slices: Sequence[Slice]) -> DataFrame:
         .rowsBetween(Window.unboundedPreceding, -1)
     )
     others_below = F.coalesce(F.sum("others").over(below), F.lit(0)).cast(_COUNT)
-    clicks, others = F.col("clicks"), F.col("others")
-    pairs = clicks.cast("double") * others.cast("double")
+    clicks, others = F.sum("clicks"), F.sum("others")
     return (
-        by_block.withColumn("won", F.col("won") + 2 * clicks.cast(_COUNT) * others_below)
+        by_block.withColumn("others_below", others_below)
         .groupBy("model", "code")
         .agg(
-            F.sum("clicks").alias("clicks"),
-            F.sum("others").alias("others"),
-            F.sum("won").cast("double").alias("won"),
-            F.sum("loss").cast("double").alias("loss"),
+            (clicks + others).alias("candidates"),
+            clicks.alias("total_clicks"),
+            *(metric.value().alias(metric.name) for metric in metrics),
         )
         .select(
             "model",
             *_names(slices),
-            (clicks + others).alias("candidates"),
-            "clicks",
-            F.when((clicks > 0) & (others > 0), F.col("won") / (2 * pairs)).alias("auc"),
-            (F.col("loss") / (clicks + others)).alias("logloss"),
+            "candidates",
+            F.col("total_clicks").alias("clicks"),
+            *(metric.name for metric in metrics),
         )
     )
 
@@ -200,9 +188,3 @@ def _names(slices: Sequence[Slice]) -> list[Column]:
         pick([one.name for one in slices]).alias("slice"),
         pick([one.value for one in slices]).alias("slice_value"),
     ]
-
-
-def _loss() -> Column:
-    """Cross entropy of one candidate in nats."""
-    p = F.least(F.greatest(F.col("score"), F.lit(CLIP)), F.lit(1 - CLIP))
-    return (-F.when(F.col("label") == 1, F.log(p)).otherwise(F.log1p(-p))).cast(_LOSS).alias("loss")

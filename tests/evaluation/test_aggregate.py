@@ -13,7 +13,8 @@ from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 from sklearn.metrics import log_loss, roc_auc_score
 
-from mfn.evaluation.auc import Slice, areas, count_requests, slices
+from mfn.evaluation.aggregate import Slice, aggregate, count_requests, slices
+from mfn.metrics import METRICS, Metric
 
 EVERYTHING = [Slice("all", "all", "true")]
 Candidates = Sequence[tuple[float, int]]
@@ -34,7 +35,7 @@ def frame(spark: SparkSession, models: Mapping[str, Candidates]) -> DataFrame:
 
 
 def measured(spark: SparkSession, models: Mapping[str, Candidates]) -> dict[str, Row]:
-    return {row.model: row for row in areas(frame(spark, models), EVERYTHING).collect()}
+    return {row.model: row for row in aggregate(frame(spark, models), EVERYTHING).collect()}
 
 
 def test_auc_counts_won_pairs_and_half_of_tied_ones(spark: SparkSession) -> None:
@@ -117,7 +118,7 @@ def test_a_slice_is_measured_as_if_only_its_candidates_were_there(spark: SparkSe
     labels = (random.random(400) < scores).astype(int)
     candidates = list(zip(scores.tolist(), labels.tolist(), strict=True))
     scored = frame(spark, {"a": candidates, "b": [(1 - s, y) for s, y in candidates]})
-    rows = areas(scored, slices((1, 10, 50))).collect()
+    rows = aggregate(scored, slices((1, 10, 50))).collect()
     got = {(row.model, row.slice, row.slice_value): row for row in rows}
     parts = {"0": (0, 1), "1-9": (1, 10), "10-49": (10, 50), "50+": (50, 400), "all": (0, 400)}
     assert len(got) == 2 * len(parts)
@@ -137,12 +138,12 @@ def test_order_and_partitions_of_rows_do_not_change_a_digit(spark: SparkSession)
     candidates = [(float(s), int(s > random.random())) for s in random.random(3000)]
     backwards = frame(spark, {"m": candidates}).orderBy(F.desc("item_id")).coalesce(1)
     spread = frame(spark, {"m": candidates}).repartition(7)
-    assert areas(backwards, EVERYTHING).collect() == areas(spread, EVERYTHING).collect()
+    assert aggregate(backwards, EVERYTHING).collect() == aggregate(spread, EVERYTHING).collect()
 
 
 def test_more_models_and_slices_take_no_more_shuffles(spark: SparkSession) -> None:
     models = {name: [(0.2, 1), (0.1, 0)] for name in ("a", "b", "c")}
-    plan = areas(frame(spark, models), slices((1, 10, 50)))._jdf.queryExecution().executedPlan()
+    plan = aggregate(frame(spark, models), slices((1, 10, 50)))._jdf.queryExecution().executedPlan()
     assert plan.toString().count("Exchange") == 2
 
 
@@ -203,3 +204,24 @@ def test_slices_of_history_length_are_named_by_what_they_hold(
     edges: tuple[int, ...], names: list[str]
 ) -> None:
     assert [one.value for one in slices(edges)] == names
+
+
+def test_a_metric_needs_no_more_than_its_entry(spark: SparkSession) -> None:
+    click_rate = Metric(
+        name="click_rate",
+        title="click rate",
+        unit="0 to 1",
+        comment="share of clicked candidates",
+        explanation="The share of candidates that were clicked.",
+        decimals=3,
+        higher_is_better=True,
+        needs_probabilities=False,
+        of_block=lambda: F.sum("click"),
+        value=lambda: F.sum("click_rate") / (F.sum("clicks") + F.sum("others")),
+    )
+    scored = frame(spark, {"m": [(0.2, 1), (0.9, 0), (0.5, 0), (0.4, 1), (0.1, 1)]})
+    (row,) = aggregate(scored, EVERYTHING, [*METRICS, click_rate]).collect()
+    assert row.click_rate == pytest.approx(0.6)
+    # The control: the other metrics are what they are without it.
+    (without,) = aggregate(scored, EVERYTHING).collect()
+    assert row.asDict() == {**without.asDict(), "click_rate": row.click_rate}
