@@ -72,7 +72,19 @@ def pretrain_all(spark: SparkSession, plan: Plan) -> None:
         pretrain(spark, plan.real, seeds, words)
 
 
-@job(sections=("windows", "embeddings", "centers", "train", "evaluate", "compare", "models"))
+@job(
+    sections=(
+        "logs",
+        "ingest",
+        "windows",
+        "embeddings",
+        "centers",
+        "train",
+        "evaluate",
+        "compare",
+        "models",
+    )
+)
 def compare(spark: SparkSession, settings: Settings) -> Counts:
     """Train every model with several seeds on this run date, and write which of them is better.
 
