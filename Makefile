@@ -6,7 +6,7 @@ BIN = .venv/bin
 CACHE = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/mfn
 
 .DEFAULT_GOAL := help
-.PHONY: help demo study test check format soak lock set-up
+.PHONY: help demo study test test-unit check format soak docs lock set-up
 
 help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -30,6 +30,9 @@ study: set-up  ## compare all models on all data sets: RETAIL=<folder of Online 
 test: set-up check  ## run lint, type checks and all tests
 	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
+test-unit: set-up  ## run the tests without Spark and without processes; under 90 seconds
+	@$(BIN)/pytest -m "not spark and not process and not soak" -n 2
+
 check: set-up  ## run lint and type checks
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
@@ -42,6 +45,9 @@ format: set-up  ## format the code and apply the automatic fixes of lint
 
 soak: set-up  ## run the long tests that `make test` leaves out, such as kills at random moments
 	@$(BIN)/pytest -m soak
+
+docs: set-up  ## build the documentation site
+	@$(BIN)/mkdocs build --strict
 
 set-up:  ## make .venv with pinned packages, wheels and Delta's jars; every target runs it first
 	@test -n "$(PYTHON)" || { echo "set-up: Python 3.11 is needed, but there is no python3 on the PATH. Install it (Debian: apt-get install python3.11 python3.11-dev python3.11-venv; elsewhere: pyenv install 3.11)"; exit 1; }
