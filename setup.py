@@ -56,6 +56,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.12",
     packages=find_packages(include=["mfn", "mfn.*", "pipelines"]),
+    entry_points={"console_scripts": ["mfn = pipelines.cli:main"]},
     package_data={"mfn.reporting": ["*.html"]},
     install_requires=RUN,
     extras_require={

@@ -36,6 +36,7 @@ Reads = Callable[[SparkSession, Settings], Any]
 """What a job's output follows from, besides the code: versions, fingerprints, settings; as JSON."""
 Writes = Callable[[Settings], Sequence[str]]
 """Files or folders that are there once a job has run."""
+Check = Callable[[Settings], None]
 Part = Callable[[Settings], str]
 
 log = logging.getLogger("mfn")
@@ -64,6 +65,7 @@ class Job:
     reads: Reads | None
     writes: Writes
     sections: tuple[str, ...]
+    check: Check
     one_at_a_time: bool
     part: Part
 
@@ -98,6 +100,7 @@ def job(
     reads: Reads | None = None,
     writes: Writes = lambda settings: (),
     sections: Sequence[str] = (),
+    check: Check = lambda settings: None,
     one_at_a_time: bool = False,
     part: Part = lambda settings: "",
 ) -> Callable[[Function], Job]:
@@ -107,12 +110,15 @@ def job(
         reads: without it the job always runs.
         writes: files or folders that are there once the job has run.
         sections: the sections of the settings that the job reads, which its --help shows.
+        check: raises BadSettings for settings that the job cannot run with on this machine.
         one_at_a_time: runs of different dates write to the same rows, so that of two at once only
             one may go on; otherwise that holds for runs of the same date alone.
         part: what part of its output a run makes, as a suffix of names; runs of different parts
             do not meet.
     """
-    return lambda function: Job(function, reads, writes, tuple(sections), one_at_a_time, part)
+    return lambda function: Job(
+        function, reads, writes, tuple(sections), check, one_at_a_time, part
+    )
 
 
 TOLD_WHOLE = (BadSettings, JobFailed, sessions.NotStarted, *REFUSALS)
@@ -248,6 +254,7 @@ def main(job: Job) -> None:
     set_up_logging()
     try:
         settings = parse(sys.argv[1:], job.description, job.sections)
+        job.check(settings)
     except BadSettings as error:
         sys.exit(refuse(job.name, error, BAD_SETTINGS))
     set_up_logging(settings.log_format)

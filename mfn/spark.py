@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
 import os
 import re
@@ -105,7 +106,7 @@ def start(settings: Settings, name: str) -> SparkSession:
     try:
         session = builder.getOrCreate()
     except Exception as error:
-        raise NotStarted(f"Spark does not start: {in_a_line(error)}") from error
+        raise NotStarted(f"Spark does not start: {in_a_line(error)}{_about_jars()}") from error
     session.sparkContext.setLogLevel("ERROR")
     return session
 
@@ -185,10 +186,42 @@ def check_workers(settings: Settings) -> None:
         )
 
 
-def delta_jars() -> list[Path]:
-    """Delta's jars in the user's cache, where the set-up puts them; none if it has not run."""
+def check_horovod(settings: Settings) -> None:
+    """Refuse several workers where Horovod is not installed, before anything is done.
+
+    Raises:
+        BadSettings: train.num_workers is above 1, and Python finds no Horovod.
+    """
+    if settings.train.num_workers > 1 and importlib.util.find_spec("horovod") is None:
+        raise BadSettings(
+            f"train.num_workers: expected 1, since Horovod is not installed, got "
+            f"{settings.train.num_workers}; install Horovod (its wheel has to be built against "
+            "torch: scripts/set_up.py of the repository does that), or train with one worker"
+        )
+
+
+def jars_folder() -> Path:
+    """The folder of the user's cache into which the set-up puts Delta's jars."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return sorted((cache / "mfn" / "jars" / f"delta-{version('delta-spark')}").glob("*.jar"))
+    return cache / "mfn" / "jars" / f"delta-{version('delta-spark')}"
+
+
+def delta_jars() -> list[Path]:
+    """Delta's jars in the user's cache; none if the set-up has not run."""
+    return sorted(jars_folder().glob("*.jar"))
+
+
+def _about_jars() -> str:
+    """What to say of a session that does not start where Spark has to download Delta's jars."""
+    if SUBMITTED in os.environ or delta_jars():
+        return ""
+    delta_version = version("delta-spark")
+    return (
+        f"; Delta's jars are not in {jars_folder()}, so Spark downloads them from Maven Central at "
+        "each start. Without a network, put the jars of io.delta:delta-spark_2.13:"
+        f"{delta_version}, io.delta:delta-storage:{delta_version} and "
+        "org.antlr:antlr4-runtime:4.13.1 there"
+    )
 
 
 def _with_delta(builder: SparkSession.Builder) -> SparkSession.Builder:

@@ -44,6 +44,7 @@ def main(arguments: list[str]) -> int:
     set_up_logging()
     try:
         days = parse(arguments)
+        sessions.check_horovod(days[0])
     except BadSettings as error:
         return job.refuse("daily", error, job.BAD_SETTINGS)
     set_up_logging(days[0].log_format)

@@ -6,10 +6,13 @@ packages that the jobs need.
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -77,6 +80,17 @@ def steps(made_by: str | None = None) -> list[Step]:
         return day
     first, *others = day
     return [JOBS[made_by], replace(first, after=(made_by,)), *others]
+
+
+def description_of(name: str) -> str:
+    """What a job does, in a line: from its source, so that nothing has to be loaded."""
+    spec = find_spec(JOBS[name].module)
+    assert spec is not None
+    assert spec.origin is not None
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    functions = (node for node in tree.body if isinstance(node, ast.FunctionDef))
+    job = next(function for function in functions if function.name == name)
+    return (ast.get_docstring(job) or name).splitlines()[0]
 
 
 def job_of(name: str) -> Job:

@@ -15,6 +15,7 @@ from mfn.job import Counts, job
 from mfn.models.settings import PretrainedCentersSettings
 from mfn.pretraining.published import current_frozen, read_centers
 from mfn.settings import Settings
+from mfn.spark import check_horovod
 from mfn.splits.published import Splits
 from mfn.training.loop import train_models
 from mfn.training.warm_start import newest_before, refuse_another
@@ -44,7 +45,13 @@ def _part(settings: Settings) -> str:
     return "".join(f"-{name}" for name in sorted(settings.train.only))
 
 
-@job(_reads, _writes, part=_part, sections=("embeddings", "train", "checkpoints", "models"))
+@job(
+    _reads,
+    _writes,
+    part=_part,
+    check=check_horovod,
+    sections=("embeddings", "train", "checkpoints", "models"),
+)
 def train(spark: SparkSession, settings: Settings) -> Counts:
     """Train every configured model on the training rows; publish each as it is done.
 
