@@ -199,7 +199,7 @@ def build_pyspark(folder: Path) -> None:
     stays the same. Many mirrors do not say it. Then each set-up would download and build pyspark
     again, and leave 2.2 GB in uv's cache.
     """
-    wheel = ["wheel", "--no-deps", "--no-cache-dir", "--wheel-dir", folder / "pyspark"]
+    wheel = ["wheel", "--no-deps", "--no-cache-dir", f"--wheel-dir={folder / 'pyspark'}"]
     pyspark = f"pyspark=={_pinned('pyspark')}"
     _run_pip("build pyspark's wheel (once per machine)", folder, *wheel, pyspark)
     _keep(folder / "pyspark", _pyspark_wheels())
@@ -222,7 +222,13 @@ def build_horovod(folder: Path) -> None:
     """Horovod's wheel, from its source with the C++ standard that today's torch needs."""
     requirement = folder / "horovod.txt"
     requirement.write_text(f"horovod=={HOROVOD} --hash=sha256:{HOROVOD_SHA256}\n")
-    download = ["download", "--no-deps", "--no-binary=:all:", "--require-hashes", "--dest", folder]
+    download = [
+        "download",
+        "--no-deps",
+        "--no-binary=:all:",
+        "--require-hashes",
+        f"--dest={folder}",
+    ]
     _run_pip("download Horovod's source", folder, *download, "--requirement", requirement)
     shutil.unpack_archive(folder / f"horovod-{HOROVOD}.tar.gz", folder)
     source = folder / f"horovod-{HOROVOD}"
@@ -235,10 +241,11 @@ def build_horovod(folder: Path) -> None:
         path.write_text(text.replace(before, after))
     tools = folder / "tools"
     _run_uv("install cmake", "pip", "install", "--target", tools, f"cmake=={CMAKE}")
-    build = ["build", "--wheel", "--no-build-isolation", "--out-dir", folder / "wheel", source]
+    build = ["build", "--wheel", "--no-build-isolation", f"--out-dir={folder / 'wheel'}"]
     _run_uv(
         "build Horovod's wheel (minutes, once per machine)",
         *build,
+        source,
         PATH=f"{tools / 'bin'}{os.pathsep}{VENV / 'bin'}{os.pathsep}{os.environ['PATH']}",
         PYTHONPATH=str(tools),
         **HOROVOD_BUILD,
@@ -248,8 +255,8 @@ def build_horovod(folder: Path) -> None:
 
 def install_project() -> None:
     """This project, as a link to the checkout, and Horovod from its wheel."""
-    install = ["pip", "install", "--no-deps", "--editable", HERE, *_horovod_wheel()]
-    _run_uv("install this project and Horovod", *install)
+    install = ["pip", "install", "--no-deps", "--editable"]
+    _run_uv("install this project and Horovod", *install, HERE, *_horovod_wheel())
 
 
 def fetch_jars(folder: Path) -> None:
