@@ -1,4 +1,4 @@
-"""What went wrong, for people: of traces that fill a screen, the line that says it."""
+"""Error messages for people: the one line of a long trace that says what is wrong."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 
 LONGEST = 500
-"""Characters that are enough for either part of a line."""
+"""Maximum number of characters of each part of the line."""
 _TRACEBACK = "Traceback (most recent call last):"
 
 
 def in_a_line(error: BaseException) -> str:
-    """What was raised and, where that says something else, what it was first of all caused by.
+    """The raised error, and its root cause if that says something else.
 
-    Of Java's exceptions, which come with their stacks as text, and of those that a Python worker
-    of Spark's has raised, it finds these lines in the text.
+    Errors of Java and of Spark's Python workers hold their stack traces as text; the two lines are
+    found in this text.
     """
     chain = [error]
     while (cause := chain[-1].__cause__) is not None and cause not in chain:
@@ -26,7 +26,7 @@ def in_a_line(error: BaseException) -> str:
 
 
 def _headlines(error: BaseException) -> list[str]:
-    """First what was raised, last the cause that its text tells of."""
+    """The raised error first, its root cause last."""
     kind, text = type(error).__name__, _text(error)
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
     if isinstance(error, Py4JJavaError):
@@ -39,10 +39,12 @@ def _headlines(error: BaseException) -> list[str]:
         found = [f"{kind}: {text}" if lines else kind]
     traces = [place for place, line in enumerate(lines, 1) if line.endswith(_TRACEBACK)]
     if traces:
-        # Frames are indented, and what was raised is not.
+        # Frames are indented, the raised error is not.
         raised = [line for line in lines[traces[-1] :] if not line[0].isspace()]
-        told = found[0].partition(_TRACEBACK)[0].removesuffix(" Please see the stack trace below.")
-        found = [told.rstrip(" .:\n"), *raised[:1]]
+        message = (
+            found[0].partition(_TRACEBACK)[0].removesuffix(" Please see the stack trace below.")
+        )
+        found = [message.rstrip(" .:\n"), *raised[:1]]
     return [textwrap.shorten(one, LONGEST, placeholder=" …") for one in found] or [kind]
 
 
@@ -50,4 +52,4 @@ def _text(error: BaseException) -> str:
     try:
         return str(error)
     except Exception:
-        return ""  # that of Java's exceptions is asked of Java, which may have died meanwhile
+        return ""  # the text of a Java error is asked of Java, which may have died

@@ -1,7 +1,7 @@
-"""What an output was made from, as one fingerprint: whether it would come out the same again.
+"""Fingerprints of what an output depends on: equal ones mean that a rerun gives the same output.
 
-Files count with their size and the time of their last change (or what else their file system
-tells versions by), settings with their values, code with its text.
+A file counts with its size and the time of its last change (or whatever its file system uses to
+tell versions apart), a setting with its value, code with its text.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import fsspec
 
 
 def of_values(*parts: Any) -> str:
-    """SHA-256 of anything that JSON can hold; what it cannot hold counts as its text."""
+    """SHA-256 of values as JSON; a value that JSON cannot hold counts as its text."""
     text = json.dumps(parts, sort_keys=True, default=str, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def of_files(folder: str) -> str:
-    """Fingerprint of all files in a folder and the folders below it; of none if it is not there."""
+    """Fingerprint of all files in a folder and its subfolders; a missing folder has no files."""
     files, path = fsspec.url_to_fs(folder)
     files.invalidate_cache()
     found = files.find(path) if files.exists(path) else []
@@ -34,13 +34,13 @@ def of_files(folder: str) -> str:
 
 @functools.cache
 def of_source(*modules: ModuleType) -> str:
-    """Fingerprint of these modules' source."""
+    """Fingerprint of the source of these modules."""
     return of_values([inspect.getsource(module) for module in modules])
 
 
 @functools.cache
 def of_package() -> str:
-    """Fingerprint of all the source of this package."""
+    """Fingerprint of the source of this package."""
     return of_values(sorted(_sources(importlib.resources.files("mfn"), "mfn")))
 
 

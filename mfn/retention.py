@@ -1,8 +1,8 @@
-"""The job `clean_up`: what has become old goes, but for what the newest models need.
+"""The job `clean_up`: remove what is old, except what the newest models need.
 
-A folder of a date is old once so many days have passed since that date and since it was made; so
-neither a day that is running nor one that was built again is touched. The pointer goes first: who
-comes then finds that nothing is published there, and never half of it.
+The age of a folder counts from its date or from its last change, whichever is later. So neither a
+day that is running nor a day that was rebuilt is touched. The pointer of a published folder is
+removed first: a reader then finds nothing published, never half of a version.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from mfn.schema import PREDICTIONS, TABLES
 from mfn.settings import Settings
 
 MADE_FOR_MODELS = (layout.SPLITS, layout.EMBEDDINGS, layout.CENTERS)
-"""Folders under the root that have one of each date, and that models are made from."""
+"""Kinds of folders with one folder for each date, which models are made from."""
 
 log = logging.getLogger("mfn")
 
 
 @job(sections=("retention",))
 def clean_up(spark: SparkSession, settings: Settings) -> Counts:
-    """Remove what is older than `retention` says; compact and vacuum the Delta tables.
+    """Remove what is older than `retention` allows; compact and vacuum the Delta tables.
 
-    What the newest model of each name was made from stays, however old it is. Predictions go by
-    their run date and by when a job last ran for it, and of the tables' files those that no
-    version of the last `retention.table_hours` reads.
+    What the newest model of each name was made from is kept, however old it is. The age of
+    predictions counts from their run date or from the last run of a job for this date. Of the
+    tables' files, those are removed that no version of the last `retention.table_hours` reads.
     """
     own = settings.retention
     today = max(settings.date, datetime.datetime.now(datetime.UTC).date())
@@ -72,26 +72,26 @@ def clean_up(spark: SparkSession, settings: Settings) -> Counts:
 
 @dataclass(frozen=True)
 class Dated:
-    """A folder of a date."""
+    """A folder that belongs to a date."""
 
     path: str
     date: datetime.date
 
     def age(self, today: datetime.date) -> int:
-        """Days since its date, or since its newest content was made, whichever is later."""
+        """Days since its date or since its last change, whichever is later."""
         return (today - max(self.date, _last_change(self.path))).days
 
 
 @dataclass(frozen=True)
 class Needed:
-    """Folders that the newest models are, and those that they were made from."""
+    """The folders of the newest models, and the folders that they were made from."""
 
     models: frozenset[str]
     folders: frozenset[str]
 
 
 def newest_models(root: str) -> Needed:
-    """The newest published model of each name, and what it names as its origin."""
+    """The newest published model of each name, and the folders of its inputs."""
     newest: dict[str, str] = {}
     for date in dated_folders(layout.all_dates(root, layout.MODELS)):
         for model in named_folders(date):
@@ -106,7 +106,7 @@ def newest_models(root: str) -> Needed:
 
 
 def dated_folders(folder: str) -> list[Dated]:
-    """Folders of dates within this one."""
+    """The subfolders that belong to dates."""
     return [Dated(path, date) for date, path in storage.folders_by_date(folder).items()]
 
 
@@ -116,14 +116,14 @@ def named_folders(date: Dated) -> list[Dated]:
 
 
 def _last_change(folder: str) -> datetime.date:
-    """The day of the last change to a file below it."""
+    """The day of the last change of a file in the folder or its subfolders."""
     files, path = fsspec.url_to_fs(folder)
     below = files.find(path, detail=True).values()
     return max((_day(file) for file in below), default=datetime.date.min)
 
 
 def _day(file: dict[str, Any]) -> datetime.date:
-    """When a file was changed; file systems give it by different names, and in different forms."""
+    """The day of a file's last change, which file systems give by different names and forms."""
     for name in ("mtime", "LastModified", "last_modified", "updated", "modificationTime"):
         value = file.get(name)
         if isinstance(value, datetime.datetime):
@@ -131,17 +131,17 @@ def _day(file: dict[str, Any]) -> datetime.date:
         if isinstance(value, int | float):
             seconds = value / 1000 if value > 1e11 else value
             return datetime.datetime.fromtimestamp(seconds, datetime.UTC).date()
-    # Whose age cannot be told is new.
+    # A file of unknown age counts as new.
     return datetime.date.max
 
 
 def _remove(paths: list[str]) -> int:
-    """Remove folders, the pointer of each before the rest."""
+    """Remove folders, in each the pointer first."""
     for path in paths:
         files, inner = fsspec.url_to_fs(path)
         pointer = f"{inner}/{storage.POINTER}"
         if files.exists(pointer):
             files.rm(pointer)
         files.rm(inner, recursive=True)
-        log.info("clean_up: %s is removed", path)
+        log.info("clean_up: removed %s", path)
     return len(paths)

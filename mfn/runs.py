@@ -1,4 +1,4 @@
-"""What became of every step that ran, or should have: rows of the table evaluation/runs."""
+"""The outcome of every step that ran: rows of the table evaluation/runs."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ Counts = Mapping[str, int | float | str]
 Outcome = Literal["done", "skipped", "refused", "failed"]
 
 RUN_ID = uuid.uuid4().hex
-"""Of this process: the steps that it runs belong together."""
+"""Identifies this process: the steps that it runs belong together."""
 
 log = logging.getLogger("mfn")
 
 
 @dataclass
 class StepRun:
-    """A step that runs, and what became of it.
+    """A run of one step and its outcome.
 
     Attributes:
-        seconds: until it ended, however it did.
-        message: why it was refused or failed.
-        inputs: what its output follows from, as JSON; None if it did not come to look.
+        seconds: duration, whatever the outcome.
+        message: why the step was refused or failed.
+        inputs: what its output depends on, as JSON; None if the run ended before this was known.
     """
 
     step: str
@@ -48,37 +48,37 @@ class StepRun:
     inputs: Any = None
 
 
-def record(spark: SparkSession, ran: Sequence[StepRun]) -> None:
-    """Add these, of one root, to its table of runs; a failure to do so is told and no more.
+def record(spark: SparkSession, step_runs: Sequence[StepRun]) -> None:
+    """Append runs of one root to its table of runs; a failure to do so is logged and ignored.
 
-    A run that was killed has told nothing; the next one tells of itself.
+    A killed process writes no row; the next run writes its own.
     """
-    if not ran:
+    if not step_runs:
         return
-    root = ran[0].settings.root
+    root = step_runs[0].settings.root
     try:
-        tables.append(spark.createDataFrame(list(map(_row, ran)), RUNS.columns), root, RUNS)
+        tables.append(spark.createDataFrame(list(map(_row, step_runs)), RUNS.columns), root, RUNS)
     except Exception as error:
-        # What these steps have made is there, and what they failed of is the worse news.
-        told = tables.path_of(root, RUNS), in_a_line(error)
-        log.error("%s: the runs could not be told there: %s", *told)
+        # The outputs of these steps exist, and if a step failed, its own error matters more.
+        path = tables.path_of(root, RUNS)
+        log.error("%s: could not write the runs table: %s", path, in_a_line(error))
 
 
-def _row(ran: StepRun) -> dict[str, Any]:
-    rows = ran.counts.get("rows")
+def _row(run: StepRun) -> dict[str, Any]:
+    rows = run.counts.get("rows")
     return {
-        "run_date": ran.settings.date,
+        "run_date": run.settings.date,
         "run_id": RUN_ID,
-        "step": ran.step,
-        "started_at": ran.started_at,
-        "seconds": ran.seconds,
-        "outcome": ran.outcome,
-        "message": ran.message,
+        "step": run.step,
+        "started_at": run.started_at,
+        "seconds": run.seconds,
+        "outcome": run.outcome,
+        "message": run.message,
         "rows": rows if isinstance(rows, int) else None,
-        "counts": {name: str(value) for name, value in ran.counts.items()},
-        "settings_hash": fingerprint.of_values(ran.settings.model_dump(mode="json")),
+        "counts": {name: str(value) for name, value in run.counts.items()},
+        "settings_hash": fingerprint.of_values(run.settings.model_dump(mode="json")),
         "code_version": f"{__version__} {fingerprint.of_package()}",
         "inputs": None
-        if ran.inputs is None
-        else json.dumps(ran.inputs, sort_keys=True, default=str, ensure_ascii=False),
+        if run.inputs is None
+        else json.dumps(run.inputs, sort_keys=True, default=str, ensure_ascii=False),
     }

@@ -24,25 +24,25 @@ from mfn.settings import Settings
 log = logging.getLogger("mfn")
 
 SUBMITTED = "PYSPARK_GATEWAY_PORT"
-"""Set by spark-submit for the driver's Python: a JVM with its own options is already there."""
+"""spark-submit sets this for the driver's Python: a JVM with its own options already runs."""
 
 
 def options(settings: Settings) -> dict[str, str]:
-    """Spark options that a session will have: spark-submit's if it started us, over the settings'.
+    """The Spark options of a session; those of spark-submit take precedence over the settings.
 
-    Starts no JVM; under spark-submit one is there and is asked.
+    It starts no JVM. Under spark-submit one already runs, and is asked.
     """
     chosen = {
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.sql.shuffle.partitions": str(settings.spark.shuffle_partitions),
-        # The log of a small table is replayed in so many tasks; the default of 50 costs seconds.
+        # Delta replays a table's log in this many tasks; the default, 50, costs seconds.
         "spark.databricks.delta.snapshotPartitions": "1",
-        # A day generates more classes than Spark keeps by default (100): each day of a range
-        # would compile them all again.
+        # A day generates more classes than Spark caches by default (100). With the default, each
+        # day of a range would compile all of them again.
         "spark.sql.codegen.cache.maxEntries": "2000",
-        # Delta's vacuum lists a table's folders in so many tasks, be there two of them; with the
-        # default of 10,000 that takes 45 s a table on two cores.
+        # Delta's vacuum lists the folders of a table in this many tasks, even if there are two
+        # folders; with the default, 10,000, it takes 45 s per table on two cores.
         "spark.sql.sources.parallelPartitionDiscovery.parallelism": str(
             settings.spark.shuffle_partitions
         ),
@@ -50,7 +50,7 @@ def options(settings: Settings) -> dict[str, str]:
     }
     submitted: dict[str, str] = {}
     if SUBMITTED in os.environ:
-        SparkContext._ensure_initialized()  # else SparkConf knows nothing of the JVM's options
+        SparkContext._ensure_initialized()  # else SparkConf does not know the JVM's options
         submitted = dict(SparkConf().getAll())
     else:
         chosen |= {
@@ -62,45 +62,46 @@ def options(settings: Settings) -> dict[str, str]:
         }
     given = {**chosen, **settings.spark.options, **submitted}
     if given.get("spark.master", "").startswith("local"):
-        # Hadoop would take 022 for all; a cluster's own setting is its administrators'.
+        # Hadoop's default is 022 for everybody; on a cluster the administrators decide.
         given.setdefault("spark.hadoop.fs.permissions.umask-mode", _umask())
     return {**given, "spark.sql.session.timeZone": "UTC"}
 
 
 def shared_classes() -> Path:
-    """Where the set-up leaves an archive of the classes that Spark loads, for this environment."""
+    """The archive of the classes that Spark loads, which the set-up writes for this environment."""
     return Path(sys.prefix, "spark.jsa")
 
 
 def class_sharing() -> list[str]:
-    """Options that have Java map this archive, if there is one.
+    """Java options that map this archive into memory, if it exists.
 
-    Where it does not fit this Java, that would say so on standard output and go on without.
+    If the archive does not fit this Java, Java continues without it; its message about that would
+    go to standard output, and is switched off.
     """
     archive = shared_classes()
     return [f'"-XX:SharedArchiveFile={archive}"', "-Xlog:cds*=off"] if archive.is_file() else []
 
 
 def _umask() -> str:
-    """This process's own, which cannot be read without being set."""
+    """The umask of this process, which cannot be read without setting it."""
     own = os.umask(0o077)
     os.umask(own)
     return f"{own:03o}"
 
 
 class NotStarted(RuntimeError):
-    """Spark does not start; the message says why, and Spark's own lines above it say more."""
+    """Spark does not start; the message says why, and Spark's log lines above it say more."""
 
 
 def start(settings: Settings, name: str) -> SparkSession:
-    """A session for one job, or the one that is already there.
+    """A new session for one job, or the one that already runs.
 
     Raises:
-        NotStarted: Java is missing, the master does not answer, a disk is full.
+        NotStarted: for example, Java is missing, the master does not answer, or a disk is full.
     """
     builder = SparkSession.builder.appName(name).config(map=dict(options(settings)))
     if SUBMITTED not in os.environ:
-        # Spark would start its Python workers with the first python3 on the PATH.
+        # By default Spark starts its Python workers with the first python3 on the PATH.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         builder = _with_delta(builder)
     try:
@@ -113,7 +114,7 @@ def start(settings: Settings, name: str) -> SparkSession:
 
 @contextlib.contextmanager
 def session(settings: Settings, name: str) -> Iterator[SparkSession]:
-    """A session that is stopped when the block ends, if its Java is still there to be stopped.
+    """A session that is stopped when the block ends, if its Java process still runs.
 
     Raises:
         NotStarted: as `start`.
@@ -125,14 +126,14 @@ def session(settings: Settings, name: str) -> Iterator[SparkSession]:
         try:
             started.stop()
         except (OSError, Py4JError) as error:
-            log.warning("Spark could not be stopped, it has ended before: %s", in_a_line(error))
+            log.warning("could not stop Spark, it had already ended: %s", in_a_line(error))
 
 
 def slots(options: Mapping[str, str]) -> int | None:
-    """Tasks that a session with these options runs at once; None where they do not tell.
+    """Tasks that a session with these options runs at the same time; None if they do not say it.
 
     Raises:
-        BadSettings: an option that counts something holds no number.
+        BadSettings: an option that should be a number is not one.
     """
     master = options.get("spark.master", "")
 
@@ -163,7 +164,7 @@ def slots(options: Mapping[str, str]) -> int | None:
 
 
 def _cores() -> int:
-    """Cores that this process may use, as the JVM counts them: its own, within its container."""
+    """Cores that this process may use, counted as the JVM does: also within a container."""
     cores = len(os.sched_getaffinity(0))
     limit = Path("/sys/fs/cgroup/cpu.max")
     quota, _, period = limit.read_text().partition(" ") if limit.is_file() else ("max", "", "")
@@ -171,17 +172,17 @@ def _cores() -> int:
 
 
 def check_workers(settings: Settings) -> None:
-    """Refuse more workers than Spark has slots: they would wait for one another.
+    """Refuse more workers than Spark has slots: they would wait for each other forever.
 
     Raises:
-        BadSettings: train.num_workers is larger than the slots that Spark's options promise.
+        BadSettings: train.num_workers is larger than the number of slots by Spark's options.
     """
     chosen = options(settings)
     most = slots(chosen)
     if most is not None and settings.train.num_workers > most:
         raise BadSettings(
-            f"train.num_workers: expected at most {most}, the tasks that Spark runs at once with "
-            f"master {chosen['spark.master']!r}, got {settings.train.num_workers}; give Spark "
+            f"train.num_workers: expected at most {most}, the number of tasks that Spark runs at "
+            f"once with master {chosen['spark.master']!r}, got {settings.train.num_workers}; give Spark "
             "more slots or the training fewer workers"
         )
 
@@ -225,7 +226,7 @@ def _about_jars() -> str:
 
 
 def _with_delta(builder: SparkSession.Builder) -> SparkSession.Builder:
-    """Delta's jars from the user's cache, or else resolved by Spark."""
+    """Use Delta's jars from the user's cache; without them, Spark resolves them."""
     jars = delta_jars()
     if jars:
         return builder.config("spark.jars", ",".join(str(jar) for jar in jars))

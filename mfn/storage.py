@@ -1,11 +1,12 @@
-"""Versioned folders: published whole or not at all, on anything that fsspec reaches.
+"""Versioned folders, published whole or not at all, on every file system that fsspec supports.
 
-A publication is a new folder `versions/<id>` and then one small file, CURRENT, which names it and
-the version before it. Readers follow only that pointer. A rename of a folder would not do: object
-stores have none.
+To publish is to write a new folder `versions/<id>` and then one small file, CURRENT, which names
+it and the version before it. Readers follow only this pointer. Renaming a folder would not work:
+object stores cannot rename.
 
-Of two runs that make the same at once, the one that began later goes on: a run writes its name
-into a file, and looks whether it still stands there before each thing that it publishes.
+If two runs make the same output at once, the later one wins. Each run writes its name into a claim
+file, and checks before each publication that its name is still there. This is no lock: two runs
+that check at the same moment may both publish, and then the last one to publish wins.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ POINTER = "CURRENT"
 MANIFEST = "manifest.json"
 MODEL = "model.json"
 ABANDONED_AFTER = datetime.timedelta(days=7)
-"""A version begun so long ago that is not published belongs to a process that died."""
+"""An unpublished version older than this belongs to a process that died."""
 _BEGUN = "%Y%m%dT%H%M%S"
 
 log = logging.getLogger("mfn")
@@ -36,23 +37,23 @@ log = logging.getLogger("mfn")
 
 @dataclass(frozen=True)
 class Claim:
-    """The right of one run to publish: a file that holds the run's name."""
+    """The right of a run to publish: a file with the run's name."""
 
     path: str
     run: str
 
     def check(self) -> None:
-        """See whether the right is still this run's.
+        """Check that no later run has taken the claim.
 
         Raises:
-            Superseded: another run has begun.
+            Superseded: a later run has.
         """
         files, inner = fsspec.url_to_fs(self.path)
         holder = str(files.cat_file(inner), "utf-8")
         if holder != self.run:
             raise Superseded(
-                f"{self.path}: another run of the same began while this one ran, and it goes on; "
-                "this one has stopped, and what it had made is made by the other"
+                f"{self.path}: a later run of the same job took over; this run stopped without "
+                "publishing"
             )
 
 
@@ -61,7 +62,7 @@ _claims: ContextVar[tuple[Claim, ...]] = ContextVar("claims", default=())
 
 @contextlib.contextmanager
 def claim(path: str) -> Iterator[None]:
-    """Take the right to publish in this block from whoever has it."""
+    """Claim the right to publish in this block; an earlier run loses it."""
     mine = Claim(path, uuid.uuid4().hex)
     write_whole(path, mine.run)
     with holding((*claims(), mine)):
@@ -69,13 +70,13 @@ def claim(path: str) -> Iterator[None]:
 
 
 def claims() -> tuple[Claim, ...]:
-    """What this run has claimed: to be held by its workers too."""
+    """The claims of this run, to be passed on to its workers."""
     return _claims.get()
 
 
 @contextlib.contextmanager
 def holding(claimed: tuple[Claim, ...]) -> Iterator[None]:
-    """Publish in this block under claims that were made elsewhere."""
+    """Publish in this block under claims that another process made."""
     before = _claims.set(claimed)
     try:
         yield
@@ -84,10 +85,10 @@ def holding(claimed: tuple[Claim, ...]) -> Iterator[None]:
 
 
 def check_claims() -> None:
-    """See whether this run may still publish.
+    """Check that this run may still publish.
 
     Raises:
-        Superseded: another run of the same has begun.
+        Superseded: a later run of the same job took over.
     """
     for one in claims():
         one.check()
@@ -95,14 +96,14 @@ def check_claims() -> None:
 
 @contextlib.contextmanager
 def publish(folder: str) -> Iterator[str]:
-    """Give a fresh folder to fill; make it the current version when the block ends well.
+    """Give an empty folder to fill, and make it the current version when the block succeeds.
 
-    When the block raises, or the process dies, readers keep the version from before. The version
-    before the current one stays, for those who are reading it; older ones are removed. Of two
-    publishers at once the last to end wins, unless they have a claim.
+    If the block raises, or the process dies, the earlier version stays current. The version before
+    the current one is kept for those who still read it; older ones are removed. If two publish at
+    the same time without a claim, the last one wins.
 
     Raises:
-        Superseded: another run has taken the claim; the version from before stays.
+        Superseded: a later run has taken the claim; the earlier version stays current.
     """
     begun = datetime.datetime.now(datetime.UTC).strftime(_BEGUN)
     version = f"versions/{begun}-{uuid.uuid4().hex[:12]}"
@@ -112,7 +113,7 @@ def publish(folder: str) -> Iterator[str]:
         yield f"{folder}/{version}"
         check_claims()
     except BaseException:
-        with contextlib.suppress(Exception):  # what is raised already is what matters
+        with contextlib.suppress(Exception):  # the first error is the one to report
             files.rm(f"{path}/{version}", recursive=True)
         raise
     before = _published(files, path)
@@ -121,7 +122,7 @@ def publish(folder: str) -> Iterator[str]:
 
 
 def _remove_old(files: Any, path: str, kept: set[str], superseded: list[str]) -> None:
-    """Remove what is superseded or abandoned; that it cannot be is no reason to fail a job."""
+    """Remove superseded and abandoned versions; a failure to do so does not fail the job."""
     oldest = (datetime.datetime.now(datetime.UTC) - ABANDONED_AFTER).strftime(_BEGUN)
     versions = f"{path}/versions"
     try:
@@ -131,14 +132,14 @@ def _remove_old(files: Any, path: str, kept: set[str], superseded: list[str]) ->
             if version in superseded or (abandoned and version not in kept):
                 files.rm(f"{versions}/{name}", recursive=True)
     except OSError as error:
-        log.warning("%s: an old version could not be removed: %s", versions, error)
+        log.warning("%s: could not remove an old version: %s", versions, error)
 
 
 def current(folder: str, made_by: str) -> str:
     """The folder of the current version.
 
     Raises:
-        NotPublished: there is none; `made_by` is the job to run first.
+        NotPublished: there is none; the message names `made_by`, the job to run first.
     """
     versions = _published(*fsspec.url_to_fs(folder))
     if not versions:
@@ -147,13 +148,13 @@ def current(folder: str, made_by: str) -> str:
 
 
 def exists(path: str) -> bool:
-    """Whether a file or folder is there."""
+    """Whether a file or folder exists."""
     files, inner = fsspec.url_to_fs(path)
     return bool(files.exists(inner))
 
 
 def list_files(folder: str, suffix: str) -> list[str]:
-    """Files of a folder with this suffix, sorted by name, as URLs; none if it is not there."""
+    """Files of a folder with this suffix, as URLs sorted by name; empty if it does not exist."""
     files, path = fsspec.url_to_fs(folder)
     if not files.exists(path):
         return []
@@ -165,7 +166,7 @@ def list_files(folder: str, suffix: str) -> list[str]:
 
 
 def folders(folder: str) -> dict[str, str]:
-    """Folders in this one by name, in the names' order; none where it is not there."""
+    """Subfolders by name, sorted by name; empty if the folder does not exist."""
     files, path = fsspec.url_to_fs(folder)
     found = files.ls(path, detail=True) if files.exists(path) else []
     paths = sorted(str(one["name"]) for one in found if one["type"] == "directory")
@@ -174,7 +175,7 @@ def folders(folder: str) -> dict[str, str]:
 
 
 def folders_by_date(folder: str) -> dict[datetime.date, str]:
-    """Folders in this one that are named by a date, the oldest first; others are none of ours."""
+    """Subfolders whose name is a date, oldest first; other subfolders are ignored."""
     dated = {}
     for name, path in folders(folder).items():
         with contextlib.suppress(ValueError):
@@ -183,36 +184,36 @@ def folders_by_date(folder: str) -> dict[datetime.date, str]:
 
 
 def replace_json(path: str, content: Any) -> None:
-    """Write `content` as JSON in place of what is there, whole or not at all."""
+    """Write `content` as JSON over an existing file, whole or not at all."""
     write_whole(path, _as_json(content))
 
 
 def write_whole(path: str, text: str) -> None:
-    """Write a text file so that readers see all of it, or what was there before."""
+    """Write a text file so that readers see either all of it or the old content."""
     files, inner = fsspec.url_to_fs(path)
     _replace_file(files, inner, text)
 
 
 def _replace_file(files: Any, path: str, text: str) -> None:
-    """Write a small file beside its place and move it there: on a disk only a rename is atomic."""
+    """Write a temporary file and move it into place: on a disk only a rename is atomic."""
     folder, _, name = path.rpartition("/")
-    beside = f"{folder}/.{name}.{uuid.uuid4().hex}"
+    temporary = f"{folder}/.{name}.{uuid.uuid4().hex}"
     try:
         with _naming(path):
             files.makedirs(folder, exist_ok=True)
-            files.pipe_file(beside, text.encode())
-            files.mv(beside, path)
+            files.pipe_file(temporary, text.encode())
+            files.mv(temporary, path)
     except BaseException:
-        if files.exists(beside):
-            files.rm(beside)
+        if files.exists(temporary):
+            files.rm(temporary)
         raise
 
 
 def write_bytes(files: Any, path: str, content: bytes) -> None:
-    """Write a file, in a folder that is made if need be; readers may see half of it.
+    """Write a file and create its folder if needed; readers may see half of it.
 
     Raises:
-        OSError: the disk is full, say.
+        OSError: for example, the disk is full. The error names the file.
     """
     with _naming(path):
         files.makedirs(path.rpartition("/")[0], exist_ok=True)
@@ -221,13 +222,13 @@ def write_bytes(files: Any, path: str, content: bytes) -> None:
 
 @contextlib.contextmanager
 def _naming(path: str) -> Iterator[None]:
-    """Have what goes wrong name the file, which a write to a full disk by itself does not."""
+    """Add the file's name to an error: a write to a full disk does not report it."""
     try:
         yield
     except OSError as error:
         if error.errno is not None:
             error.filename = error.filename or path
-        else:  # as object stores raise it: a text alone, which a file name would replace
+        else:  # from an object store: only a text, which a file name would replace
             error.args = (f"{path}: {error}",)
         raise
 
@@ -249,9 +250,9 @@ def read_json(path: str) -> Any:
 
 
 def _published(files: Any, path: str) -> list[str]:
-    """The current version and the one before it, as far as there are such."""
+    """The current version and the one before it, if they exist."""
     try:
-        # Not by `open`: that trusts a cached listing, which may be older than the file.
+        # Not with `open`: it trusts a cached listing, which may be older than the file.
         return str(files.cat_file(f"{path}/{POINTER}"), "utf-8").split()
     except FileNotFoundError:
         return []

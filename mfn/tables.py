@@ -25,13 +25,13 @@ log = logging.getLogger("mfn")
 
 _MET_ANOTHER = re.compile(
     r"DELTA_(CONCURRENT_\w+|METADATA_CHANGED|PROTOCOL_CHANGED"
-    # Where another run has begun to make the table: its folder is there, its log is not.
+    # Another run is creating the table: its folder exists, its log does not yet.
     r"|CREATE_TABLE_WITH_NON_EMPTY_LOCATION|TABLE_NOT_FOUND)"
 )
 
 
 def _met_another(error: BaseException) -> bool:
-    """Whether Delta refused a commit since another one came between; only the text tells."""
+    """Whether Delta refused a commit because another one came first; only the text says so."""
     is_sparks = isinstance(error, PySparkException | Py4JJavaError)
     return is_sparks and _MET_ANOTHER.search(str(error)) is not None
 
@@ -41,15 +41,15 @@ _again_later = tenacity.retry(
     wait=tenacity.wait_random_exponential(multiplier=0.5, max=10),
     stop=tenacity.stop_after_attempt(10),
     before_sleep=lambda state: log.info(
-        "another run writes to the same table; try %d follows", state.attempt_number + 1
+        "another run writes to the same table; retry %d follows", state.attempt_number + 1
     ),
     reraise=True,
 )
-"""Six immediate tries were seen to be needed; with waits of random length fewer are."""
+"""Up to six immediate retries were needed; random waits in between need fewer."""
 
 
 def path_of(root: str, table: Table) -> str:
-    """Where a table lies."""
+    """The path of a table."""
     return layout.table(root, table.name)
 
 
@@ -62,7 +62,8 @@ def read(spark: SparkSession, root: str, table: Table, made_by: str) -> DataFram
     """The whole table.
 
     Raises:
-        NotPublished: the table has never been written; `made_by` is the job to run first.
+        NotPublished: the table has never been written; the message names `made_by`, the job to run
+            first.
     """
     if not is_there(spark, root, table):
         raise NotPublished(f"{path_of(root, table)}: no such table; run jobs/{made_by}.py first")
@@ -73,16 +74,16 @@ def read(spark: SparkSession, root: str, table: Table, made_by: str) -> DataFram
 def replace(
     frame: DataFrame, root: str, table: Table, where: Mapping[str, Sequence[Value]]
 ) -> None:
-    """Replace, in one commit, the partitions `where` of a table by `frame`.
+    """Replace the partitions `where` of a table by `frame`, in one commit.
 
-    Every row of `frame` must lie in those partitions, so that a job that runs again leaves what
-    it left the first time. Replacing other partitions at the same time is no conflict; where
-    another commit to the same ones came first, it is tried again.
+    Every row of `frame` must belong to these partitions, so that a job can run again with the same
+    result. Replacing other partitions at the same time is no conflict. If another commit to the
+    same partitions came first, this one is retried.
 
     Raises:
-        Superseded: another run of the same job has begun.
-        AnalysisException: DELTA_REPLACE_WHERE_MISMATCH, a row lies elsewhere or holds a null where
-            the schema has none; the table is as it was.
+        Superseded: a later run of the same job took over.
+        AnalysisException: DELTA_REPLACE_WHERE_MISMATCH: a row belongs to another partition, or is
+            null in a column that allows no null; the table is unchanged.
     """
     if not where or not all(where.values()):
         raise ValueError(f"{table.name}: expected the partitions to replace, got {dict(where)}")
@@ -101,14 +102,14 @@ def append(frame: DataFrame, root: str, table: Table) -> None:
     """Add rows to a table in one commit.
 
     Raises:
-        Py4JJavaError: DELTA_NOT_NULL_CONSTRAINT_VIOLATED, a null where the schema has none.
+        Py4JJavaError: DELTA_NOT_NULL_CONSTRAINT_VIOLATED: a null in a column that allows none.
     """
     _writer(frame, root, table).mode("append").save(path_of(root, table))
 
 
 @_again_later
 def delete(spark: SparkSession, root: str, table: Table, where: str) -> int:
-    """Delete the rows of an SQL condition in one commit; returns how many they were."""
+    """Delete the rows that satisfy an SQL condition, in one commit; returns their number."""
     path = path_of(root, table)
     rows = spark.read.format("delta").load(path).where(where).count()
     if rows:
@@ -118,10 +119,9 @@ def delete(spark: SparkSession, root: str, table: Table, where: str) -> int:
 
 @_again_later
 def compact(spark: SparkSession, root: str, table: Table, hours: float) -> None:
-    """Put small files together, and remove those that no version of the last hours reads.
+    """Merge small files, and remove files that no version of the last `hours` reads.
 
-    A commit to the same partitions meanwhile is a conflict, after which this is tried again; it
-    changes no row.
+    It changes no row. If another run commits to the same partitions meanwhile, it is retried.
     """
     found = DeltaTable.forPath(spark, path_of(root, table))
     found.optimize().executeCompaction()
@@ -129,20 +129,20 @@ def compact(spark: SparkSession, root: str, table: Table, hours: float) -> None:
 
 
 def _writer(frame: DataFrame, root: str, table: Table) -> DataFrameWriter:
-    """A writer of the schema's columns, in its order, to the table, made here if need be.
+    """A writer of the columns of the schema, in its order; creates the table if needed.
 
-    A nullable column may go where the table has none that are null: Spark cannot know that a
-    computed column holds no null, and Delta checks it row by row.
+    The frame's columns may be nullable where the table's are not: Spark cannot know that a computed
+    column holds no null, and Delta checks each row.
     """
     if not is_there(frame.sparkSession, root, table):
         _create(frame.sparkSession, root, table)
     columns = StructType([_nullable(column) for column in table.columns])
-    # A column that is new in the schema is added to tables of before.
+    # Adds columns that are new in the schema to an older table.
     return frame.to(columns).write.format("delta").option("mergeSchema", "true")
 
 
 def _create(spark: SparkSession, root: str, table: Table) -> None:
-    """Make the empty table: only so do its columns get to be NOT NULL."""
+    """Create the empty table: only then can its columns be NOT NULL."""
     builder = DeltaTable.createIfNotExists(spark).location(path_of(root, table))
     if table.statistics is not None:
         builder = builder.property("delta.dataSkippingStatsColumns", ",".join(table.statistics))

@@ -100,7 +100,7 @@ def test_runs_that_cannot_be_told_are_no_failure_of_what_was_done(
     job.run(job.job()(count), spark, settings, ran)
     with caplog.at_level(logging.ERROR):
         runs.record(spark, ran)
-    assert "evaluation/runs: the runs could not be told there: " in caplog.messages[-1]
+    assert "evaluation/runs: could not write the runs table: " in caplog.messages[-1]
     assert "\n" not in caplog.messages[-1]
     assert "Traceback" not in caplog.text
 

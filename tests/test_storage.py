@@ -228,7 +228,7 @@ def test_a_run_that_was_superseded_publishes_nothing_and_leaves_nothing(folder: 
                 write_json(f"{version}/b.json", "first run, later")
 
     path = f"{folder}.claim"
-    with pytest.raises(Superseded, match=r"splits\.claim: another run of the same began"):
+    with pytest.raises(Superseded, match=r"splits\.claim: a later run of the same job took over"):
         first_run()
     assert contents(folder) == {"second run"}
     assert len(versions(folder)) == 2  # the second run's and the one before it
