@@ -1,7 +1,10 @@
-"""How the settings are read: a YAML file, then the environment, then dotted arguments.
+"""Read the settings: from a YAML file, then the environment, then dotted arguments.
 
-`load_settings` is the only way in. Whatever is wrong with a setting is found here, before Spark
-starts, and is reported by the setting's dotted name, all of it at once.
+`load_settings` is the only way to read them. All problems are found here, before Spark starts, and
+reported together, each with the dotted name of its setting.
+
+pydantic-settings was tried: it loses dotted names such as --models.mfn.interests and
+--spark.options.spark.executor.memory, the nearest right name, and all problems at once.
 """
 
 from __future__ import annotations
@@ -54,14 +57,16 @@ def load_settings(
 ) -> Settings:
     """Read a file, then the environment (MFN_TRAIN__EPOCHS=2), then dotted `arguments`.
 
+    Later ones override earlier ones.
+
     Args:
-        config: the YAML file, unless `arguments` name one by --config; None for no file.
+        config: the YAML file, unless `arguments` name one with --config; None: no file.
         arguments: as on the command line, `--train.epochs 2` or `--train.epochs=2`.
-        environment: the process's own if not given.
+        environment: default: that of this process.
 
     Raises:
-        BadSettings: a file, name, type or value is wrong; the message has a line for each,
-            with the setting's dotted name, what was expected, and where it was given.
+        BadSettings: a file, name, type or value is wrong. The message has a line for each problem,
+            with the dotted name of the setting, what was expected, and where it was given.
     """
     given = _Given()
     texts = given.read_arguments(arguments)
@@ -81,7 +86,7 @@ def load_settings(
     except ValidationError as error:
         errors = error.errors()
         parents = {one["loc"][:-1] for one in errors if one["loc"]}
-        # Pydantic calls a list with a wrong item too short as well: the item is what to tell.
+        # Pydantic also calls a list with a wrong item too short: only the item is reported.
         given.problems += [given.explain(one) for one in errors if one["loc"] not in parents]
     if given.problems:
         raise BadSettings("\n".join(given.problems))
@@ -89,7 +94,7 @@ def load_settings(
 
 
 class _Given:
-    """Settings as they are given, later ones over earlier ones, and what is wrong with them."""
+    """Settings as given, later ones over earlier ones, and the problems found."""
 
     def __init__(self) -> None:
         self.values: dict[str, Any] = {}
@@ -97,7 +102,7 @@ class _Given:
         self.problems: list[str] = []
 
     def read_arguments(self, words: Sequence[str]) -> dict[str, str]:
-        """Text by name; what is no argument is noted as a problem."""
+        """Text by name; a word that is not an argument is noted as a problem."""
         texts: dict[str, str] = {}
         rest = list(words)
         while rest:
@@ -107,7 +112,7 @@ class _Given:
                 self.problems.append(f"{word}: expected --NAME VALUE, with the name of a setting")
                 continue
             if not has_value and _kind(tuple(name.split("."))) is bool:
-                # Given alone it is meant; `--force false` is for what the file says otherwise.
+                # `--force` means true; `--force false` overrides a file that says true.
                 text = rest.pop(0) if rest and rest[0] in ("true", "false") else "true"
             elif not has_value:
                 if not rest or rest[0].startswith("--"):
@@ -120,7 +125,7 @@ class _Given:
         return texts
 
     def read_file(self, path: str) -> None:
-        """Put what a YAML file holds."""
+        """Put the settings of a YAML file."""
         try:
             content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Yaml)  # noqa: S506
         except (OSError, UnicodeDecodeError) as error:
@@ -136,7 +141,7 @@ class _Given:
         self.problems.append(f"config: {problem}")
 
     def put_text(self, name: str, text: str, origin: str) -> None:
-        """Put a value from an argument or the environment, where everything is text."""
+        """Put a value from an argument or the environment; there every value is text."""
         options = "spark.options."  # whose keys have dots of their own
         path = (*options.split(".")[:2], name.removeprefix(options))
         if not name.startswith(options):
@@ -156,7 +161,7 @@ class _Given:
         self.put(path, value, origin)
 
     def put(self, path: tuple[str, ...], value: Any, origin: str) -> None:
-        """Put one value, or each of those that a section holds."""
+        """Put one value, or each value of a section."""
         kind = _kind(path)
         if kind is None:
             name = ".".join(path)
@@ -179,11 +184,11 @@ class _Given:
             self.origins[path] = origin
 
     def explain(self, error: Any) -> str:
-        """One of pydantic's errors in the words of all our messages."""
+        """An error of pydantic in the form of our messages."""
         path = tuple(str(part) for part in error["loc"])
         known = _known_names()
         if path[:1] == ("models",) and len(path) > 2:
-            # Pydantic puts in the extractor by which it chose the type of the model's settings.
+            # Pydantic adds the extractor, by which it chose the type of the model's settings.
             model, extractor, path = path[1], path[2], (*path[:2], *path[3:])
             kind = next(kind for kind in model_kinds() if extractor_of(kind) == extractor)
             known = [f"models.{model}.{name}" for name in kind.model_fields]
@@ -207,7 +212,7 @@ class _Given:
         return f"{name}: {message}{origin}"
 
     def _origin(self, path: tuple[str, ...]) -> str:
-        """Where the setting was given: it itself, what holds it, or the first thing it holds."""
+        """Where the setting was given, or the section around it, or the first one inside it."""
         for end in range(len(path), 0, -1):
             if path[:end] in self.origins:
                 return f" ({self.origins[path[:end]]})"
@@ -216,7 +221,7 @@ class _Given:
 
 
 class _Yaml(yaml.SafeLoader):
-    """YAML in which a key given twice is an error and a date stays text, to be checked by us."""
+    """YAML in which a repeated key is an error, and a date stays text, which the settings check."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         keys = set()
@@ -244,11 +249,11 @@ def _in_our_words(error: Any) -> str:
     return f"expected {what}"
 
 
-# What settings there are.
+# The names of the settings.
 
 
 def setting_names(model: type[Any] = Settings, prefix: str = "") -> Iterator[str]:
-    """Dotted name of every setting and section, as it is written as an argument."""
+    """The dotted name of every setting and section, as written on the command line."""
     for name, field in model.model_fields.items():
         yield f"{prefix}{name}"
         if is_section(field.annotation):
@@ -272,9 +277,9 @@ def extractor_of(kind: type[BaseModel]) -> str:
 
 
 def _kind(path: tuple[str, ...]) -> Any:
-    """The type of the setting or section at `path`; None if there is none.
+    """The type of the setting or section at `path`; None if there is no such setting.
 
-    What a model's settings are is left to pydantic, since it depends on its extractor.
+    The settings of a model depend on its extractor, so pydantic checks them.
     """
     kind: Any = Settings
     for part in path:
@@ -296,7 +301,7 @@ def _known_names() -> list[str]:
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
-    """A hint at the known name most like `name`, in whole and in its last part."""
+    """A hint: the known name that is most like `name`, as a whole and in its last part."""
 
     def likeness(candidate: str) -> float:
         pairs = [(name, candidate), (name.split(".")[-1], candidate.split(".")[-1])]

@@ -1,7 +1,7 @@
 """What every script in jobs/ does around its one function: settings, Spark, logging, exit code.
 
-A job is left alone where it has run before on what it would read now: its record, a small file
-under the root, is written last, and tells what the output was made from.
+A job is skipped if its inputs, settings and code are unchanged since its last run. Each job writes
+a record for this, a small file under the root, as its last output; it holds their fingerprint.
 """
 
 from __future__ import annotations
@@ -31,13 +31,15 @@ from mfn.settings_help import ALL_SECTIONS, describe_settings
 DONE, FAILED, BAD_SETTINGS, DATA_REFUSED = 0, 1, 2, 3
 
 Function = Callable[[SparkSession, Settings], Counts]
-"""A job's function: reads and writes tables, returns what it counted, to be logged."""
+"""A job's function: it reads and writes tables, and returns counts for the log."""
 Reads = Callable[[SparkSession, Settings], Any]
-"""What a job's output follows from, besides the code: versions, fingerprints, settings; as JSON."""
+"""What a job's output depends on, besides the code, as JSON: versions, fingerprints, settings."""
 Writes = Callable[[Settings], Sequence[str]]
-"""Files or folders that are there once a job has run."""
+"""Files or folders that exist once a job has run."""
 Check = Callable[[Settings], None]
+"""Raises BadSettings for settings that a job cannot run with on this machine."""
 Part = Callable[[Settings], str]
+"""The suffix of the names that a run for a part of the output uses."""
 
 log = logging.getLogger("mfn")
 
@@ -59,7 +61,7 @@ missing, or a later run of the same job took over.
 
 @dataclass(frozen=True)
 class Job:
-    """A step of the day; called, it runs, whatever ran before."""
+    """A job. Calling it runs it, even if its inputs are unchanged."""
 
     function: Function
     reads: Reads | None
@@ -71,24 +73,24 @@ class Job:
 
     @property
     def name(self) -> str:
-        """The function's name, which is that of its script."""
+        """The name of the function, which is also the name of its script."""
         return self.function.__name__
 
     @property
     def description(self) -> str:
-        """What it does, in a line."""
+        """What the job does, in one line."""
         return (self.function.__doc__ or self.name).splitlines()[0]
 
     def claims(self, settings: Settings) -> str:
-        """The file that a run of this job claims."""
+        """The claim file of this job."""
         return settings.layout.claim(f"{self.name}{self.part(settings)}", self.one_at_a_time)
 
     def record(self, settings: Settings) -> str:
-        """The file that tells what its output was made from."""
+        """The record: the file with the fingerprint of the job's inputs, settings and code."""
         return settings.layout.record(f"{self.name}{self.part(settings)}")
 
     def inputs(self, spark: SparkSession, settings: Settings) -> Any:
-        """What the job's output follows from, besides the code; None if it always runs."""
+        """What the job's output depends on, besides the code; None if the job always runs."""
         return None if self.reads is None else self.reads(spark, settings)
 
     def __call__(self, spark: SparkSession, settings: Settings) -> Counts:
@@ -107,36 +109,36 @@ def job(
     """Make a function a job.
 
     Args:
-        reads: without it the job always runs.
-        writes: files or folders that are there once the job has run.
-        sections: the sections of the settings that the job reads, which its --help shows.
+        reads: what the output depends on; without it the job always runs.
+        writes: files or folders that exist once the job has run.
+        sections: the sections of the settings that the job reads; its --help shows them.
         check: raises BadSettings for settings that the job cannot run with on this machine.
-        one_at_a_time: runs of different dates write to the same rows, so that of two at once only
-            one may go on; otherwise that holds for runs of the same date alone.
-        part: what part of its output a run makes, as a suffix of names; runs of different parts
-            do not meet.
+        one_at_a_time: whether runs of different dates exclude each other too, because they write
+            to the same rows. Runs of the same date always do.
+        part: the suffix for a run that makes only a part of the output; runs of different parts
+            do not exclude each other.
     """
     return lambda function: Job(
         function, reads, writes, tuple(sections), check, one_at_a_time, part
     )
 
 
-TOLD_WHOLE = (BadSettings, JobFailed, sessions.NotStarted, *REFUSALS)
-"""What needs no traceback: the message was written for whoever is on call."""
+EXPLAINED = (BadSettings, JobFailed, sessions.NotStarted, *REFUSALS)
+"""Errors that need no traceback: their message explains everything to people on call."""
 
 
 def parse(
     arguments: Sequence[str], description: str, sections: Sequence[str] = ALL_SECTIONS
 ) -> Settings:
-    """Settings from the arguments of a command line; for --help, print it and exit.
+    """Read settings from the arguments of a command line; for --help, print the help and exit.
 
     Args:
-        arguments: without the name of the script.
-        description: what the script does, in a line.
+        arguments: the command line without the name of the script.
+        description: what the script does, in one line.
         sections: the sections of the settings that --help shows.
 
     Raises:
-        BadSettings: as `load_settings`, and for more workers than Spark has slots.
+        BadSettings: as `load_settings`, or there are more workers than slots of Spark.
     """
     if {"-h", "--help"} & set(arguments):
         shown = ALL_SECTIONS if "all" in arguments else sections
@@ -149,107 +151,111 @@ def parse(
 
 
 def run(
-    job: Job, session: SparkSession, settings: Settings, told: list[StepRun] | None = None
+    job: Job, session: SparkSession, settings: Settings, step_runs: list[StepRun] | None = None
 ) -> StepRun:
-    """Run a job in a session that is there, unless it need not run; log its counts.
+    """Run a job in an open session, unless it can be skipped; log its outcome and counts.
 
-    What became of it is logged and added to `told`, also where it raises what the job raises.
+    The run is also appended to `step_runs`, even if the job raises; then this raises the same.
     """
-    ran, start = StepRun(job.name, settings), time.perf_counter()
+    step_run, start = StepRun(job.name, settings), time.perf_counter()
     try:
-        _run(job, session, settings, ran)
+        _run(job, session, settings, step_run)
     except BaseException as error:
-        end(ran, error)
+        end(step_run, error)
         raise
     finally:
-        ran.seconds = time.perf_counter() - start
-        if told is not None:
-            told.append(ran)
-    return ran
+        step_run.seconds = time.perf_counter() - start
+        if step_runs is not None:
+            step_runs.append(step_run)
+    return step_run
 
 
-def end(ran: StepRun, error: BaseException) -> None:
-    """Have a step be refused or failed, and log it, with a traceback where nobody has foreseen it.
+def end(step_run: StepRun, error: BaseException) -> None:
+    """Mark a step as refused or failed, and log it, with a traceback if the error is unexpected.
 
-    The log's line leaves the reason to the end of the process, which says it last.
+    The log line does not hold the reason: the process prints it as its last line.
     """
-    whole = isinstance(error, TOLD_WHOLE)
-    ran.outcome = "refused" if isinstance(error, REFUSALS) else "failed"
-    ran.message = f"{type(error).__name__}: {error}" if whole else in_a_line(error)
-    seconds = (datetime.datetime.now(datetime.UTC) - ran.started_at).total_seconds()
-    told = {"step": ran.step, "run_date": str(ran.settings.date), "outcome": ran.outcome}
+    explained = isinstance(error, EXPLAINED)
+    step_run.outcome = "refused" if isinstance(error, REFUSALS) else "failed"
+    step_run.message = f"{type(error).__name__}: {error}" if explained else in_a_line(error)
+    seconds = (datetime.datetime.now(datetime.UTC) - step_run.started_at).total_seconds()
+    fields = {
+        "step": step_run.step,
+        "run_date": str(step_run.settings.date),
+        "outcome": step_run.outcome,
+    }
     log.error(
         "%s %s: %s after %.1f s",
-        *told.values(),
+        *fields.values(),
         seconds,
-        exc_info=error if isinstance(error, Exception) and not whole else None,
-        extra={**told, "seconds": seconds, "reason": ran.message},
+        exc_info=error if isinstance(error, Exception) and not explained else None,
+        extra={**fields, "seconds": seconds, "reason": step_run.message},
     )
 
 
-def _run(job: Job, session: SparkSession, settings: Settings, ran: StepRun) -> None:
+def _run(job: Job, session: SparkSession, settings: Settings, step_run: StepRun) -> None:
     start = time.perf_counter()
     record = job.record(settings)
-    made = None
-    told = {"step": job.name, "run_date": str(settings.date)}
+    current = None
+    fields = {"step": job.name, "run_date": str(settings.date)}
     if job.reads is not None:
-        ran.inputs = job.inputs(session, settings)
-        made = fingerprint.of_values(fingerprint.of_package(), ran.inputs)
-        since = _unchanged_since(record, made, job.writes(settings))
+        step_run.inputs = job.inputs(session, settings)
+        current = fingerprint.of_values(fingerprint.of_package(), step_run.inputs)
+        since = _unchanged_since(record, current, job.writes(settings))
         if since and not settings.force:
-            ran.outcome = "skipped"
+            step_run.outcome = "skipped"
             log.info(
                 "%s %s: skipped: inputs, settings and code unchanged since %s; --force to rerun",
                 job.name,
                 settings.date,
                 since,
-                extra={**told, "outcome": ran.outcome},
+                extra={**fields, "outcome": step_run.outcome},
             )
             return
-    log.info("%s %s: starts", job.name, settings.date, extra=told)
+    log.info("%s %s: starts", job.name, settings.date, extra=fields)
     with storage.claim(job.claims(settings)):
         counts = job(session, settings)
     seconds = time.perf_counter() - start
     rows = counts.get("rows")
     if isinstance(rows, int) and seconds > 0:
         counts = {**counts, "rows_per_second": round(rows / seconds)}
-    if made is not None:
+    if current is not None:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        storage.replace_json(record, {"fingerprint": made, "at": now, "counts": dict(counts)})
-    ran.counts = counts
+        storage.replace_json(record, {"fingerprint": current, "at": now, "counts": dict(counts)})
+    step_run.counts = counts
     log.info(
         "%s %s: done in %.1f s: %s",
         job.name,
         settings.date,
         seconds,
         ", ".join(f"{key}={_short(value)}" for key, value in counts.items()),
-        extra={**told, "outcome": ran.outcome, "seconds": seconds, "counts": dict(counts)},
+        extra={**fields, "outcome": step_run.outcome, "seconds": seconds, "counts": dict(counts)},
     )
 
 
 def last_fingerprint(settings: Settings, name: str) -> str | None:
-    """Fingerprint of what a job's output of the run date was made from; None if it never ran."""
+    """The fingerprint of a job's last run for the run date; None if it never ran."""
     try:
         return str(storage.read_json(settings.layout.record(name))["fingerprint"])
     except FileNotFoundError:
         return None
 
 
-def _unchanged_since(record: str, made: str, written: Sequence[str]) -> str | None:
-    """When the same was made that would be now; None if it was not, or is not there any more."""
+def _unchanged_since(record: str, current: str, outputs: Sequence[str]) -> str | None:
+    """When the job last ran with the current fingerprint; None if it has to run again."""
     try:
         found = storage.read_json(record)
     except FileNotFoundError:
         return None
-    if found["fingerprint"] != made or not all(storage.exists(path) for path in written):
+    if found["fingerprint"] != current or not all(storage.exists(path) for path in outputs):
         return None
     return str(found["at"])
 
 
 def main(job: Job) -> None:
-    """Run a script of jobs/: exit 0 when done, 2 for bad settings, 3 when data are refused.
+    """Run a script of jobs/: exit 0 when done or skipped, 2 for bad settings, 3 for refused data.
 
-    It exits with 1 for all else. Its last line says why it stopped.
+    It exits with 1 for everything else. Its last line says why it stopped.
     """
     set_up_logging()
     try:
@@ -258,24 +264,24 @@ def main(job: Job) -> None:
     except BadSettings as error:
         sys.exit(refuse(job.name, error, BAD_SETTINGS))
     set_up_logging(settings.log_format)
-    told: list[StepRun] = []
-    ran = StepRun(job.name, settings)
+    step_runs: list[StepRun] = []
+    before_it_runs = StepRun(job.name, settings)
     try:
         with sessions.session(settings, job.name) as session:
             try:
-                run(job, session, settings, told)
+                run(job, session, settings, step_runs)
             finally:
-                runs.record(session, told)
+                runs.record(session, step_runs)
     except Exception as error:
-        if not told:
-            end(ran, error)
+        if not step_runs:
+            end(before_it_runs, error)
         code = DATA_REFUSED if isinstance(error, REFUSALS) else FAILED
         sys.exit(refuse(job.name, error, code))
 
 
 def refuse(name: str, error: Exception, code: int) -> int:
-    """Say on standard error why a job stops; return its exit code."""
-    message = str(error) if isinstance(error, TOLD_WHOLE) else in_a_line(error)
+    """Print on standard error why a job stops; return its exit code."""
+    message = str(error) if isinstance(error, EXPLAINED) else in_a_line(error)
     for line in message.splitlines():
         print(f"{name}: {line}", file=sys.stderr)
     return code

@@ -1,7 +1,7 @@
 """Every table's columns, types and comments, in one place.
 
-A table is a Delta table under the root, at its name; a split is a folder of plain Parquet files,
-which Petastorm reads. Column comments say what a number means.
+A table is a Delta table under the root; its name is its path. A split is a folder of plain Parquet
+files, which Petastorm reads. Column comments say what a number means.
 """
 
 from __future__ import annotations
@@ -45,10 +45,11 @@ def column(name: str, kind: DataType, comment: str, nullable: bool = False) -> S
 
 @dataclass(frozen=True)
 class Table:
-    """A Delta table: its path under the root, its columns, and what it is partitioned by.
+    """A Delta table: its path under the root, its columns and its partition columns.
 
-    statistics: columns of which Delta keeps the least and largest value of each file, so that
-    readers may skip files; None for all. They cost time where rows are written.
+    Attributes:
+        statistics: columns whose smallest and largest value Delta stores for each file, so that
+            readers can skip files; None: all columns. They make writing slower.
     """
 
     name: str
@@ -57,18 +58,18 @@ class Table:
     statistics: tuple[str, ...] | None = None
 
 
-# Raw logs, as they are read before anything is believed: all columns may be missing.
+# Raw logs as they are read, before any check: every column may be missing.
 
 RAW_EVENT = StructType(
     [
         column("event_id", STRING, "unique id of the event", True),
         column("event_time", STRING, "ISO 8601, or milliseconds since 1970 in UTC", True),
-        column("user_id", STRING, "who", True),
+        column("user_id", STRING, "the user", True),
         column("event_type", STRING, "impression, click, cart or purchase", True),
-        column("item_id", STRING, "on which item", True),
+        column("item_id", STRING, "the item", True),
         column("request_id", STRING, "the page of results it belongs to, if known", True),
         column("position", STRING, "place on that page, from 0", True),
-        column("context", STRING_MAP, "what the log says of the moment: device, page, …", True),
+        column("context", STRING_MAP, "context of the event: device, page, …", True),
     ]
 )
 
@@ -76,7 +77,7 @@ RAW_ITEM = StructType(
     [
         column("item_id", STRING, "unique id of the item", True),
         column("category", STRING, "category", True),
-        column("shop", STRING, "who sells it", True),
+        column("shop", STRING, "the seller", True),
         column("brand", STRING, "brand", True),
         column("price", DOUBLE, "price in the log's own currency", True),
         column("title", STRING, "title", True),
@@ -87,7 +88,7 @@ RAW_ITEM = StructType(
 RAW_USER = StructType(
     [
         column("user_id", STRING, "unique id of the user", True),
-        column("profile", STRING_MAP, "what is known of the user", True),
+        column("profile", STRING_MAP, "fields of the profile", True),
     ]
 )
 
@@ -105,15 +106,15 @@ EVENTS = Table(
     "events",
     StructType(
         [
-            column("dt", DATE, "day of the folder that the event came in"),
+            column("dt", DATE, "day of the folder that holds the event"),
             column("event_id", STRING, "unique id of the event"),
             column("event_time", TIMESTAMP, "when it happened, UTC"),
-            column("user_id", STRING, "who"),
+            column("user_id", STRING, "the user"),
             column("event_type", STRING, "impression, click, cart or purchase"),
-            column("item_id", STRING, "on which item"),
+            column("item_id", STRING, "the item"),
             column("request_id", STRING, "the page of results it belongs to", True),
             column("position", INTEGER, "place on that page, from 0", True),
-            column("context", STRING_MAP, "what the log says of the moment", True),
+            column("context", STRING_MAP, "context of the event: device, page, …", True),
         ]
     ),
     ("dt",),
@@ -124,10 +125,12 @@ QUARANTINE = Table(
     "quarantine",
     StructType(
         [
-            column("dt", DATE, "day of the folder that the row came in"),
+            column("dt", DATE, "day of the folder that holds the row"),
             column("reason", STRING, "the first check that the row failed"),
-            column("source_file", STRING, "file that it came from"),
-            column("raw", STRING, "the row as it was read; of Parquet and of bots, as JSON"),
+            column("source_file", STRING, "file that holds the row"),
+            column(
+                "raw", STRING, "the row as it was read; rows of Parquet files and of bots as JSON"
+            ),
         ]
     ),
     ("dt",),
@@ -139,7 +142,7 @@ VALIDATION = Table(
         [
             column("run_date", DATE, "day of the folder that was validated"),
             column("source", STRING, "events"),
-            column("reason", STRING, "clean, repeat, blank, or why rows went to quarantine"),
+            column("reason", STRING, "clean, repeat, blank, or the reason of the quarantine"),
             column("rows", LONG, "rows of the raw log with this outcome"),
             column("made_from", STRING, "fingerprint of the files, settings and rules used", True),
         ]
@@ -153,11 +156,18 @@ VALIDATION_MEASURES = Table(
         [
             column("run_date", DATE, "day of the folder that was validated"),
             column("measure", STRING, "quarantined_share, events or clicked_share"),
-            column("value", DOUBLE, "what was measured of the day"),
-            column("median_before", DOUBLE, "median of the days before; null if too few", True),
-            column("least", DOUBLE, "the least that it may be, by limits and days before"),
-            column("most", DOUBLE, "the most that it may be; null without limit", True),
-            column("passed", BOOLEAN, "false refused the day, of which no other table tells then"),
+            column("value", DOUBLE, "the value of the day"),
+            column(
+                "median_before",
+                DOUBLE,
+                "median of the reference days; null if there are too few",
+                True,
+            ),
+            column(
+                "least", DOUBLE, "smallest accepted value, from the limits and the reference days"
+            ),
+            column("most", DOUBLE, "largest accepted value; null: no limit", True),
+            column("passed", BOOLEAN, "false: the day was refused; no other table was changed"),
         ]
     ),
     ("run_date",),
@@ -167,10 +177,12 @@ VOCABULARIES = Table(
     "vocabularies",
     StructType(
         [
-            column("field", STRING, "what is indexed: item, item_id, category, user.age, …"),
+            column("field", STRING, "the vocabulary: item, item_id, category, user.age, …"),
             column("key", STRING, "the value"),
-            column("index", INTEGER, "its index, for ever; 0 padding, 1 missing, 2 unknown"),
-            column("indexed_on", DATE, "the day whose data brought it in"),
+            column(
+                "index", INTEGER, "its index, which never changes; 0 padding, 1 missing, 2 unknown"
+            ),
+            column("indexed_on", DATE, "the day whose data first held it"),
         ]
     ),
     ("field",),
@@ -182,13 +194,21 @@ INTEREST_CENTERS = Table(
         [
             column("run_date", DATE, "the run date"),
             column("level", STRING, "category or fine"),
-            column("interests", INTEGER, "K, how many centers there are at this level"),
-            column("center", INTEGER, "which of them, from 0"),
-            column("behaviour_share", DOUBLE, "share of behaviours that are nearest to it"),
+            column("interests", INTEGER, "K, the number of centers at this level"),
+            column("center", INTEGER, "number of the center, from 0"),
+            column("behaviour_share", DOUBLE, "share of behaviours whose nearest center it is"),
             column("user_share", DOUBLE, "share of users with such a behaviour"),
-            column("items", ArrayType(STRING), "its nearest items, the nearest first"),
-            column("categories", ArrayType(STRING), "what its behaviours have more often"),
-            column("words", ArrayType(STRING), "entities that they have more often"),
+            column("items", ArrayType(STRING), "its nearest items, nearest first"),
+            column(
+                "categories",
+                ArrayType(STRING),
+                "categories that its behaviours have more often than others",
+            ),
+            column(
+                "words",
+                ArrayType(STRING),
+                "entities that its behaviours have more often than others",
+            ),
         ]
     ),
     ("run_date",),
@@ -201,11 +221,15 @@ PREDICTIONS = Table(
             column("run_date", DATE, "the run date"),
             column("model", STRING, "name of the configured model"),
             column("request_id", STRING, "the request"),
-            column("user_id", STRING, "who made it"),
+            column("user_id", STRING, "the user"),
             column("item_id", STRING, "the candidate"),
             column("label", INTEGER, "1 if it was clicked within the attribution window"),
             column("score", DOUBLE, "the model's probability of a click"),
-            column("history_length", INTEGER, "behaviours the model saw of the user, at most N"),
+            column(
+                "history_length",
+                INTEGER,
+                "behaviours in the history that the model read, at most N",
+            ),
         ]
     ),
     ("run_date", "model"),
@@ -222,16 +246,22 @@ METRICS = Table(
                 "configured model; popularity is the number of earlier behaviours, oracle the "
                 "true probability",
             ),
-            column("slice", STRING, "how the candidates were chosen; all is the whole test window"),
-            column("slice_value", STRING, "which of the slice's parts"),
-            column("requests", LONG, "requests in it; the oracle's are those with a known truth"),
-            column("candidates", LONG, "candidates in it; the oracle's likewise"),
-            column("clicks", LONG, "clicked candidates in it"),
+            column("slice", STRING, "how candidates are divided; all: the whole test window"),
+            column("slice_value", STRING, "the part of the slice"),
+            column(
+                "requests", LONG, "requests in this part; for the oracle, those with a known truth"
+            ),
+            column(
+                "candidates",
+                LONG,
+                "candidates in this part; for the oracle, those with a known truth",
+            ),
+            column("clicks", LONG, "clicked candidates in this part"),
             *(column(m.name, DOUBLE, f"{m.comment} ({m.unit})", True) for m in metrics.METRICS),
             column(
                 "candidates_from",
                 STRING,
-                "whence candidates come: logged, or drawn by popularity beside what was chosen",
+                "logged, or drawn by popularity next to the chosen item",
                 True,
             ),
         ]
@@ -260,28 +290,41 @@ OVER_SEEDS = Table(
     "evaluation/over_seeds",
     StructType(
         [
-            column("run_date", DATE, "the run date, whose test window each training read once"),
+            column("run_date", DATE, "the run date; each training reads its test window once"),
             column("model", STRING, "name of the configured model"),
             column("base_model", STRING, "the model it is compared with"),
-            column("seeds", INTEGER, "trainings, each with an E and centers of its own"),
-            column("learning_rate", DOUBLE, "Adam's, as chosen on the earlier run date"),
-            column("epochs", INTEGER, "passes over the training rows, chosen likewise"),
+            column("seeds", INTEGER, "number of trainings, each with its own E and centers"),
+            column(
+                "learning_rate", DOUBLE, "learning rate of Adam, chosen on the earlier run date"
+            ),
+            column(
+                "epochs", INTEGER, "passes over the training rows, chosen on the earlier run date"
+            ),
             column("auc_mean", DOUBLE, "mean of the seeds' exact AUC"),
-            column("auc_std", DOUBLE, "their spread (of a sample); null of one seed", True),
+            column(
+                "auc_std",
+                DOUBLE,
+                "their standard deviation (of a sample); null with one seed",
+                True,
+            ),
             column("gauc_mean", DOUBLE, "mean of AUC by user, weighted by candidates", True),
-            column("users_left_out", INTEGER, "users without an AUC of their own"),
+            column(
+                "users_left_out", INTEGER, "users whose candidates are all clicked or all unclicked"
+            ),
             column("logloss_mean", DOUBLE, "mean binary cross entropy in nats"),
             column(
                 "relaimpr", DOUBLE, "RelaImpr, % (mean scores); null if Base's AUC <= 0.5", True
             ),
             column("relaimpr_low", DOUBLE, "its 2.5th percentile over draws of users", True),
             column("relaimpr_high", DOUBLE, "its 97.5th percentile over draws of users", True),
-            column("parameters", LONG, "numbers that are learnt"),
-            column("candidates_per_second", DOUBLE, "of training, in one thread"),
+            column("parameters", LONG, "number of trained parameters"),
+            column(
+                "candidates_per_second", DOUBLE, "candidates per second of training, in one thread"
+            ),
             column(
                 "candidates_from",
                 STRING,
-                "whence candidates come: logged, or drawn by popularity beside what was chosen",
+                "logged, or drawn by popularity next to the chosen item",
                 True,
             ),
         ]
@@ -294,22 +337,24 @@ RUNS = Table(
     StructType(
         [
             column("run_date", DATE, "the run date"),
-            column("run_id", STRING, "the process that ran the step, alone or with others"),
+            column("run_id", STRING, "identifies the process that ran the step"),
             column("step", STRING, "the job"),
-            column("started_at", TIMESTAMP, "when it began, UTC"),
-            column("seconds", DOUBLE, "until it ended, however it did"),
+            column("started_at", TIMESTAMP, "start of the step, UTC"),
+            column("seconds", DOUBLE, "duration, whatever the outcome"),
             column(
                 "outcome",
                 STRING,
                 "done; skipped (inputs, settings and code unchanged; in old rows: left alone); "
                 "refused (exit 3); failed (exit 1)",
             ),
-            column("message", STRING, "why it was refused or failed", True),
-            column("rows", LONG, "rows that it read or wrote, as the job counts them", True),
-            column("counts", STRING_MAP, "all that it counted, by name"),
+            column("message", STRING, "why the step was refused or failed", True),
+            column("rows", LONG, "rows read or written, as the job counts them", True),
+            column("counts", STRING_MAP, "all counts of the job, by name"),
             column("settings_hash", STRING, "SHA-256 of all settings"),
             column("code_version", STRING, "version of the package, and SHA-256 of its source"),
-            column("inputs", STRING, "versions and settings that its output follows from", True),
+            column(
+                "inputs", STRING, "versions and settings that the output depends on, as JSON", True
+            ),
         ]
     ),
     ("run_date",),
@@ -334,22 +379,24 @@ TABLES = (
 REQUEST_ROWS = StructType(
     [
         column("request_id", STRING, "the request; a long slate is several rows of it"),
-        column("user_id", STRING, "who made it; no feature"),
+        column("user_id", STRING, "the user; not a feature"),
         column("request_time", TIMESTAMP, "its earliest impression, UTC"),
         column("user_fields", ArrayType(INTEGER, False), "an index for each field of the profile"),
         column("context_fields", ArrayType(INTEGER, False), "an index for each context field"),
         column("history", ArrayType(INTEGER, False), "N item rows, newest last, then 0"),
-        column("history_length", INTEGER, "how many of them are real"),
+        column("history_length", INTEGER, "number of real steps in the history"),
         column("candidates", ArrayType(INTEGER, False), "M item rows, then 0"),
         column("labels", ArrayType(INTEGER, False), "1 where the candidate was clicked"),
-        column("candidate_count", INTEGER, "how many candidates are real"),
+        column("candidate_count", INTEGER, "number of real candidates"),
         column("candidate_ids", ArrayType(STRING, False), "the log's own item ids, not padded"),
     ]
 )
 
 ITEM_ROWS = StructType(
     [
-        column("item", INTEGER, "the item's row, for ever; 0 padding, 1 missing, 2 unknown"),
+        column(
+            "item", INTEGER, "the item's row, which never changes; 0 padding, 1 missing, 2 unknown"
+        ),
         column("key", STRING, "the log's own item id", True),
         *(column(name, INTEGER, f"index of {name} in its vocabulary") for name in ITEM_FIELDS),
         column("entities", ArrayType(INTEGER, False), "indices of its entities, then 0"),

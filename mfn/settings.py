@@ -1,4 +1,4 @@
-"""The one tree of settings: their types, defaults, meaning, and what is impossible.
+"""The one tree of settings: their types, defaults, meanings and checks.
 
 `mfn.configuration.load_settings` reads them from a file, the environment and arguments.
 """
@@ -29,25 +29,25 @@ from mfn.settings_types import (
 SECRET_NAME = re.compile(
     r"secret|password|token|access[.]?key|account[.]key|private[.]key|[.]sas[.]", re.IGNORECASE
 )
-"""Names of options that hold a secret: those that Spark and the object stores' clients know."""
+"""Names of options that hold a secret, as Spark and the clients of object stores use them."""
 SECRET_VALUE = re.compile(r"(secret|password|token)[^\s=]*=", re.IGNORECASE)
-"""A secret among Java's own options."""
+"""A secret among Java options."""
 PASSWORD_IN_ADDRESS = re.compile(r"://[^/@:]*:(?!\d+/)[^@]*@")
-"""And no port; a key of AWS may hold a slash."""
+"""A password, not a port; a key of AWS may contain a slash."""
 
 LogsKind = Literal["events", "items", "users", "truth"]
-"""Kinds of raw logs, each of which has a folder of its own."""
+"""Kinds of raw logs; each has its own folder."""
 
 LogFormat = Literal["plain", "json"]
 
 CandidatesFrom = Literal["logged", "drawn by popularity"]
-"""Whence requests have their candidates: somebody saw them, or a law drew them beside a choice."""
+"""Where candidates come from: logged impressions, or sampled negatives next to a choice."""
 
 RESERVED_NAMES = {
     "oracle": "the true probabilities",
     "popularity": "the number of earlier behaviours",
 }
-"""What stands among the models in every table of results and is none."""
+"""Rows of the tables of results that are not models, so no model can have these names."""
 
 
 def _known_zone(name: str) -> str:
@@ -59,7 +59,7 @@ def _known_zone(name: str) -> str:
 
 
 def _day_of_the_calendar(date: Any) -> Any:
-    """Pydantic alone would take a number for seconds since 1970."""
+    """Refuse numbers, which pydantic would read as seconds since 1970."""
     if date is None or isinstance(date, datetime.date):
         return date
     try:
@@ -422,7 +422,7 @@ class TrainSettings(Strict):
 
     @property
     def of_the_result(self) -> dict[str, Any]:
-        """Those settings from which other parameters may follow."""
+        """The settings that can change the trained parameters."""
         return self.model_dump(exclude={"only", "stall_seconds", "tensorboard", "table"})
 
 
@@ -544,7 +544,7 @@ class Settings(Strict):
     @field_validator("root")
     @classmethod
     def _same_folder_for_every_process(cls, root: str) -> str:
-        """A relative folder means one thing to Spark, fsspec and workers only once absolute."""
+        """Make a relative folder absolute: Spark, fsspec and all workers must mean the same one."""
         if re.match(r"[a-z][a-z0-9+.-]*:/", root):
             return root.rstrip("/")
         return os.path.abspath(os.path.expanduser(root))
@@ -566,7 +566,7 @@ class Settings(Strict):
                 reserved = " or ".join(f"{one!r} ({what})" for one, what in RESERVED_NAMES.items())
                 raise ValueError(
                     f"{name!r} cannot be a model's name; expected lower case letters, digits "
-                    f"and _, and not {reserved}, which evaluation puts beside the models"
+                    f"and _, and not {reserved}, which evaluation adds to the models"
                 )
         return models
 
@@ -590,7 +590,7 @@ class Settings(Strict):
 
     @model_validator(mode="after")
     def _hold_no_secret(self) -> Settings:
-        """Parts of them stand in manifests; and no message here may show what it refuses."""
+        """Manifests hold parts of the settings. No message here may show the refused value."""
         for name, value in self.spark.options.items():
             if SECRET_NAME.search(name) or SECRET_VALUE.search(value):
                 raise ValueError(
@@ -610,31 +610,31 @@ class Settings(Strict):
 
     @property
     def models_to_train(self) -> dict[str, ModelSettings]:
-        """Those of the configured models that a run of `train` is for."""
+        """The configured models that a run of `train` trains."""
         only = self.train.only or self.models
         return {name: model for name, model in self.models.items() if name in only}
 
     @property
     def candidates_from(self) -> CandidatesFrom:
-        """Whence the candidates of the raw logs come: `ingest` draws them, others log them."""
+        """Where the candidates come from: `ingest` samples them, other logs hold them."""
         drawn = self.logs.made_by == "ingest" and self.ingest.negatives > 0
         return "drawn by popularity" if drawn else "logged"
 
     @property
     def layout(self) -> Layout:
-        """Where the run date's data lie."""
+        """The paths of the run date's data."""
         return Layout(self.root, self.date)
 
     def logs_folder(self, kind: LogsKind) -> str:
-        """Folder of one kind of raw logs, which holds a folder dt=YYYY-MM-DD a day."""
+        """The folder of one kind of raw logs; it has a subfolder dt=YYYY-MM-DD for each day."""
         return getattr(self.logs, kind) or self.layout.raw(kind)
 
 
 def _complete(name: str, given: Any) -> Any:
-    """Settings of model `name`: what was given, over those of the named model it starts from.
+    """The settings of model `name`: those given, over the defaults of a named model.
 
-    That is the model of its own name, or, for a name of one's own or another extractor, the one
-    named as the extractor.
+    The named model is the one called `name`; if there is none, or it has another extractor, the one
+    called like the extractor.
     """
     given = {} if given is None else given
     if not isinstance(given, Mapping):

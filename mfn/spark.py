@@ -182,8 +182,8 @@ def check_workers(settings: Settings) -> None:
     if most is not None and settings.train.num_workers > most:
         raise BadSettings(
             f"train.num_workers: expected at most {most}, the number of tasks that Spark runs at "
-            f"once with master {chosen['spark.master']!r}, got {settings.train.num_workers}; give Spark "
-            "more slots or the training fewer workers"
+            f"once with master {chosen['spark.master']!r}, got {settings.train.num_workers}; give "
+            "Spark more slots or the training fewer workers"
         )
 
 
