@@ -126,12 +126,12 @@ def choose(points: Mapping[float, Sequence[Point]]) -> Choice:
     Raises:
         ValueError: no training has finished its first epoch.
     """
-    candidates = [
+    options = [
         (-point.auc, point.epochs, rate) for rate, curve in points.items() for point in curve
     ]
-    if not candidates:
+    if not options:
         raise ValueError(f"expected a training to succeed with one of the rates {list(points)}")
-    auc, epochs, rate = min(candidates)
+    auc, epochs, rate = min(options)
     return Choice(rate, epochs, -auc)
 
 
