@@ -67,16 +67,14 @@ def train(spark: SparkSession, settings: Settings) -> Counts:
     for model in settings.models_to_train.values():
         if isinstance(model, PretrainedCentersSettings):
             read_centers(settings, splits, model.interests)
-    todo = {
-        name: fingerprint_now
+    fingerprints = {
+        name: _model_fingerprint(name, settings, splits, frozen_folder, starts[name])
         for name in settings.models_to_train
-        if (
-            fingerprint_now := _model_fingerprint(
-                name, settings, splits, frozen_folder, starts[name]
-            )
-        )
-        != _published_fingerprint(name, settings)
-        or settings.force
+    }
+    todo = {
+        name: new
+        for name, new in fingerprints.items()
+        if new != _published_fingerprint(name, settings) or settings.force
     }
     for name in todo:
         if (start := starts[name]) is not None:
