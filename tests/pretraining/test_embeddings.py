@@ -114,7 +114,7 @@ def test_an_embedding_of_other_vocabularies_is_refused(spark: SparkSession, day:
     assert current_frozen(day, splits)
     vocabularies = {**splits.manifest["vocabularies"], "brand": {"size": 9, "fingerprint": "x"}}
     other = Splits(splits.folder, {**splits.manifest, "vocabularies": vocabularies})
-    with pytest.raises(WrongArtifact, match="made with the vocabulary brand of"):
+    with pytest.raises(WrongArtifact, match="expected vocabulary brand as in the splits"):
         current_frozen(day, other)
 
 
