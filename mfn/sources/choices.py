@@ -51,11 +51,11 @@ def span(
     """
     since, until = settings.ingest.first_day, settings.date
     if first is None or last is None or last < (since or first) or first > until:
-        raise _nothing(settings, first, last)
+        raise _no_rows(settings, first, last)
     return max(first, since or first), min(last, until)
 
 
-def _nothing(
+def _no_rows(
     settings: Settings, first: datetime.date | None, last: datetime.date | None
 ) -> DataRefused:
     found = (
@@ -97,7 +97,7 @@ def day_range(rows: DataFrame, settings: Settings) -> tuple[datetime.date, datet
     ).first()
     assert found is not None
     if found["first_inside"] is None:
-        raise _nothing(settings, found["first"], found["last"])
+        raise _no_rows(settings, found["first"], found["last"])
     return found["first_inside"], found["last_inside"], found["outside"]
 
 
