@@ -74,12 +74,12 @@ def judge(rows: DataFrame, settings: Settings) -> DataFrame:
         time = moved if seconds else F.col("time")
         return F.to_date(time if zone == "UTC" else F.from_utc_timestamp(time, zone))
 
-    place = _given("position")
+    place = _non_blank("position")
     longest = F.greatest(*(F.coalesce(F.length(name), F.lit(0)) for name in IDS))
-    # Pairs of a condition and its reason, the first that applies wins.
+    # Conditions and their reasons; the first condition that holds gives the reason.
     checked = [
         *((F.col("fault") == fault, fault) for fault in (BLANK, *UNREADABLE)),
-        *((_given(name).isNull(), f"missing_{name}") for name in REQUIRED),
+        *((_non_blank(name).isNull(), f"missing_{name}") for name in REQUIRED),
         (~F.col("event_type").isin(*EVENT_TYPES), "unknown_event_type"),
         (F.col("time").isNull(), "bad_time"),
         (day(checks.late_hours * 3600) < F.col(DAY), "outside_day"),
@@ -93,7 +93,7 @@ def judge(rows: DataFrame, settings: Settings) -> DataFrame:
     event = {
         **{name: F.col(name) for name in RAW_EVENT.names},
         "event_time": F.col("time"),
-        "request_id": _given("request_id"),
+        "request_id": _non_blank("request_id"),
         "position": F.substring_index(place, ".", 1).cast("int"),
     }
     is_event = F.col("reason").isNull()
@@ -250,6 +250,6 @@ def limit_users(outcomes: DataFrame, last: DataFrame) -> DataFrame:
     )
 
 
-def _given(name: str) -> Column:
+def _non_blank(name: str) -> Column:
     """The text of a field; null if it is blank."""
     return F.when(F.trim(name) != "", F.col(name))
