@@ -71,7 +71,7 @@ def test_new_keys_of_a_day_follow_those_of_earlier_days_in_order_of_the_key(
     assert stored(spark, whole) == stored(spark, daily) == expected
 
 
-def test_an_indexed_day_gets_no_new_keys_and_a_new_field_starts_with_any_day(
+def test_an_indexed_day_gets_no_new_keys_and_a_new_field_can_start_on_any_day(
     spark: SparkSession, make_settings: Callable[..., Settings]
 ) -> None:
     root = make_settings().root

@@ -62,7 +62,7 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
-def test_files_depend_on_rows_and_seed_alone_and_rows_are_in_random_order(
+def test_files_depend_only_on_rows_and_seed_and_rows_are_in_random_order(
     spark: SparkSession, tmp_path: Path
 ) -> None:
     rows = [row(split, number) for split in (0, 2, 3) for number in range(200)]
