@@ -1,4 +1,4 @@
-"""Clean events and catalogue to vocabularies, item table and the run date's request rows."""
+"""Build the run date's splits: vocabularies, item table and request rows."""
 
 from mfn.job import main
 from mfn.splits.build import build_splits

@@ -1,4 +1,4 @@
-"""Remove what has become old, but for what the newest models need; compact the Delta tables."""
+"""Remove old outputs that the newest models do not need, and compact the Delta tables."""
 
 from mfn.job import main
 from mfn.retention import clean_up

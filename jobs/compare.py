@@ -1,4 +1,4 @@
-"""Every model with several seeds on one run date, to the Delta table evaluation/over_seeds."""
+"""Train every model with several seeds on one run date; write the table evaluation/over_seeds."""
 
 from mfn.job import main
 from mfn.trials.compare import compare

@@ -1,4 +1,4 @@
-"""Predictions to the Delta tables evaluation/metrics and evaluation/comparisons."""
+"""Compute metrics and model comparisons of the run date's predictions."""
 
 from mfn.evaluation.evaluate import evaluate
 from mfn.job import main

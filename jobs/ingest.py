@@ -1,4 +1,4 @@
-"""Turn a public data set's own files into raw logs: events, items and users by day."""
+"""Convert a public data set's files to raw logs: events, items and users by day."""
 
 from mfn.job import main
 from mfn.sources.ingest import ingest

@@ -1,4 +1,4 @@
-"""Score the day's test rows with every trained model."""
+"""Score the run date's test rows with every trained model."""
 
 from mfn.job import main
 from mfn.serving.predict import predict

@@ -1,4 +1,4 @@
-"""Learn the frozen embedding E from pretraining rows with a vanilla CTR model."""
+"""Train a plain CTR model on pretraining rows; publish its embedding E, which is then frozen."""
 
 from mfn.job import main
 from mfn.pretraining.embeddings import pretrain_embeddings

@@ -1,4 +1,4 @@
-"""Evaluation tables, splits and models of a day to one HTML page."""
+"""Write the day's report: evaluation, splits and models on one HTML page."""
 
 from mfn.job import main
 from mfn.reporting.report import report

@@ -1,4 +1,4 @@
-"""Train every configured model on the day's training rows."""
+"""Train every configured model on the run date's training rows."""
 
 from mfn.job import main
 from mfn.training.train import train

@@ -1,4 +1,4 @@
-"""Learn the interest centers C from histories and E by Alg. 1."""
+"""Learn the interest centers C from histories and the embedding E (Algorithm 1)."""
 
 from mfn.job import main
 from mfn.pretraining.centers import train_centers

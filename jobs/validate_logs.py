@@ -1,4 +1,4 @@
-"""Check raw events: clean ones to the table events, bad ones to quarantine, all of them counted."""
+"""Check raw events: write clean ones to the table events, bad ones to quarantine; count all."""
 
 from mfn.job import main
 from mfn.logs.validate import validate_logs

@@ -1,10 +1,10 @@
-"""Reserved indices and item fields: what models, splits and tables agree on.
+"""Reserved indices and item fields that models, splits and tables share.
 
-This module imports nothing, so that a model can be read without Spark.
+This module imports nothing, so that a model can be loaded without Spark.
 """
 
 PADDING, MISSING, UNKNOWN = 0, 1, 2
-"""Reserved indices of every vocabulary: padding, no value given, and a value never indexed."""
+"""Reserved indices of every vocabulary: padding, no value given, a value not in the vocabulary."""
 FIRST_INDEX = 3
 """The index of the first value of a vocabulary."""
 

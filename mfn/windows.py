@@ -1,4 +1,4 @@
-"""The windows of days that a run date looks back on."""
+"""The windows of days that belong to a run date."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from mfn.settings import WindowSettings
 
 Window = tuple[datetime.date, datetime.date]
-"""First and last day, both in it."""
+"""First and last day, both included."""
 
 
 @dataclass(frozen=True)
 class Windows:
-    """The windows of one run date, oldest first; each begins where the one before it ends."""
+    """The windows of one run date, oldest first, without gaps between them."""
 
     history: Window | None
     pretraining: Window
@@ -35,7 +35,7 @@ def days_between(window: Window) -> list[datetime.date]:
 
 
 def windows(date: datetime.date, settings: WindowSettings) -> Windows:
-    """The windows that end with the run date `date`, which is the last day of the test window."""
+    """The windows of the run date `date`, which is the last day of the test window."""
     end = date + datetime.timedelta(days=1)
 
     def take(days: int) -> Window:

@@ -1,4 +1,4 @@
-"""Clean events and catalogue snapshots on disk, and the published splits read back."""
+"""Write clean events and catalogue snapshots, and read published splits."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ Event = dict[str, Any]
 
 
 class Logs:
-    """Raw catalogue and clean events of a root, as `validate_logs` would leave them."""
+    """Raw catalogue and clean events of a root, in the state after `validate_logs`."""
 
     def __init__(self, spark: SparkSession, settings: Settings) -> None:
         self.spark, self.settings = spark, settings
 
     def events(self, events: Sequence[Event]) -> None:
-        """Replace the events of the days that are named; days are taken as validated."""
+        """Replace the clean events of all days that occur in `events`."""
         rows = [
             (
                 event["dt"],
@@ -48,7 +48,7 @@ class Logs:
         tables.replace(frame, self.settings.root, EVENTS, {"dt": days})
 
     def validated(self, days: Sequence[datetime.date]) -> None:
-        """Say that these days are validated."""
+        """Mark these days as validated."""
         rows = [(day, "events", "clean", 1, "as drawn") for day in days]
         frame = self.spark.createDataFrame(rows, VALIDATION.columns)
         tables.replace(frame, self.settings.root, VALIDATION, {"run_date": list(days)})
@@ -78,7 +78,7 @@ class Published:
         self.manifest = storage.read_json(f"{self.folder}/manifest.json")
 
     def rows(self, split: str) -> list[dict[str, Any]]:
-        """Rows of a split in the order of files and rows; nothing is read but what is listed."""
+        """Rows of a split in the order of the manifest; reads only files listed there."""
         parts = [
             pq.read_table(f"{self.folder}/{split}/{file['name']}")
             for file in self.manifest["splits"][split]["files"]
@@ -87,18 +87,18 @@ class Published:
         return rows
 
     def items(self) -> list[dict[str, Any]]:
-        """The item table, row n at place n."""
+        """The item table: row n is element n."""
         rows: list[dict[str, Any]] = pq.read_table(f"{self.folder}/items").to_pylist()
         return rows
 
     def row_of(self) -> dict[str, int]:
-        """Row of each item of the catalogue."""
+        """Row number in the item table by item of the catalogue."""
         return {row["key"]: row["item"] for row in self.items() if row["key"] is not None}
 
     def digests(self, *parts: str) -> dict[str, str]:
         """SHA-256 of every file in these folders, or of all files and the manifest.
 
-        Of Parquet without the footer, in which the order of a column's encodings is the JVM's.
+        Parquet's footer is left out: the JVM decides on the order of the encodings listed there.
         """
         return {
             str(path.relative_to(self.folder)): hashlib.sha256(_data(path)).hexdigest()
@@ -109,7 +109,7 @@ class Published:
 
 
 def _data(path: Path) -> bytes:
-    """A file's content; of Parquet without the footer."""
+    """A file's content, without the footer if it is Parquet."""
     content = path.read_bytes()
     if path.suffix != ".parquet":
         return content

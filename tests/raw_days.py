@@ -1,4 +1,4 @@
-"""Raw logs of days as `ingest` leaves them, read in plain Python."""
+"""Read the raw logs that `ingest` writes, in plain Python."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Kind = Literal["events", "items", "users"]
 
 
 def lines(settings: Settings, kind: Kind, day: str) -> list[dict[str, Any]]:
-    """The rows of a day, in their order."""
+    """The rows of a day, in file order."""
     folder = Path(settings.logs_folder(kind), f"dt={day}")
     return [
         json.loads(line)
@@ -23,7 +23,7 @@ def lines(settings: Settings, kind: Kind, day: str) -> list[dict[str, Any]]:
 
 
 def contents(settings: Settings, day: str | None = None) -> dict[str, bytes]:
-    """Every file of all kinds of raw logs, of one day or of all."""
+    """Content of every raw log file, of all kinds, of one day or of all days."""
     root = Path(settings.root, "raw")
     return {
         str(file.relative_to(root)): file.read_bytes()
@@ -33,6 +33,6 @@ def contents(settings: Settings, day: str | None = None) -> dict[str, bytes]:
 
 
 def days(settings: Settings, kind: Kind) -> list[str]:
-    """Days that have a finished folder."""
+    """Days whose folder is finished (has _SUCCESS)."""
     folder = Path(settings.logs_folder(kind))
     return sorted(one.parent.name.removeprefix("dt=") for one in folder.glob("dt=*/_SUCCESS"))

@@ -1,4 +1,4 @@
-"""Raw events and their files, as a log delivers them."""
+"""Raw events and the files that a log delivers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Line = bytes | str | dict[str, Any]
 
 
 def event(event_id: str, day: datetime.date = LAST, /, **other: Any) -> dict[str, Any]:
-    """A clean event; a field that is given as ... is left out."""
+    """A clean event; a field with the value ... is left out."""
     fields = {
         "event_id": event_id,
         "event_time": f"{day}T12:00:00Z",
@@ -40,7 +40,7 @@ def as_bytes(line: Line) -> bytes:
 def deliver(
     settings: Settings, day: datetime.date, lines: Iterable[Line], name: str = "part-0.json"
 ) -> Path:
-    """Write one file of a day's folder."""
+    """Write one file into a day's folder."""
     folder = Path(settings.logs_folder("events"), f"dt={day}")
     folder.mkdir(parents=True, exist_ok=True)
     content = b"".join(as_bytes(line) + b"\n" for line in lines)

@@ -496,6 +496,6 @@ def test_help_lists_every_setting_with_its_description_and_default() -> None:
     words = " ".join(text.split())
     for name in setting_names():
         assert f"{name}:" in text or f"--{name} " in words, name
-    assert "--models.NAME.interests K, interests per branch and level; default 8" in words
+    assert "--models.NAME.interests number of interests K per branch and level; default 8" in words
     assert "--train.learning_rate learning rate of Adam; 1e-4 in the paper; default 0.0001" in words
     assert max(map(len, text.splitlines())) <= 100

@@ -1,1 +1,1 @@
-"""The training engine, which pretraining and training share: feed, workers, steps, checkpoints."""
+"""The training engine of pretraining and training: feed, workers, training loop, checkpoints."""

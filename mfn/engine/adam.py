@@ -1,4 +1,4 @@
-"""Adam, for dense gradients and for those of tables of which a step touches few rows."""
+"""Adam, for dense gradients and for sparse gradients of tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 @dataclass
 class AdamState:
-    """What Adam keeps of a parameter: its steps, and means of the gradient and its square."""
+    """Adam's state of a parameter: steps, and moving means of the gradient and of its square."""
 
     step: int
     exp_avg: Tensor
@@ -21,12 +21,16 @@ class AdamState:
 
 
 class Adam:
-    """Adam (Kingma and Ba, 2015, algorithm 1); of tables, on the rows that have a gradient.
+    """Adam (Kingma and Ba, 2015, algorithm 1); in tables it updates only rows with a gradient.
 
-    Gradients of tables are sparse; rows without one stay as they are, and so do their moments. The
-    law, and the names of its state, are those of torch.optim.Adam, which knows no sparse gradients,
-    as SparseAdam does in three times the time. Any optimizer of torch's loads torch's compiler, for
-    which each worker would wait 3 s before its first step.
+    Gradients of tables are sparse. Rows without a gradient keep their values and their moments.
+    The equations and the names of the state are those of torch.optim.Adam, which does not support
+    sparse gradients. torch.optim.SparseAdam supports them, but takes three times as long. Any
+    optimizer of torch loads torch's compiler, which would delay each worker's first step by 3 s.
+
+    Args:
+        dense: parameters with dense gradients.
+        tables: parameters with sparse gradients.
     """
 
     def __init__(
@@ -42,20 +46,20 @@ class Adam:
         self.state: dict[nn.Parameter, AdamState] = {}
 
     def zero_grad(self) -> None:
-        """As before the first backward."""
+        """Remove all gradients, as before the first backward pass."""
         for parameter in [*self.dense, *self.tables]:
             parameter.grad = None
 
     @torch.no_grad()
     def step(self) -> None:
-        """Take one, with every parameter that has a gradient.
+        """Update every parameter that has a gradient.
 
         Raises:
-            ValueError: that of a table is dense.
+            ValueError: the gradient of a table is dense.
         """
-        with_all = ((parameter, self._with_all) for parameter in self.dense)
-        with_rows = ((table, self._with_rows) for table in self.tables)
-        for parameter, take in chain(with_all, with_rows):
+        dense = ((parameter, self._update_all) for parameter in self.dense)
+        tables = ((table, self._update_rows) for table in self.tables)
+        for parameter, update in chain(dense, tables):
             if parameter.grad is None:
                 continue
             if parameter not in self.state:
@@ -63,13 +67,13 @@ class Adam:
                 self.state[parameter] = AdamState(0, *zeros)
             state = self.state[parameter]
             state.step += 1
-            of_mean, of_square = (1 - beta**state.step for beta in self.betas)
-            # The corrections of both moments, which need not touch these themselves.
-            size = self.learning_rate * math.sqrt(of_square) / of_mean
-            eps = self.eps * math.sqrt(of_square)
-            take(parameter, parameter.grad, state, size, eps)
+            mean_correction, square_correction = (1 - beta**state.step for beta in self.betas)
+            # The bias corrections of both moments, put into the step size and eps instead.
+            size = self.learning_rate * math.sqrt(square_correction) / mean_correction
+            eps = self.eps * math.sqrt(square_correction)
+            update(parameter, parameter.grad, state, size, eps)
 
-    def _with_all(
+    def _update_all(
         self, parameter: nn.Parameter, gradient: Tensor, state: AdamState, size: float, eps: float
     ) -> None:
         mean, square = state.exp_avg, state.exp_avg_sq
@@ -77,10 +81,10 @@ class Adam:
         square.mul_(self.betas[1]).addcmul_(gradient, gradient, value=1 - self.betas[1])
         parameter.addcdiv_(mean, square.sqrt().add_(eps), value=-size)
 
-    def _with_rows(
+    def _update_rows(
         self, table_VD: nn.Parameter, gradient: Tensor, state: AdamState, size: float, eps: float
     ) -> None:
-        """Whole rows are read and written, and each of them once."""
+        """Update the rows [R] that have a gradient; each row is read and written once."""
         if not gradient.is_sparse:
             raise ValueError("gradient of a table: expected a sparse one, got a dense one")
         gradient = coalesced(gradient)
@@ -96,9 +100,10 @@ class Adam:
 
 
 def coalesced(gradient: Tensor) -> Tensor:
-    """The same gradient, each row once and rising.
+    """The same gradient with each row once, in ascending order.
 
-    Autograd forgets that a gradient is already so, and to look costs far less than to sort again.
+    Gradients often have this form already, but autograd does not mark them so. Checking costs far
+    less than sorting again.
     """
     rows_R = gradient._indices()[0]
     if bool((rows_R[1:] > rows_R[:-1]).all()):

@@ -1,4 +1,4 @@
-"""Event files of a training, for TensorBoard."""
+"""TensorBoard event files of a training."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 from mfn.engine.stats import EpochStats
 
 EVERY = 10
-"""Steps between two points of a curve; each is the mean of these."""
+"""Steps between two points of a curve; each point is the mean over these steps."""
 
 
 class Events:
-    """Curves of loss, speed and waiting over the steps of all epochs."""
+    """Curves of loss, speed, and shares of waiting and communication, over all epochs."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
@@ -19,32 +19,32 @@ class Events:
         self.last: EpochStats | None = None
 
     def close(self) -> None:
-        """Write what is not written yet."""
+        """Write what is still buffered, and close the file."""
         if self.writer is not None:
             self.writer.close()
 
     def step(self, number: int, epoch: EpochStats) -> None:
-        """The step of this number, over all epochs, is done; the epoch is that of its epoch."""
+        """Record a step: its number over all epochs, and the statistics of its epoch so far."""
         if epoch.steps % EVERY:
             return
         since = EpochStats() if epoch.steps == EVERY else self.last
         self.last = epoch
-        if since is None:  # the run goes on from a checkpoint between two points
+        if since is None:  # resumed from a checkpoint between two points
             return
         if self.writer is None:
-            # Here, since it takes seconds to import and few trainings ask for it.
+            # Imported here: the import takes seconds and few trainings need it.
             from torch.utils.tensorboard import SummaryWriter
 
-            # What a run that was killed told of the same steps is void.
+            # Discards points that a killed run has written for the same steps.
             self.writer = SummaryWriter(self.folder, purge_step=number)
         seconds = epoch.seconds - since.seconds
         candidates = epoch.candidates - since.candidates
-        told = {
+        values = {
             "loss": (epoch.loss - since.loss) / max(candidates, 1),
             "candidates_per_second": candidates / seconds,
             "wait_share": (epoch.wait_seconds - since.wait_seconds) / seconds,
             "communication_share": (epoch.communication_seconds - since.communication_seconds)
             / seconds,
         }
-        for name, value in told.items():
+        for name, value in values.items():
             self.writer.add_scalar(name, value, number)

@@ -1,4 +1,4 @@
-"""Request rows from Parquet to batches of tensors, through Petastorm (imported here alone)."""
+"""Reads request rows from Parquet into batches of tensors; the only module with Petastorm."""
 
 from __future__ import annotations
 
@@ -18,27 +18,30 @@ from mfn.engine.plan import Shard
 from mfn.models.batch import Batch, concatenate
 from mfn.splits.published import SplitFile
 
-# Petastorm reads with what pyarrow 14 calls deprecated, which is why pyarrow is pinned.
+# Petastorm uses functions that are deprecated in pyarrow 14; therefore pyarrow is pinned.
 warnings.filterwarnings("ignore", category=FutureWarning, module="petastorm")
 
 COLUMNS = ["history", "history_length", "candidates", "candidate_count", "labels"]
 
 
 class RowsLost(RuntimeError):
-    """A file gave other rows than its footer promises; the message names it and both counts."""
+    """A file has another number of rows than its footer says; the message has both counts."""
 
 
 class Feed:
-    """Batches of one worker, from the files of its shard, and the seconds spent waiting for them.
+    """Batches of one worker, read from the files of its shard.
 
-    One row group a file, one reading thread and no shuffling by Petastorm: this is the one way in
-    which it keeps the order of the files that it is given. Rows were shuffled once when they were
-    written; here they are shuffled anew within each file. While one file is trained on, a thread
-    makes tensors of the next.
+    Petastorm keeps the order of the files only with one row group per file, one reading thread and
+    no shuffling of its own. The rows were shuffled once when they were written; here they are
+    shuffled again within each file. While the workers train on one file, a thread reads the next
+    file into tensors.
+
+    Attributes:
+        wait_seconds: time that `epoch` has spent waiting for this thread.
     """
 
     def __init__(self, *, user_fields: int, context_fields: int) -> None:
-        """Say how many profile and context fields the rows carry."""
+        """Take the numbers of profile fields and of context fields in each row."""
         self.columns = [
             *COLUMNS,
             *(["user_fields"] if user_fields else []),
@@ -47,39 +50,42 @@ class Feed:
         self.wait_seconds = 0.0
 
     def epoch(self, shard: Shard, batch_rows: int, done: int = 0) -> Iterator[Batch]:
-        """Every row of the shard once, in batches of `batch_rows`; the last may be smaller.
+        """Give every row of the shard once, in batches of `batch_rows`; the last may be smaller.
 
-        done: batches to leave out at the beginning; of the files before the next one no row is
-        read.
+        Args:
+            shard: the files, in the order in which they are read.
+            batch_rows: rows of a batch.
+            done: batches at the beginning to skip; files with only skipped rows are not opened.
 
         Raises:
-            RowsLost: a file gave other rows than its footer promises.
+            RowsLost: a file has another number of rows than its footer says.
         """
         first_file, offset = shard.position(done * batch_rows)
-        rest: list[Batch] = []
+        rest: list[Batch] = []  # rows that did not fill a batch yet
         files = self._files(shard.files[first_file:])
-        # The files are closed once the thread has come to its end.
+        # The thread ends first, then the files are closed.
         with contextlib.closing(files), ThreadPoolExecutor(max_workers=1) as reading:
-            coming = reading.submit(next, files, None)
+            next_rows = reading.submit(next, files, None)
             for place in itertools.count(first_file):
                 start = time.perf_counter()
-                rows = coming.result()
+                rows = next_rows.result()
                 self.wait_seconds += time.perf_counter() - start
                 if rows is None:
                     break
-                coming = reading.submit(next, files, None)
+                next_rows = reading.submit(next, files, None)
                 random = torch.Generator().manual_seed(shard.seed_of(place))
                 order = torch.randperm(len(rows), generator=random)
                 rest.append(rows.select(order[offset:] if place == first_file else order))
-                whole = concatenate(rest)
-                ends = len(whole) - len(whole) % batch_rows
-                for first in range(0, ends, batch_rows):
-                    yield whole.select(slice(first, first + batch_rows)).trimmed()
-                rest = [whole.select(slice(ends, None))]
+                waiting = concatenate(rest)
+                end = len(waiting) - len(waiting) % batch_rows  # end of the last full batch
+                for first in range(0, end, batch_rows):
+                    yield waiting.select(slice(first, first + batch_rows)).trimmed()
+                rest = [waiting.select(slice(end, None))]
         if rest and len(rest[0]):
             yield rest[0].trimmed()
 
     def _files(self, files: Sequence[SplitFile]) -> Generator[Batch, None, None]:
+        """The rows of each file, a batch per file, in the order of the files."""
         if not files:
             return
         with make_batch_reader(
@@ -96,14 +102,14 @@ class Feed:
                 _check(file, 0 if columns is None else len(columns.history_length))
                 yield _batch(columns)
             if next(rows_of_files, None) is not None:
-                raise RowsLost(f"{files[-1].url}: expected one row group a file, got more")
+                raise RowsLost(f"{files[-1].url}: expected one row group per file, got more")
 
 
 def _check(file: SplitFile, rows: int) -> None:
     if rows != file.rows:
         raise RowsLost(
             f"{file.url}: expected {file.rows} rows, as its footer says, got {rows}; the split "
-            "was changed after it was published: build it again with jobs/build_splits.py"
+            "was changed after it was published: rebuild it with jobs/build_splits.py"
         )
 
 

@@ -1,6 +1,6 @@
-"""Several workers as Horovod's processes, started in Spark's executors.
+"""Several workers as Horovod processes, which are started in Spark's executors.
 
-This is the one module that imports Horovod.
+This is the only module that imports Horovod.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Result = TypeVar("Result")
 
 
 class HorovodWorkers(Workers):
-    """One of several processes that Horovod connects; one that stalls is ended by a watchdog."""
+    """One of several processes that Horovod connects; its watchdog kills it when it stalls."""
 
     def __init__(self, stall_seconds: float) -> None:
         import horovod.torch as hvd
@@ -48,30 +48,33 @@ class HorovodWorkers(Workers):
         self,
         parameters: Sequence[nn.Parameter],
         weight: float,
-        told: Sequence[float] = (),
+        values: Sequence[float] = (),
         summed: Sequence[nn.Parameter] = (),
     ) -> list[float]:
-        """Dense gradients and what is told travel as one vector, sparse ones as distinct rows."""
+        """Send dense gradients and the values as one vector, sparse ones as distinct rows."""
         start = time.perf_counter()
         for parameter in parameters:
-            if parameter.grad is None:  # unused in this batch, but perhaps not in another worker's
+            if parameter.grad is None:  # unused in this batch, perhaps used on another worker
                 parameter.grad = torch.zeros_like(parameter)
         dense = [p for p in parameters if not _gradient(p).is_sparse]
         sparse = [p for p in parameters if _gradient(p).is_sparse]
-        gathers = [self._gather(coalesced(_gradient(p)), place) for place, p in enumerate(sparse)]
-        numbers = torch.tensor([weight, *told], dtype=torch.float32)
+        # The sparse gradients are gathered in the background, meanwhile the dense ones are summed.
+        gathers = [self._gather(coalesced(_gradient(p)), index) for index, p in enumerate(sparse)]
+        numbers = torch.tensor([weight, *values], dtype=torch.float32)
+        # All dense gradients, flat, then the weight and the values.
         vector = torch.cat([*(_gradient(p).reshape(-1) for p in dense), numbers])
-        self._sends(vector)
+        self._count_bytes(vector)
         vector = self.hvd.allreduce(vector, op=self.hvd.Sum, name="dense")
         gradients, numbers = vector[: -len(numbers)], vector[-len(numbers) :]
         total = float(numbers[0])
         parts = torch.split(gradients / total, [p.numel() for p in dense])
         for parameter, part in zip(dense, parts, strict=True):
             parameter.grad = part.view_as(parameter)
-        for parameter, (indices, values) in zip(sparse, gathers, strict=True):
+        # A row that several workers have sent comes several times; coalesce adds these up.
+        for parameter, (rows, row_gradients) in zip(sparse, gathers, strict=True):
             parameter.grad = torch.sparse_coo_tensor(
-                self.hvd.synchronize(indices)[None],
-                self.hvd.synchronize(values) / total,
+                self.hvd.synchronize(rows)[None],
+                self.hvd.synchronize(row_gradients) / total,
                 parameter.shape,
                 check_invariants=False,
             ).coalesce()
@@ -81,33 +84,35 @@ class HorovodWorkers(Workers):
         self.communication_seconds += time.perf_counter() - start
         return [float(number) for number in numbers]
 
-    def _gather(self, gradient: Tensor, place: int) -> tuple[Any, Any]:
+    def _gather(self, gradient: Tensor, index: int) -> tuple[Any, Any]:
+        """Start to gather a sparse gradient from all workers; handles of its rows and values."""
         rows, values = gradient.indices()[0], gradient.values()
-        self._sends(rows, values)
+        self._count_bytes(rows, values)
         return (
-            self.hvd.allgather_async(rows, name=f"rows.{place}"),
-            self.hvd.allgather_async(values, name=f"values.{place}"),
+            self.hvd.allgather_async(rows, name=f"rows.{index}"),
+            self.hvd.allgather_async(values, name=f"values.{index}"),
         )
 
-    def _sends(self, *tensors: Tensor) -> None:
+    def _count_bytes(self, *tensors: Tensor) -> None:
         self.communication_bytes += sum(one.numel() * one.element_size() for one in tensors)
 
     def all_to_all(self, rows: Tensor, counts: Sequence[int]) -> tuple[Tensor, list[int]]:
-        """One collective."""
+        """Exchange the rows in one collective."""
         start = time.perf_counter()
         first = sum(counts[: self.rank])
-        self._sends(rows[:first], rows[first + counts[self.rank] :])  # its own stay where they are
+        # Rows for this worker itself are not sent.
+        self._count_bytes(rows[:first], rows[first + counts[self.rank] :])
         splits = torch.tensor(counts, dtype=torch.int32)
-        came, came_counts = self.hvd.alltoall(rows, splits=splits, name="rows")
+        received, received_counts = self.hvd.alltoall(rows, splits=splits, name="rows")
         self.communication_seconds += time.perf_counter() - start
-        return came, came_counts.tolist()
+        return received, received_counts.tolist()
 
     def heartbeat(self, at: str) -> None:
-        """Tell the watchdog."""
+        """Report to the watchdog."""
         self.watchdog.heartbeat(at)
 
     def sum(self, values: Sequence[float]) -> list[float]:
-        """One collective."""
+        """Sum in one collective."""
         vector = torch.tensor(list(values), dtype=torch.float64)
         total = self.hvd.allreduce(vector, op=self.hvd.Sum, name="sum")
         return [float(value) for value in total]
@@ -115,25 +120,25 @@ class HorovodWorkers(Workers):
 
 def _gradient(parameter: nn.Parameter) -> Tensor:
     if parameter.grad is None:
-        raise ValueError("a parameter without gradient has nothing to send")
+        raise ValueError("expected a gradient to send, got a parameter without one")
     return parameter.grad
 
 
 class WorkersFailed(JobFailed):
-    """Workers could not begin, or one has ended before its work was done and has said why."""
+    """Workers could not start, or one failed before its work was done; the message says why."""
 
 
 def launch(
     work: Callable[[Workers], Result], num_workers: int, stall_seconds: float = 300.0
 ) -> Result:
-    """Run `work` on so many workers and give worker 0's result.
+    """Run `work` on `num_workers` workers and return worker 0's result.
 
-    One worker runs here; several run in Spark's executors, one a slot, started by Horovod. There,
-    one that comes no further for `stall_seconds` is ended.
+    One worker runs in this process. Several run in Spark's executors, one per slot, started by
+    Horovod; there, a worker that makes no progress for `stall_seconds` is killed.
 
     Raises:
-        WorkersFailed: one of several has ended before its work was done, so that all have; or
-            they have not all begun within 10 minutes.
+        WorkersFailed: one of several workers failed, so all were stopped; or not all of them
+            started within 10 minutes.
     """
     if num_workers == 1:
         return work(SingleWorker())
@@ -142,15 +147,15 @@ def launch(
     from horovod.runner.common.util.timeout import TimeoutException
 
     context = SparkContext.getOrCreate()
-    shipped = _shipped(partial(_work_of_one, work, stall_seconds), _archives(context))
+    shipped = _shippable(partial(_run_worker, work, stall_seconds), _archives(context))
     errors = _WorkerOutput(sys.stderr)
     try:
-        with _ends_of_sparks_job(errors.ends):
+        with _spark_failures(errors.failures):
             results: list[bytes] = horovod.spark.run(
                 shipped,
                 num_proc=num_workers,
                 use_gloo=True,
-                executable=context.pythonExec,  # that of Spark's own tasks, not the driver's
+                executable=context.pythonExec,  # the Python of Spark's tasks, not the driver's
                 stdout=_WorkerOutput(sys.stdout),
                 stderr=errors,
                 verbose=0,
@@ -158,58 +163,59 @@ def launch(
             )
     except TimeoutException as error:
         raise WorkersFailed(
-            f"expected {num_workers} tasks of Spark to begin at once, one for each worker, and "
-            "they have not: are other jobs in these slots, or executors missing? Give Spark more "
-            f"slots, or try again when they are free. Horovod says: {error}"
+            f"expected {num_workers} Spark tasks to start together, one for each worker, but not "
+            "all of them started: do other jobs hold the slots, or are executors missing? Give "
+            f"Spark more slots, or retry when they are free. Horovod says: {error}"
         ) from error
     except Exception as error:
-        told = "; ".join(errors.ends) or "what they said stands above"
+        reasons = "; ".join(errors.failures) or "see the output of the workers above"
         raise WorkersFailed(
-            f"one of {num_workers} workers has ended before its work was done, and the others with "
-            f"it; {told}. Horovod says: {' '.join(str(error).split())}"
+            f"one of {num_workers} workers failed before its work was done, so all were stopped; "
+            f"{reasons}. Horovod says: {' '.join(str(error).split())}"
         ) from error
     result: Result = cloudpickle.loads(results[0])
     return result
 
 
 @contextmanager
-def _ends_of_sparks_job(ends: list[str]) -> Iterator[None]:
-    """Add why Spark's job has failed to `ends`, in a line: executors without Horovod, say.
+def _spark_failures(failures: list[str]) -> Iterator[None]:
+    """Add to `failures`, in one line, why Spark's job failed: executors without Horovod, say.
 
-    Horovod runs that job in a thread, of which Python would write a screen of traceback instead.
+    Horovod runs that job in a thread; without this, Python would print the thread's traceback.
     """
-    before = threading.excepthook
+    previous_hook = threading.excepthook
 
     def hook(raised: threading.ExceptHookArgs) -> None:
         if raised.thread is None or not raised.thread.name.endswith("(run_spark)"):
-            before(raised)
+            previous_hook(raised)
         elif raised.exc_value is not None:
-            end = in_a_line(raised.exc_value)
-            if "cancelled job group horovod" not in end:  # by Horovod, once a worker has ended
-                ends.append(f"Spark says: {end}")
+            reason = in_a_line(raised.exc_value)
+            # Horovod cancels the job once a worker has failed; that is not the reason.
+            if "cancelled job group horovod" not in reason:
+                failures.append(f"Spark says: {reason}")
 
     threading.excepthook = hook
     try:
         yield
     finally:
-        threading.excepthook = before
+        threading.excepthook = previous_hook
 
 
 class _WorkerOutput:
-    """What workers print, on the driver: worker 0's as it is, the others' with their number.
+    """The workers' output on the driver: worker 0's as it is, others' with their number.
 
     Attributes:
-        ends: of what workers have ended, as far as they or their watchdogs have said so.
+        failures: why workers failed, as they or their watchdogs have printed it.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
-        self.ends: list[str] = []
+        self.failures: list[str] = []
 
     def write(self, text: str) -> None:
-        """Write lines that Horovod has marked with the worker that they came from."""
-        # So begin the last words of `unpack` and of a watchdog.
-        self.ends += re.findall(r"(?m)^\[\d+\]<stderr>:(worker \d+ has .*)$", text)
+        """Write lines, which Horovod has marked with the number of their worker."""
+        # The messages of `unpack` and of a watchdog start with "worker N has".
+        self.failures += re.findall(r"(?m)^\[\d+\]<stderr>:(worker \d+ has .*)$", text)
         self.stream.write(re.sub(r"\[0\]<std(out|err)>:", "", text))
 
     def flush(self) -> None:
@@ -218,46 +224,46 @@ class _WorkerOutput:
 
 
 def _archives(context: SparkContext) -> list[str]:
-    """Where an executor may have what spark-submit was given as --py-files.
+    """Paths at which an executor may find the files of spark-submit's --py-files.
 
-    In the folder that it began in, by their names, or, on this machine, where they were.
+    They are in its working folder, by name; on this machine, also at their own paths.
     """
     given = context.getConf().get("spark.submit.pyFiles", "") or ""
     paths = [urlsplit(one).path for one in given.split(",") if one]
     return [*(path.rpartition("/")[2] for path in paths), *paths]
 
 
-def _shipped(work: Callable[[], Any], archives: Sequence[str]) -> Callable[[], bytes]:
-    """Work as a function that a process can load which does not know this package yet.
+def _shippable(work: Callable[[], Any], archives: Sequence[str]) -> Callable[[], bytes]:
+    """Work as a function that a process can load even if it cannot import this package yet.
 
-    Spark makes archives of Python files known to its own tasks alone, which Horovod's processes
-    are not. A function within a function travels whole, others as a name to be imported. The
-    result travels as bytes, since it passes through a task of Spark's that needs nothing of it, and
-    would wait 3 s for torch to know its classes.
+    Spark puts archives of Python files on the path of its own tasks only, and Horovod's processes
+    are not its tasks. cloudpickle sends a nested function by value, other functions by name. The
+    result is sent as bytes, because it passes through a Spark task that does not use it: to
+    unpickle it there, the task would have to import torch, which takes 3 s.
     """
     import cloudpickle
 
     pickled = cloudpickle.dumps(work)
 
     def unpack() -> bytes:
-        # Horovod says where the executor began.
-        found = (os.path.join(os.environ["HOROVOD_SPARK_WORK_DIR"], path) for path in archives)
-        sys.path[1:1] = [path for path in found if os.path.exists(path)]
+        # Horovod sets this variable to the executor's working folder.
+        paths = (os.path.join(os.environ["HOROVOD_SPARK_WORK_DIR"], path) for path in archives)
+        sys.path[1:1] = [path for path in paths if os.path.exists(path)]
         try:
             result: bytes = cloudpickle.dumps(cloudpickle.loads(pickled)())
         except Exception as error:
             kind = type(error).__name__
-            if kind != "HorovodInternalError":  # else another has ended, and says why
-                # Not by `in_a_line`: it may be this package that cannot be loaded.
-                told = " ".join(f"{kind}: {error}".split())
-                print(f"worker {os.environ['HOROVOD_RANK']} has failed: {told}", file=sys.stderr)
+            if kind != "HorovodInternalError":  # otherwise another worker failed and prints why
+                # Without `in_a_line`: perhaps this package itself cannot be imported.
+                reason = " ".join(f"{kind}: {error}".split())
+                print(f"worker {os.environ['HOROVOD_RANK']} has failed: {reason}", file=sys.stderr)
             raise
         return result
 
     return unpack
 
 
-def _work_of_one(work: Callable[[Workers], Result], stall_seconds: float) -> Result | None:
+def _run_worker(work: Callable[[Workers], Result], stall_seconds: float) -> Result | None:
     workers = HorovodWorkers(stall_seconds)
     result = work(workers)
     return result if workers.rank == 0 else None

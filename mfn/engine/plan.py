@@ -1,8 +1,8 @@
-"""Which rows a worker reads, and in which order: a pure function of date, epoch and worker.
+"""Which rows a worker reads, in which order: a pure function of seed, date, epoch and worker.
 
-Every worker knows the plan of all of them, so the number of steps is agreed on before the first
-collective, without one. A position in an epoch is a number of rows, and so a file and an offset
-within it: nothing else need be kept to go on from there.
+Every worker computes the plan of all workers, so all know the number of steps without a collective.
+A position in an epoch is a number of rows, that is, a file and an offset in it. Nothing else is
+needed to resume from there.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ class Shard:
 
     @property
     def rows(self) -> int:
-        """Rows that the worker will see."""
+        """Number of rows in its files."""
         return sum(file.rows for file in self.files)
 
     def seed_of(self, place: int) -> int:
-        """Seed of the order of the rows of the file at this place."""
+        """Seed for the order of the rows within the file at this index."""
         return _seed(self.seed, place)
 
     def position(self, rows: int) -> tuple[int, int]:
-        """Where the row after so many stands: the place of its file, and its offset there.
+        """Index of the file that holds row number `rows` (from 0), and the row's offset in it.
 
-        At the end, and behind it, that is the place after the last file.
+        At the end of the shard or after it: the index after the last file, and 0.
         """
         for place, file in enumerate(self.files):
             if rows < file.rows:
@@ -47,10 +47,10 @@ class Shard:
 def shards(
     files: Sequence[SplitFile], date: str, epoch: int, workers: int, seed: int
 ) -> list[Shard]:
-    """Deal the files of a split, shuffled for this epoch, to the workers one at a time.
+    """Shuffle the files of a split for this epoch and divide them among the workers.
 
-    Each file with rows goes to exactly one worker. Of unequal files the larger are dealt first, to
-    whoever has the fewest rows, so that the workers' rows differ by at most one file.
+    Each file with rows goes to exactly one worker. Larger files are given out first, each to the
+    worker with the fewest rows, so that the workers' numbers of rows differ by at most one file.
     """
     random = np.random.default_rng(_seed(seed, date, epoch))
     shuffled = [files[place] for place in random.permutation(len(files)) if files[place].rows]
@@ -65,7 +65,7 @@ def shards(
 
 
 def steps(dealt: Sequence[Shard], batch_rows: int) -> int:
-    """Steps of the epoch, for all workers: as many as the one with the most rows needs."""
+    """Number of steps of the epoch on every worker: what the worker with most rows needs."""
     return max(-(-shard.rows // batch_rows) for shard in dealt)
 
 
@@ -75,6 +75,6 @@ def seed_of_step(seed: int, date: str, epoch: int, worker: int, step: int) -> in
 
 
 def _seed(*parts: int | str) -> int:
-    """A number that a generator takes, and that no two different parts share but by chance."""
+    """A seed in 63 bits: the hash of the parts."""
     digest = hashlib.sha256(repr(parts).encode()).digest()
     return int.from_bytes(digest[:8], "big") % 2**63

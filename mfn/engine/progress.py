@@ -11,10 +11,15 @@ LINE_SECONDS = 10.0
 
 
 class Progress:
-    """How far a loop is, with what it says of itself and time left; on worker 0 only."""
+    """Shows the steps done, the time left and a short message.
+
+    Args:
+        shown: whether to show anything; workers other than worker 0 show nothing.
+        done: steps that were done before.
+    """
 
     def __init__(self, name: str, steps: int, shown: bool, done: int = 0) -> None:
-        # A worker's output comes to the driver line by line, where a bar would be many lines.
+        # The driver gets a worker's output as lines; there a bar would become many lines.
         terminal = sys.stderr.isatty()
         self.bar = tqdm(
             total=steps,
@@ -41,17 +46,17 @@ class Progress:
     ) -> None:
         self.bar.close()
 
-    def advance(self, told: str) -> None:
-        """One more step, and what to say of it."""
-        self.bar.set_postfix_str(told, refresh=False)
+    def advance(self, message: str) -> None:
+        """Count one more step, and show a message about it."""
+        self.bar.set_postfix_str(message, refresh=False)
         self.bar.update()
 
 
 class _Lines:
-    """Standard error for tqdm where it is no terminal: what it redraws becomes lines."""
+    """Standard error for tqdm if it is not a terminal: each redrawn bar becomes a line."""
 
     def write(self, text: str) -> None:
-        """Write a redrawn bar as a line of its own."""
+        """Write a redrawn bar as a line."""
         if text.strip():
             sys.stderr.write(text.strip() + "\n")
 

@@ -1,4 +1,4 @@
-"""Statistics of a training: of an epoch while it runs, and of a whole training once it is done."""
+"""Statistics of an epoch while it runs, and of a whole training once it is done."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class EpochStats:
-    """What an epoch has done so far, over all workers; the seconds are those of worker 0."""
+    """Sums of an epoch so far, over all workers; the seconds are of worker 0."""
 
     steps: int = 0
     requests: int = 0
@@ -22,7 +22,7 @@ class EpochStats:
 
 @dataclass(frozen=True)
 class TrainingStats:
-    """What a training did and cost, over all workers; shares are of its seconds on worker 0."""
+    """Statistics of a training over all workers; seconds and shares of them are of worker 0."""
 
     steps: int
     requests: int
@@ -35,7 +35,7 @@ class TrainingStats:
 
 
 def training_stats(epoch: EpochStats) -> TrainingStats:
-    """The statistics of a training that was this one epoch."""
+    """Statistics of a training of this one epoch."""
     return TrainingStats(
         steps=epoch.steps,
         requests=epoch.requests,

@@ -1,4 +1,4 @@
-"""One model, some epochs of a split: the training loop, the same for every model and worker."""
+"""The training loop: trains one model on a split for some epochs; the same on every worker."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ log = logging.getLogger("mfn")
 
 
 class TrainingFailed(JobFailed):
-    """The loss is no number any more; the message says at which step, and where its batch is."""
+    """The loss is NaN or infinite; the message names the step and the file of its batch."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a model is trained, whatever it is trained for."""
+    """How a model is trained, in pretraining and in training."""
 
     learning_rate: float
     batch_requests: int
@@ -43,7 +43,7 @@ class Schedule:
 
 
 class Trainer:
-    """A model and its optimizer, the paper's Adam; a step pays for the rows that it touches."""
+    """A model with its optimizer (Adam, as in the paper); a step updates only the rows it uses."""
 
     def __init__(
         self, model: Ranker, schedule: Schedule, workers: Workers, events: Events | None = None
@@ -74,40 +74,40 @@ class Trainer:
         name: str,
         checkpoints: Checkpoints | None = None,
     ) -> TrainingStats:
-        """So many passes over the files; with checkpoints, from the newest one on.
+        """Train for `epochs` passes over the files; with checkpoints, resume from the newest one.
 
         Raises:
             TrainingFailed, RowsLost: as `epoch`.
         """
         done: list[EpochStats] = []
-        begun = EpochStats()
+        started = EpochStats()  # steps of the current epoch that the checkpoint contains
         table = self.model.embedding
         saved = None if checkpoints is None else checkpoints.newest(table.rank, table.workers)
-        self._check_agreed(None if saved is None else saved[0])
+        self._check_same_position(None if saved is None else saved[0])
         if saved is not None:
             position, part = saved
             self._load(part)
             done = list(position.epochs)
             if not position.epoch_ended:
-                begun = done.pop()
+                started = done.pop()
             if self.workers.rank == 0:
-                log.info("%s: goes on at step %d of epoch %d", name, begun.steps, len(done) + 1)
+                log.info("%s: resumes at step %d of epoch %d", name, started.steps, len(done) + 1)
         for number in range(len(done), epochs):
-            done.append(self._epoch(files, number, name, begun, tuple(done), checkpoints))
-            begun = EpochStats()
+            done.append(self._epoch(files, number, name, started, tuple(done), checkpoints))
+            started = EpochStats()
             if checkpoints is not None and number + 1 < epochs:
                 self._save(checkpoints, name, Position(tuple(done), epoch_ended=True))
         return total([training_stats(one) for one in done])
 
     def epoch(self, files: Sequence[SplitFile], number: int, name: str) -> TrainingStats:
-        """One pass over the files, shared among the workers.
+        """Train for one pass over the files, which are divided among the workers.
 
-        All workers take the same number of steps, agreed on beforehand; one that runs out of rows
-        takes them with batches of weight 0.
+        All workers take the same number of steps, computed beforehand. A worker without further
+        rows takes the rest with batches of weight 0.
 
         Raises:
             TrainingFailed: the loss is NaN or infinite.
-            RowsLost: a file gave other rows than its footer promises.
+            RowsLost: a file has another number of rows than its footer says.
         """
         return training_stats(self._epoch(files, number, name, EpochStats(), (), None))
 
@@ -116,44 +116,50 @@ class Trainer:
         files: Sequence[SplitFile],
         number: int,
         name: str,
-        epoch: EpochStats,
-        before: tuple[EpochStats, ...],
+        started: EpochStats,
+        earlier: tuple[EpochStats, ...],
         checkpoints: Checkpoints | None,
     ) -> EpochStats:
-        """From the steps of the epoch on; `before` tells the epochs that have ended."""
+        """Train for an epoch, or for the rest of it.
+
+        Args:
+            started: statistics of the steps of this epoch that are already done.
+            earlier: statistics of the epochs before this one.
+        """
         workers, schedule = self.workers, self.schedule
         dealt = shards(files, schedule.date, number, workers.size, schedule.seed)
         total_steps = steps(dealt, schedule.batch_requests)
-        batches = self.feed.epoch(dealt[workers.rank], schedule.batch_requests, epoch.steps)
-        begun = epoch
-        waited, talked = self.feed.wait_seconds, workers.communication_seconds
+        batches = self.feed.epoch(dealt[workers.rank], schedule.batch_requests, started.steps)
+        epoch = started
+        # The feed and the workers count seconds over all epochs.
+        wait_before, communication_before = self.feed.wait_seconds, workers.communication_seconds
         start = time.perf_counter()
         self.model.train()
         title = f"{name} epoch {number + 1}"
-        with Progress(title, total_steps, workers.rank == 0, begun.steps) as progress:
-            for step, batch in _agreed(batches, begun.steps, total_steps):
+        with Progress(title, total_steps, workers.rank == 0, started.steps) as progress:
+            for step, batch in _step_batches(batches, started.steps, total_steps):
                 workers.heartbeat(f"{title}, step {step}")
                 random = seed_of_step(schedule.seed, schedule.date, number, workers.rank, step)
                 torch.manual_seed(random)
                 due = checkpoints is not None and checkpoints.due(step + 1)
-                told = self._step(batch, title, step, due, checkpoints)
+                result = self._step(batch, title, step, due, checkpoints)
                 seconds = time.perf_counter() - start
                 epoch = EpochStats(
                     steps=step + 1,
-                    requests=epoch.requests + told.requests,
-                    candidates=epoch.candidates + told.candidates,
-                    loss=epoch.loss + told.loss,
-                    seconds=begun.seconds + seconds,
-                    wait_seconds=begun.wait_seconds + self.feed.wait_seconds - waited,
-                    communication_seconds=begun.communication_seconds
+                    requests=epoch.requests + result.requests,
+                    candidates=epoch.candidates + result.candidates,
+                    loss=epoch.loss + result.loss,
+                    seconds=started.seconds + seconds,
+                    wait_seconds=started.wait_seconds + self.feed.wait_seconds - wait_before,
+                    communication_seconds=started.communication_seconds
                     + workers.communication_seconds
-                    - talked,
+                    - communication_before,
                 )
-                if checkpoints is not None and told.save and step + 1 < total_steps:
-                    self._save(checkpoints, name, Position((*before, epoch), epoch_ended=False))
+                if checkpoints is not None and result.save and step + 1 < total_steps:
+                    self._save(checkpoints, name, Position((*earlier, epoch), epoch_ended=False))
                 if self.events is not None:
-                    self.events.step(sum(one.steps for one in before) + step + 1, epoch)
-                speed = (epoch.candidates - begun.candidates) / seconds
+                    self.events.step(sum(one.steps for one in earlier) + step + 1, epoch)
+                speed = (epoch.candidates - started.candidates) / seconds
                 loss = epoch.loss / max(epoch.candidates, 1)
                 progress.advance(f"loss {loss:.4f}, {speed:,.0f} candidates/s")
         return epoch
@@ -166,112 +172,127 @@ class Trainer:
         due: bool,
         checkpoints: Checkpoints | None,
     ) -> _StepResult:
-        """One step of all workers.
+        """Take one step, on all workers together.
 
-        due: whether this worker asks for a checkpoint; worker 0's word counts.
+        Args:
+            batch: None if this worker has no further rows.
+            due: whether a checkpoint is due on this worker; worker 0 decides for all.
+
+        Raises:
+            TrainingFailed: the loss is NaN or infinite on one of the workers.
         """
         workers = self.workers
         self.optimizer.zero_grad()
         if batch is not None:
             loss, weight = self.model.loss(batch), int(batch.candidate_count_B.sum())
         else:
-            # Out of rows: the others wait for this worker's gradients, so it sends zeros.
-            loss, weight = self.model.loss(_nothing(self.model)) * 0, 0
+            # No further rows: the others wait for this worker's gradients, so it sends zeros.
+            loss, weight = self.model.loss(_empty_batch(self.model)) * 0, 0
         loss.backward()
         value = float(loss.detach())
-        kept = ""
+        batch_file = ""
         if not math.isfinite(value) and batch is not None and checkpoints is not None:
-            kept = checkpoints.keep_batch(workers.rank, vars(batch))
+            batch_file = checkpoints.keep_batch(workers.rank, vars(batch))
         requests = 0 if batch is None else len(batch)
-        asked = float(due and workers.rank == 0)
-        candidates, of_all, requests_of_all, save = workers.average_gradients(
-            self.averaged, weight, [value, requests, asked], self.summed
+        wants_save = float(due and workers.rank == 0)
+        candidates, total_loss, total_requests, save = workers.average_gradients(
+            self.averaged, weight, [value, requests, wants_save], self.summed
         )
-        if not math.isfinite(of_all):
-            # All workers see it at the same step, and before anything is changed by it.
+        if not math.isfinite(total_loss):
+            # All workers see it at the same step, before any parameter has changed.
             where = "another worker" if math.isfinite(value) else f"worker {workers.rank}"
             raise TrainingFailed(
-                f"{title}: the loss is {of_all} at step {step}, of {where}"
-                + (f", whose batch is kept in {kept}" if kept else "")
+                f"{title}: the loss is {total_loss} at step {step}, on {where}"
+                + (f"; its batch is kept in {batch_file}" if batch_file else "")
                 + f"; try a lower train.learning_rate than {self.schedule.learning_rate}"
             )
         self.optimizer.step()
-        return _StepResult(of_all, round(candidates), round(requests_of_all), save > 0)
+        return _StepResult(total_loss, round(candidates), round(total_requests), save > 0)
 
     def _save(self, checkpoints: Checkpoints, name: str, position: Position) -> None:
-        """Write a checkpoint, all workers together; not where it holds what is no number."""
+        """Write a checkpoint, all workers together.
+
+        Raises:
+            TrainingFailed: a value is NaN or infinite on one of the workers; nothing is written.
+        """
         part = self._part()
-        held = {**part.common, **part.rows}
-        bad = [name for name, tensor in held.items() if not bool(torch.isfinite(tensor).all())]
+        tensors = {**part.common, **part.rows}
+        bad = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
         if self.workers.sum([len(bad)])[0]:
             raise TrainingFailed(
                 f"{name}: after step {position.epochs[-1].steps} of epoch "
-                f"{len(position.epochs)} {', '.join(bad) or 'what another worker holds'} holds "
-                "numbers that are NaN or infinite; the checkpoints before it stay; try a lower "
-                f"train.learning_rate than {self.schedule.learning_rate}"
+                f"{len(position.epochs)}: NaN or infinite values in "
+                f"{', '.join(bad) or 'the state of another worker'}; this checkpoint is not "
+                "written, earlier ones stay; try a lower train.learning_rate than "
+                f"{self.schedule.learning_rate}"
             )
-        digests = [0.0] * part.of
-        if self.workers.rank < part.of:
-            digests[part.place] = checkpoints.write(part, position)
-        digests = self.workers.sum(digests)  # once all have written
+        digests = [0.0] * part.count
+        if self.workers.rank < part.count:
+            digests[part.index] = checkpoints.write(part, position)
+        digests = self.workers.sum(digests)  # returns once all workers have written their part
         if self.workers.rank == 0:
             checkpoints.complete(position, [round(digest) for digest in digests])
 
     def _part(self) -> Part:
-        """Parameters and the optimizer's state, by name, as far as this worker holds them."""
+        """The parameters and the optimizer's state that this worker holds, by name."""
         names: dict[Tensor, str] = {p: name for name, p in self.model.named_parameters()}
         tensors = {f"parameter.{names[p]}": p.detach() for p in self.parameters}
-        for parameter, moments in self.optimizer.state.items():
-            for key, value in vars(moments).items():
+        for parameter, state in self.optimizer.state.items():
+            for key, value in vars(state).items():
                 tensors[f"{key}.{names[parameter]}"] = torch.as_tensor(value)
         table = self.model.embedding
-        long = {
+        # Tensors with one row per row of the embedding table; these may be divided among workers.
+        with_rows = {
             name
             for name, tensor in tensors.items()
             if name.endswith(f".{names[table.weight]}") and tensor.dim()
         }
         return Part(
-            {name: tensor for name, tensor in tensors.items() if name not in long},
-            {name: tensors[name] for name in long},
+            {name: tensor for name, tensor in tensors.items() if name not in with_rows},
+            {name: tensors[name] for name in with_rows},
             table.rank,
             table.workers,
         )
 
     @torch.no_grad()
     def _load(self, part: Part) -> None:
-        held: dict[str, dict[str, Tensor]] = {}
+        """Set the parameters and the optimizer's state to those of a checkpoint."""
+        by_parameter: dict[str, dict[str, Tensor]] = {}
         for name, tensor in {**part.common, **part.rows}.items():
-            key, _, of_name = name.partition(".")
-            held.setdefault(of_name, {})[key] = tensor
+            key, _, parameter = name.partition(".")
+            by_parameter.setdefault(parameter, {})[key] = tensor
         parameters = dict(self.model.named_parameters())
-        for name, of_one in held.items():
-            parameters[name].copy_(of_one.pop("parameter"))
-            if of_one:
+        for name, saved in by_parameter.items():
+            parameters[name].copy_(saved.pop("parameter"))
+            if saved:
                 self.optimizer.state[parameters[name]] = AdamState(
-                    int(of_one["step"]), of_one["exp_avg"], of_one["exp_avg_sq"]
+                    int(saved["step"]), saved["exp_avg"], saved["exp_avg_sq"]
                 )
 
-    def _check_agreed(self, position: Position | None) -> None:
-        """All workers go on from the same position, or none begins."""
+    def _check_same_position(self, position: Position | None) -> None:
+        """Raise RuntimeError unless all workers resume from the same position.
+
+        The check is a sum over the workers, so each position becomes one number.
+        """
         mine = 0.0
         if position is not None:
             mine = 1.0 + position.epochs[-1].steps + 1e9 * len(position.epochs)
         if self.workers.sum([mine])[0] != mine * self.workers.size:
             raise RuntimeError(
-                f"worker {self.workers.rank} found another newest checkpoint than the others; do "
-                "all workers see the same root?"
+                f"worker {self.workers.rank} found a different newest checkpoint than the other "
+                "workers; do all workers see the same root?"
             )
 
     @torch.no_grad()
     def log_loss(self, files: Sequence[SplitFile]) -> float:
-        """Mean binary cross entropy in nats over the files, shared among the workers."""
+        """Mean binary cross entropy in nats over the files, which are divided among the workers."""
         dealt = shards(files, self.schedule.date, 0, self.workers.size, self.schedule.seed)
         batches = self.feed.epoch(dealt[self.workers.rank], self.schedule.batch_requests)
         self.model.eval()
         loss, candidates = 0.0, 0
-        for _, batch in _agreed(batches, 0, steps(dealt, self.schedule.batch_requests)):
-            if batch is None:  # out of rows: others may wait for this worker's part of the table
-                self.model.look_up(_nothing(self.model))
+        for _, batch in _step_batches(batches, 0, steps(dealt, self.schedule.batch_requests)):
+            if batch is None:  # no further rows; others may wait for this worker's embedding rows
+                self.model.look_up(_empty_batch(self.model))
                 continue
             loss += float(self.model.loss(batch))
             candidates += int(batch.candidate_count_B.sum())
@@ -281,7 +302,7 @@ class Trainer:
 
 @dataclass(frozen=True)
 class _StepResult:
-    """A step over all workers; the loss is a sum over candidates."""
+    """Result of a step over all workers; the loss is a sum over candidates."""
 
     loss: float
     candidates: int
@@ -289,16 +310,18 @@ class _StepResult:
     save: bool
 
 
-def _agreed(batches: Iterator[Batch], first: int, steps: int) -> Iterator[tuple[int, Batch | None]]:
-    """A batch for each of the steps that the workers agreed on; None once there are no more."""
+def _step_batches(
+    batches: Iterator[Batch], first: int, steps: int
+) -> Iterator[tuple[int, Batch | None]]:
+    """Each step from `first` on with its batch; None once this worker has no further batch."""
     for step in range(first, steps):
         yield step, next(batches, None)
     if next(batches, None) is not None:
-        raise RuntimeError(f"rows are left after the {steps} steps that the workers agreed on")
+        raise RuntimeError(f"rows are left after the {steps} planned steps")
 
 
-def _nothing(model: Ranker) -> Batch:
-    """One request without behaviours, and one candidate that is padding."""
+def _empty_batch(model: Ranker) -> Batch:
+    """One request with an empty history and one candidate that is padding."""
     one = torch.zeros(1, dtype=torch.long)
     return Batch(
         history_BN=one[:, None],
@@ -312,7 +335,7 @@ def _nothing(model: Ranker) -> Batch:
 
 
 def parameter_count(model: Ranker) -> int:
-    """Trainable numbers in a model, those of the embedding that other workers hold included."""
+    """Number of trainable values in a model, with embedding rows that other workers hold."""
     table = model.embedding
     elsewhere = (table.rows - len(table.weight)) * table.weight.shape[1]
     return elsewhere + sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -1,11 +1,12 @@
-"""A worker that comes on no more ends, and with it the job: a hang would have no end.
+"""Kills a worker that makes no progress, so that the job fails instead of hanging forever.
 
-In a collective every worker waits for all others, so one that is frozen, or asleep, stops all of
-them; Gloo may wait for ever, and Horovod's static launcher ends nobody. So each worker has a
-watchdog, a process of its own that stays awake when the worker is frozen: it hears of each step,
-and kills the worker when it has heard nothing for too long. It ends when its worker does.
+In a collective every worker waits for all others, so one worker that is frozen or asleep blocks
+them all. Gloo may wait forever, and Horovod's static launcher kills nobody. Therefore each worker
+has a watchdog. It is a separate process, which keeps running when the worker is frozen. The worker
+reports each step to it; without a report for too long, it kills the worker. It ends with its
+worker.
 
-This file runs as the watchdog too, and imports nothing but the standard library.
+This file is also the program of the watchdog's process, so it imports only the standard library.
 """
 
 from __future__ import annotations
@@ -20,35 +21,36 @@ import subprocess
 import sys
 import time
 
-SECONDS_TO_TELL = 2.0
-"""In which a worker that is not frozen writes where its threads are."""
+SECONDS_FOR_TRACEBACK = 2.0
+"""Time before the kill in which a worker that is not frozen prints its threads' tracebacks."""
 
 
 class Watchdog:
-    """Kills this process when `heartbeat` was not called for so many seconds."""
+    """Kills this process if `heartbeat` is not called for this many seconds."""
 
     def __init__(self, worker: int, seconds: float) -> None:
         faulthandler.register(signal.SIGUSR1, all_threads=True)
-        # By its source and not by its file, which may lie in a zip archive.
+        # Started from its source, not from its file: that may be inside a zip archive.
         source = inspect.getsource(sys.modules[__name__])
         arguments = [str(os.getpid()), str(worker), str(seconds)]
         self.process = subprocess.Popen(
             [sys.executable, "-I", "-c", source, *arguments], stdin=subprocess.PIPE, text=True
         )
-        self.heartbeat("the beginning")
+        self.heartbeat("the start")
 
     def heartbeat(self, at: str) -> None:
-        """Come on to here."""
+        """Report progress: the worker is now at this step."""
         if self.process.stdin is None:
-            raise ValueError("a watchdog listens to its standard input")
-        with contextlib.suppress(BrokenPipeError):  # without it, the work goes on all the same
+            raise ValueError("the watchdog has no standard input to report to")
+        with contextlib.suppress(BrokenPipeError):  # without a watchdog the worker continues
             self.process.stdin.write(f"{at}\n")
             self.process.stdin.flush()
 
 
 def _watch(pid: int, worker: int, seconds: float) -> None:
+    """Read the reports from standard input; kill the worker when none comes for `seconds`."""
     at, since = "", time.monotonic()
-    heard = b""
+    incomplete_line = b""
     while True:
         left = since + seconds - time.monotonic()
         if left <= 0:
@@ -59,21 +61,22 @@ def _watch(pid: int, worker: int, seconds: float) -> None:
         read = os.read(sys.stdin.fileno(), 65536)
         if not read:  # the worker has ended
             return
-        *lines, heard = (heard + read).split(b"\n")
+        *lines, incomplete_line = (incomplete_line + read).split(b"\n")
         if lines:
             at, since = lines[-1].decode(), time.monotonic()
 
 
 def _kill(pid: int, worker: int, seconds: float, at: str) -> None:
     print(
-        f"worker {worker} has come no further than {at} for {seconds:g} s (train.stall_seconds): "
-        "it hangs, or waits for a worker that does; it is ended, and the job with it",
+        # `horovod_workers` looks for lines that start with "worker N has".
+        f"worker {worker} has made no progress past {at} for {seconds:g} s (train.stall_seconds): "
+        "it hangs, or waits for a worker that hangs; it is killed and the job fails",
         file=sys.stderr,
         flush=True,
     )
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGUSR1)
-        time.sleep(SECONDS_TO_TELL)
+        time.sleep(SECONDS_FOR_TRACEBACK)
         os.kill(pid, signal.SIGKILL)
 
 

@@ -1,7 +1,7 @@
-"""A worker among those that train together, and the case of a single one.
+"""The interface of the workers that train together, and its implementation for a single worker.
 
-A training is written once, against `Workers`. Several workers are Horovod's processes
-(`mfn.engine.horovod_workers`); one worker needs neither Horovod nor Spark.
+Training code uses only `Workers`. Several workers are Horovod processes
+(`mfn.engine.horovod_workers`). One worker needs neither Horovod nor Spark.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 
 class Workers(ABC):
-    """This worker among all of them.
+    """This worker, and its collectives with the other workers.
 
     Attributes:
-        rank: its number, from 0; worker 0 shows progress and writes artifacts.
-        size: how many there are.
+        rank: number of this worker, from 0; worker 0 shows progress and writes artifacts.
+        size: number of workers.
         communication_seconds: time that this worker has spent in collectives.
-        communication_bytes: what it has handed to the collectives of its steps.
+        communication_bytes: bytes that it has sent in the collectives of its steps.
     """
 
     rank: int
@@ -29,41 +29,45 @@ class Workers(ABC):
 
     @abstractmethod
     def broadcast(self, tensors: Mapping[str, Tensor]) -> None:
-        """Give every worker what these hold on worker 0."""
+        """Set these tensors on every worker to their values on worker 0."""
 
     @abstractmethod
     def average_gradients(
         self,
         parameters: Sequence[nn.Parameter],
         weight: float,
-        told: Sequence[float] = (),
+        values: Sequence[float] = (),
         summed: Sequence[nn.Parameter] = (),
     ) -> list[float]:
-        """Make each gradient the sum over all workers divided by the sum of their weights.
+        """Set each gradient to its sum over all workers, divided by the sum of their weights.
 
-        Gradients are of a summed loss, `weight` is how many candidates it summed over. Those of
-        `summed` are sums over all workers already. Sparse gradients stay sparse. What each worker
-        has to tell of the step travels with them.
+        Sparse gradients stay sparse.
+
+        Args:
+            parameters: their gradients are those of a loss summed over candidates.
+            weight: number of candidates in that sum; it may be 0, but not on all workers.
+            values: statistics of the step, sent together with the gradients.
+            summed: parameters whose gradients are already sums over all workers.
 
         Returns:
-            the sum of the weights, which may not be 0, then that of each number told.
+            the sum of the weights over all workers, then the sum of each of the values.
         """
 
     @abstractmethod
     def all_to_all(self, rows: Tensor, counts: Sequence[int]) -> tuple[Tensor, list[int]]:
-        """Send the first rows to worker 0, the next to worker 1, and so on, as many as counted.
+        """Send the first `counts[0]` rows to worker 0, the next `counts[1]` to worker 1, etc.
 
         Returns:
-            what came, that of worker 0 first, and how many rows came from each.
+            the received rows, those of worker 0 first, and the number of rows from each worker.
         """
 
     @abstractmethod
     def heartbeat(self, at: str) -> None:
-        """Say where this worker is: it has come on since the last time."""
+        """Report the current step to the watchdog."""
 
     @abstractmethod
     def sum(self, values: Sequence[float]) -> list[float]:
-        """Each value added up over all workers."""
+        """Sum of each value over all workers."""
 
 
 class SingleWorker(Workers):
@@ -78,21 +82,21 @@ class SingleWorker(Workers):
         self,
         parameters: Sequence[nn.Parameter],
         weight: float,
-        told: Sequence[float] = (),
+        values: Sequence[float] = (),
         summed: Sequence[nn.Parameter] = (),
     ) -> list[float]:
         """Divide by the weight."""
         for parameter in [*parameters, *summed]:
             if parameter.grad is not None:
                 parameter.grad = parameter.grad / weight
-        return [float(weight), *map(float, told)]
+        return [float(weight), *map(float, values)]
 
     def all_to_all(self, rows: Tensor, counts: Sequence[int]) -> tuple[Tensor, list[int]]:
         """The rows themselves."""
         return rows, list(counts)
 
     def heartbeat(self, at: str) -> None:
-        """Nobody waits for it."""
+        """Nothing to do."""
 
     def sum(self, values: Sequence[float]) -> list[float]:
         """The values themselves."""

@@ -1,1 +1,1 @@
-"""The raw log: read, checked, and cleaned."""
+"""Read, check and clean the raw log."""

@@ -1,9 +1,9 @@
-"""What must hold of a day's log before anything is made of it, and how it drifts over the days.
+"""Gates: limits that a day's log must keep before other jobs use it, and its drift over days.
 
-Three numbers are measured a day: the share of rows that went to quarantine, the number of clean
-events, and the share of requests with a click. Each is held against the limits of the settings and
-against the median of the days before. All of it is in the table `validation_measures`, of days
-that were refused as well.
+Three measures are taken each day: the share of quarantined rows, the number of clean events, and
+the share of requests with a click. Each is compared with the limits of the settings and with the
+median of the days before. The table `validation_measures` holds all measures, also those of
+refused days.
 """
 
 from __future__ import annotations
@@ -16,37 +16,40 @@ from dataclasses import dataclass
 
 from mfn.settings import ValidateSettings
 
-ENOUGH_DAYS = 3
-"""With fewer days before it, a day is not compared with them."""
-SMALLEST_SHARE = 0.001
-"""A median share of bad rows below this counts as this: ten times so few may be chance."""
+MIN_DAYS_BEFORE = 3
+"""A day with fewer measured days before it is not compared with them."""
+MIN_MEDIAN_SHARE = 0.001
+"""Lower bound of the median share of bad rows: below it, ten times as many may be chance."""
 
 
 @dataclass(frozen=True)
 class Limit:
-    """What a setting of `validation` says a measure may be."""
+    """A limit of a measure, and the setting of `validation` that defines it."""
 
     value: float
     setting: str
 
 
-NONE_LEAST, NONE_MOST = Limit(0.0, ""), Limit(math.inf, "")
+NO_MINIMUM, NO_MAXIMUM = Limit(0.0, ""), Limit(math.inf, "")
 
 
 @dataclass(frozen=True)
 class Gate:
-    """A measure and what it may be.
+    """A measure and its limits.
 
-    change: how many times more, or fewer, than the median of the days before; `only_more` if
-    less is never bad.
+    Attributes:
+        meaning: of the measure, for messages.
+        least, most: its limits.
+        ratio: by how many times it may differ from the median of the days before.
+        only_above: whether `ratio` limits only values above the median; lower ones are fine.
     """
 
     measure: str
     meaning: str
     least: Limit
     most: Limit
-    change: Limit
-    only_more: bool = False
+    ratio: Limit
+    only_above: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,8 @@ class Measured:
     """One measure of one day: a row of the table `validation_measures`.
 
     Attributes:
-        median_before: of the days before; None where they are too few.
-        least, most: what it may be, by the limits and by the days before.
+        median_before: of the days before; None if there are too few.
+        least, most: its range, from the limits of the settings and the days before.
     """
 
     run_date: datetime.date
@@ -67,12 +70,12 @@ class Measured:
 
     @property
     def passed(self) -> bool:
-        """Whether it is what it may be."""
+        """Whether the value is in its range."""
         return self.least <= self.value <= self.most
 
 
 Values = Mapping[str, float]
-"""Of a day, by measure."""
+"""A day's values by measure."""
 
 
 def gates(settings: ValidateSettings) -> tuple[Gate, ...]:
@@ -85,16 +88,16 @@ def gates(settings: ValidateSettings) -> tuple[Gate, ...]:
         Gate(
             "quarantined_share",
             "the share of rows that go to quarantine",
-            NONE_LEAST,
+            NO_MINIMUM,
             limit("max_quarantined_share"),
             limit("max_quarantined_share_ratio"),
-            only_more=True,
+            only_above=True,
         ),
         Gate(
             "events",
             "the number of clean events",
             limit("min_events"),
-            NONE_MOST,
+            NO_MAXIMUM,
             limit("max_events_ratio"),
         ),
         Gate(
@@ -112,12 +115,12 @@ def measure(
     before: Mapping[datetime.date, Values],
     settings: ValidateSettings,
 ) -> list[Measured]:
-    """Hold each day's values against the limits and the days before it.
+    """Compare each day's values with the limits and with the days before it.
 
     Args:
-        values: of the days at hand, which are also days before one another.
+        values: of the days to check; each is also compared with the earlier ones among them.
         before: of other days that passed.
-        settings: the limits, and how many days are looked back on.
+        settings: the limits, and with how many days before it a day is compared.
     """
     known = {**before, **values}
     found = []
@@ -125,27 +128,27 @@ def measure(
         first = day - datetime.timedelta(days=settings.reference_days)
         earlier = [known[one] for one in sorted(known) if first <= one < day]
         for gate in gates(settings):
-            # A day that nobody could click on says nothing of clicks.
+            # A day without requests has no share of clicks.
             if gate.measure in values[day]:
                 value = values[day][gate.measure]
                 past = [of[gate.measure] for of in earlier if gate.measure in of]
-                found.append(_held_against(gate, day, value, past))
+                found.append(_compare(gate, day, value, past))
     return found
 
 
-def _held_against(gate: Gate, day: datetime.date, value: float, past: Sequence[float]) -> Measured:
-    median = statistics.median(past) if len(past) >= ENOUGH_DAYS else None
+def _compare(gate: Gate, day: datetime.date, value: float, past: Sequence[float]) -> Measured:
+    median = statistics.median(past) if len(past) >= MIN_DAYS_BEFORE else None
     least, most = gate.least.value, gate.most.value
-    if median is not None and gate.only_more:
-        most = min(most, max(median, SMALLEST_SHARE) * gate.change.value)
-    elif median:  # of nothing, anything is many times more
-        least = max(least, median / gate.change.value)
-        most = min(most, median * gate.change.value)
+    if median is not None and gate.only_above:
+        most = min(most, max(median, MIN_MEDIAN_SHARE) * gate.ratio.value)
+    elif median:  # a median of 0 gives no ratio
+        least = max(least, median / gate.ratio.value)
+        most = min(most, median * gate.ratio.value)
     return Measured(day, gate.measure, value, median, least, most)
 
 
-def account(measured: Iterable[Measured], settings: ValidateSettings) -> list[str]:
-    """A line for each gate that was not passed, which says what was expected and what was found."""
+def problems(measured: Iterable[Measured], settings: ValidateSettings) -> list[str]:
+    """A line for each failed gate, with the expected limit and the measured value."""
     by_name = {gate.measure: gate for gate in gates(settings)}
     return [_line(one, by_name[one.measure]) for one in measured if not one.passed]
 
@@ -154,17 +157,17 @@ def _line(one: Measured, gate: Gate) -> str:
     def text(value: float) -> str:
         return f"{value:.4%}" if one.measure.endswith("_share") else f"{value:,.0f}"
 
-    too_much = one.value > one.most
-    limit, may_be = (gate.most, one.most) if too_much else (gate.least, one.least)
-    if may_be == limit.value:
-        said_by = limit.setting
+    too_high = one.value > one.most
+    limit, bound = (gate.most, one.most) if too_high else (gate.least, one.least)
+    if bound == limit.value:
+        source = limit.setting
     else:
         assert one.median_before is not None
-        said_by = (
+        source = (
             f"the median of the days before is {text(one.median_before)}, and "
-            f"{gate.change.setting} {gate.change.value:g}"
+            f"{gate.ratio.setting} is {gate.ratio.value:g}"
         )
     return (
-        f"{one.run_date}: {gate.meaning}: expected at {'most' if too_much else 'least'} "
-        f"{text(may_be)} ({said_by}), got {text(one.value)}"
+        f"{one.run_date}: {gate.meaning}: expected at {'most' if too_high else 'least'} "
+        f"{text(bound)} ({source}), got {text(one.value)}"
     )

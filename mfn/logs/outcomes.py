@@ -1,26 +1,27 @@
-"""What becomes of each row of the raw log: pure functions from rows to outcomes.
+"""The outcome of each row of the raw log: pure functions from rows to outcomes.
 
-**Reasons** for quarantine, in the order in which they are looked for: wrong_encoding (no UTF-8),
-truncated_line (begins as an object and does not end as one), not_json, bad_context (no object),
-missing_<field> (lacking, null or empty; missing_item_id is an action without item),
-unknown_event_type, bad_time (neither ISO 8601 nor milliseconds), outside_day (further before the
-day of its folder than `validation.late_hours`), future_time (further after it than
-`validation.early_minutes`), bad_position (no whole number from 0), id_too_long, too_many_events
-(of a user who had `validation.max_user_events` events in that folder before it: a bot).
+**Reasons** for quarantine, in the order in which they are checked: wrong_encoding (not UTF-8),
+truncated_line (begins like an object but does not end like one), not_json, bad_context (not an
+object), missing_<field> (absent, null or empty), unknown_event_type, bad_time (neither ISO 8601
+nor milliseconds), outside_day (more than `validation.late_hours` before the day of its folder),
+future_time (more than `validation.early_minutes` after that day), bad_position (not a whole number
+from 0), id_too_long, too_many_events (its user already had `validation.max_user_events` events in
+that folder: a bot).
 
-What is late or of the future is told by the folder's day, not by a clock, and what makes a bot by
-the events before: the same log has the same outcomes whenever it is looked at.
+Times are compared with the folder's day, not with a clock, and a bot is found by its events in the
+folder. So the same log always gives the same outcomes.
 
-**Repeats.** Of events with one id in a day's folder the earliest is kept; if several are of that
-time, the first by their content. Where late events are tolerated, an event whose id was kept in
-the folder of the day before is a repeat too. What is quarantined for itself is no event and
-repeats nothing; a bot's events can be repeated like others'.
+**Repeats.** Of several events with the same id in a day's folder, the earliest is kept; if several
+have that time, the first by content. If late events are allowed, an event is also a repeat if its
+id was kept in the folder of the day before. A quarantined row is no event, so it is no repeat and
+nothing repeats it; the exception is a bot's events, which can be repeated.
 
-An item that the catalogue lacks is no error: it is an unknown item, and `build_splits` counts it.
+An item that is not in the catalogue is no error: it is an unknown item, and `build_splits` counts
+it.
 
-Shuffles: one of hashed event ids alone, to find those that come more than once, and one of these
-events; one of users and counts alone, to find the users with too many events, and one of these
-users' events. All other events stay in the partition that they were read in.
+Shuffles: one of hashed event ids, to find ids that occur more than once; one of the events with
+these ids; one of users and their counts, to find users with too many events; and one of the events
+of these users. All other events stay in the partition they were read in.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ REASONS = (
     "id_too_long",
     TOO_MANY_EVENTS,
 )
-"""Why a row goes to quarantine, in the order in which the reasons are looked for."""
+"""Why a row goes to quarantine, in the order in which the reasons are checked."""
 
 _DATE_TIME = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d"
 _ZONE = r"(Z|[+-]\d\d(:?\d\d)?)$"
@@ -57,26 +58,28 @@ _MILLISECONDS = r"^-?\d{1,14}$"
 
 
 def judge(rows: DataFrame, settings: Settings) -> DataFrame:
-    """RAW_ROWS to events and reasons: the columns of `events`, `reason`, `source_file`, `raw`.
+    """Give each row of RAW_ROWS the reason why it is bad, or parse it as an event.
 
-    `reason` is null for an event, and so is `raw`; for anything else the event's columns are: no
-    more is carried on than is needed.
+    Returns:
+        dt, reason, source_file, raw, and RAW_EVENT's columns. For a good event `reason` and `raw`
+        are null; for any other row the event's columns are null, to shuffle and cache less.
     """
     checks = settings.validation
     times = rows.withColumn("time", parse_time(F.col("event_time"), settings.logs.time_zone))
     zone = settings.logs.day_time_zone
 
     def day(seconds: float) -> Column:
-        """Of the event's time, moved by so much."""
+        """Day of the event's time plus `seconds`, in the zone of days."""
         moved = F.col("time") + F.expr(f"interval {round(seconds)} seconds")
         time = moved if seconds else F.col("time")
         return F.to_date(time if zone == "UTC" else F.from_utc_timestamp(time, zone))
 
-    place = _given("position")
+    place = _non_blank("position")
     longest = F.greatest(*(F.coalesce(F.length(name), F.lit(0)) for name in IDS))
-    holds = [
+    # Conditions and their reasons; the first condition that holds gives the reason.
+    checked = [
         *((F.col("fault") == fault, fault) for fault in (BLANK, *UNREADABLE)),
-        *((_given(name).isNull(), f"missing_{name}") for name in REQUIRED),
+        *((_non_blank(name).isNull(), f"missing_{name}") for name in REQUIRED),
         (~F.col("event_type").isin(*EVENT_TYPES), "unknown_event_type"),
         (F.col("time").isNull(), "bad_time"),
         (day(checks.late_hours * 3600) < F.col(DAY), "outside_day"),
@@ -85,12 +88,12 @@ def judge(rows: DataFrame, settings: Settings) -> DataFrame:
         (longest > checks.max_id_length, "id_too_long"),
     ]
     reason = F.lit(None).cast("string")
-    for fails, name in reversed(holds):
+    for fails, name in reversed(checked):
         reason = F.when(fails, name).otherwise(reason)
     event = {
         **{name: F.col(name) for name in RAW_EVENT.names},
         "event_time": F.col("time"),
-        "request_id": _given("request_id"),
+        "request_id": _non_blank("request_id"),
         "position": F.substring_index(place, ".", 1).cast("int"),
     }
     is_event = F.col("reason").isNull()
@@ -104,9 +107,10 @@ def judge(rows: DataFrame, settings: Settings) -> DataFrame:
 
 
 def parse_time(text: Column, zone: str) -> Column:
-    """A time as ISO 8601 or as milliseconds since 1970; null if it is neither.
+    """Parse a time in ISO 8601 or in milliseconds since 1970; null if it is neither.
 
-    zone: of a time that names none itself.
+    Args:
+        zone: time zone of times that do not contain one.
     """
     text = F.trim(text)
     with_seconds = F.when(text.rlike(rf"{_DATE_TIME}:\d\d(\.\d{{1,9}})?(Z|[+-]|$)"), text).when(
@@ -114,7 +118,7 @@ def parse_time(text: Column, zone: str) -> Column:
         F.concat(F.substring(text, 1, 16), F.lit(":00"), F.substring(text, 17, 6)),
     )
     time = with_seconds.try_cast("timestamp")
-    # Nearly all times are of the first form: one pattern tells, where four would be tried.
+    # Nearly all times have the first form: then one pattern is matched instead of four.
     return (
         F.when(text.rlike(_USUAL), text.try_cast("timestamp"))
         .when(text.rlike(_MILLISECONDS), F.timestamp_millis(text.try_cast("bigint")))
@@ -124,14 +128,15 @@ def parse_time(text: Column, zone: str) -> Column:
 
 
 def repeated_ids(rows: DataFrame, before: DataFrame | None) -> DataFrame:
-    """Ids that come more than once, as `key` (a hash, so that a few others are among them).
+    """Find ids that occur more than once.
 
     Args:
-        rows: what `judge` gives.
-        before: as `mark_repeats` has it.
+        rows: the result of `judge`.
+        before: see `mark_repeats`.
 
     Returns:
-        key, and dt where only events of one folder can repeat one another.
+        key, a hash of the id: hash collisions may add a few ids that occur once. Also dt, if only
+        events of the same folder can be repeats of each other.
     """
     key = F.xxhash64("event_id").alias("key")
     events = rows.where(F.col("reason").isNull()).select(DAY, key)
@@ -144,20 +149,22 @@ def repeated_ids(rows: DataFrame, before: DataFrame | None) -> DataFrame:
 
 
 def mark_repeats(rows: DataFrame, repeated: DataFrame, before: DataFrame | None) -> DataFrame:
-    """Columns of `rows` with `outcome` for `reason`: the reason, clean or repeat.
+    """Replace `reason` by `outcome`: the reason, clean or repeat.
 
     Args:
-        rows: what `judge` gives.
-        repeated: what `repeated_ids` gives.
-        before: `dt` and `event_id` of events that were kept before in the days next to these;
-            None if only events of one folder can repeat one another.
+        rows: the result of `judge`.
+        repeated: the result of `repeated_ids`.
+        before: `dt` and `event_id` of events that earlier runs kept, of the days before the days
+            of `rows`; None if only events of the same folder can be repeats of each other.
     """
     rows = rows.withColumn(
         "key", F.when(F.col("reason").isNull(), F.xxhash64("event_id"))
     ).withColumn("kept_before", F.lit(False))
     names = [DAY, "outcome", "source_file", "raw", *RAW_EVENT.names]
-    seldom = rows.join(repeated, repeated.columns, how="left_anti")
-    seldom = seldom.withColumn("outcome", F.coalesce("reason", F.lit(CLEAN))).select(*names)
+    # Rows whose id occurs once: nothing to compare, and no shuffle.
+    once = rows.join(repeated, repeated.columns, how="left_anti")
+    once = once.withColumn("outcome", F.coalesce("reason", F.lit(CLEAN))).select(*names)
+    # Rows whose id occurs more than once, together with the events that earlier runs kept.
     rows = rows.join(repeated, repeated.columns, how="left_semi")
     same = ["key", "event_id"]
     if before is None:
@@ -170,12 +177,13 @@ def mark_repeats(rows: DataFrame, repeated: DataFrame, before: DataFrame | None)
     order = Window.partitionBy(*same).orderBy(
         DAY, *content, F.map_keys("context"), F.map_values("context")
     )
-    # Days since the previous event of this id: none if it is the first, 0 in the same folder.
+    # Days since the previous event with this id: null for the first, 0 in the same folder.
     rows = rows.withColumn("gap", F.datediff(DAY, F.lag(DAY).over(order)))
     repeats = F.col("gap").isNotNull()
     if before is not None:
-        # An id in the folders of several days in a row: the first is kept, the second repeats
-        # it, the third has none kept the day before, and so on.
+        # An id may be in the folders of several consecutive days. The first day's event is kept;
+        # the second day's is a repeat of it; for the third day, no event was kept on the day
+        # before, so it is kept again; and so on. `since` is the first of these days.
         first = F.col("kept_before") | F.col("gap").isNull() | (F.col("gap") > 1)
         so_far = order.rowsBetween(Window.unboundedPreceding, Window.currentRow)
         since = F.last(F.when(first, F.col(DAY)), ignorenulls=True).over(so_far)
@@ -183,16 +191,17 @@ def mark_repeats(rows: DataFrame, repeated: DataFrame, before: DataFrame | None)
         same_day = F.coalesce(F.col("gap") == 0, F.lit(False))
         repeats = same_day | (F.datediff(DAY, "since") % 2 == 1)
     outcome = F.when(repeats, REPEAT).otherwise(CLEAN)
-    return seldom.unionByName(rows.withColumn("outcome", outcome).select(*names))
+    return once.unionByName(rows.withColumn("outcome", outcome).select(*names))
 
 
 def last_allowed(outcomes: DataFrame, user_events: int) -> DataFrame:
-    """The last event of a day's folder that each user with more than `user_events` may have.
+    """Find the last allowed event, number `user_events`, of each user with more than that.
 
-    A row a user with too many events, so at most one for so many events of the log.
+    One row for each day's folder and user with too many events, so at most one row for
+    `user_events` events of the log: the result is small.
 
     Args:
-        outcomes: as `mark_repeats` gives them.
+        outcomes: the result of `mark_repeats`.
 
     Returns:
         dt, user_id, last_time, last_id.
@@ -216,15 +225,15 @@ def last_allowed(outcomes: DataFrame, user_events: int) -> DataFrame:
 
 
 def limit_users(outcomes: DataFrame, last: DataFrame) -> DataFrame:
-    """`outcomes` with events after a user's last allowed one as too_many_events.
+    """Set the outcome of events after a user's last allowed one to too_many_events.
 
-    Their `raw` is the event as JSON, which can be delivered again as it is.
+    Their `raw` becomes the event as JSON, which can be delivered again unchanged.
 
     Args:
-        outcomes: as `mark_repeats` gives them.
-        last: as `last_allowed` gives it.
+        outcomes: the result of `mark_repeats`.
+        last: the result of `last_allowed`.
     """
-    # Structs compare where they hold nulls, too: of users without a limit there are only such.
+    # Comparing structs never gives null. For users without a limit last_id is null, hence the test.
     after = F.struct("event_time", "event_id") > F.struct("last_time", "last_id")
     too_many = (F.col("outcome") == CLEAN) & F.col("last_id").isNotNull() & after
     text = {
@@ -241,6 +250,6 @@ def limit_users(outcomes: DataFrame, last: DataFrame) -> DataFrame:
     )
 
 
-def _given(name: str) -> Column:
-    """A field's text; null if it is empty."""
+def _non_blank(name: str) -> Column:
+    """The text of a field; null if it is blank."""
     return F.when(F.trim(name) != "", F.col(name))

@@ -1,11 +1,11 @@
-"""Raw logs in day folders dt=YYYY-MM-DD: finding, reading and writing them.
+"""Raw logs in day folders dt=YYYY-MM-DD: find, read and write them.
 
-A folder holds JSON lines (gzipped or not), Parquet, or both; names that begin with _ or . are no
-data. `_SUCCESS` marks a folder as finished, which is how a day without events is told from one
-that did not come.
+A folder holds JSON lines (gzipped or not), Parquet, or both; files whose names begin with _ or .
+are not data. `_SUCCESS` marks a folder as finished. It distinguishes a day without events from a
+day whose data have not arrived.
 
-Reading believes nothing: every row of every file comes out, with what could be read of it and, if
-it could not be read, the fault. No shuffle.
+Reading drops no row: every row of every file is returned, with the fields that could be read and,
+if the row could not be read, its fault. No shuffle.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ BLANK = "blank"
 WRONG_ENCODING, TRUNCATED = "wrong_encoding", "truncated_line"
 NOT_JSON, BAD_CONTEXT = "not_json", "bad_context"
 UNREADABLE = (WRONG_ENCODING, TRUNCATED, NOT_JSON, BAD_CONTEXT)
-"""Faults of a row as such, in the order in which they are looked for."""
+"""Faults that make a row unreadable, in the order in which they are checked."""
 
 RAW_ROWS = StructType(
     [
@@ -55,8 +55,8 @@ RAW_ROWS = StructType(
         *RAW_EVENT.fields,
     ]
 )
-"""What `read_events` gives: `raw` is the row as text, a row of Parquet as JSON; `fault` is one of
-UNREADABLE, or blank, or null where the row could be read."""
+"""Columns of `read_events`: `raw` is the row as text (a Parquet row as JSON); `fault` is one of
+UNREADABLE, or blank, or null if the row could be read."""
 
 _WHITE = r"' \t\r\n\f\u000b'"
 _TRIMMED = f"btrim(value, {_WHITE})"
@@ -66,7 +66,12 @@ _STRICT = {"allowSingleQuotes": "false", "allowNonNumericNumbers": "false"}
 
 @dataclass(frozen=True)
 class DayFolder:
-    """A day's folder, its files of data, and what tells these files from others."""
+    """A day's folder, its data files, and a fingerprint of its files.
+
+    Attributes:
+        finished: whether the folder has the file _SUCCESS.
+        fingerprint: of names and versions of all its files.
+    """
 
     day: datetime.date
     path: str
@@ -77,11 +82,11 @@ class DayFolder:
 
 
 def day_folders(folder: str, days: Sequence[datetime.date]) -> list[DayFolder]:
-    """What lies in the folders of these days, now: files that come later are not read.
+    """List the folders of these days. `read_events` reads these files only, no later ones.
 
     Raises:
-        DataRefused: a day has no folder, one that is empty without being marked as finished, or
-            files of a kind that is not known; the message names every such day.
+        DataRefused: a day has no folder, an empty folder without _SUCCESS, or files of an unknown
+            format; the message names every such day.
     """
     files, path = fsspec.url_to_fs(folder)
     files.invalidate_cache()
@@ -127,15 +132,15 @@ def day_folders(folder: str, days: Sequence[datetime.date]) -> list[DayFolder]:
 
 
 def empty(folder: DayFolder) -> str:
-    """What is wrong with an empty folder."""
+    """Message about a folder without rows and without _SUCCESS."""
     return (
-        f"{folder.path} holds no rows; a day that had none needs the file {SUCCESS} there, which "
-        "says that nothing is still to come"
+        f"{folder.path} holds no rows; if the day has none, put the file {SUCCESS} there: it marks "
+        "the folder as complete"
     )
 
 
 def read_events(spark: SparkSession, folder: str, days: Sequence[DayFolder]) -> DataFrame:
-    """Every row of these days' files: RAW_ROWS."""
+    """Read every row of these days' files: columns RAW_ROWS."""
     lines = [path for day in days for path in day.json_lines]
     tables = [path for day in days for path in day.parquet]
     parts = []
@@ -150,8 +155,8 @@ def read_events(spark: SparkSession, folder: str, days: Sequence[DayFolder]) -> 
 
 def _read_lines(spark: SparkSession, folder: str, paths: Sequence[str]) -> DataFrame:
     lines = spark.read.schema(f"value string, {DAY} date").option("basePath", folder).text([*paths])
-    # Spark's parser stops after the first value of a line, so that whatever follows it, such as
-    # the next event after a lost line break, would be dropped unseen. Inside of a list it is seen.
+    # Spark's parser stops after the first value of a line. It would silently drop whatever follows,
+    # such as the next event after a lost line break. Inside a list it parses all values.
     in_list = F.concat(F.lit("["), F.col("value"), F.lit(",null]"))
     parsed = lines.select(
         DAY,
@@ -163,7 +168,7 @@ def _read_lines(spark: SparkSession, folder: str, paths: Sequence[str]) -> DataF
     events = parsed.select(
         DAY, "source_file", "value", F.when(one_value, F.get("parsed", F.lit(0))).alias("event")
     )
-    # A context that is no object comes out as null, like one that is not there.
+    # A context that is not an object is parsed as null, like an absent one.
     bad_context = (
         F.col("event.context").isNull()
         & F.col("value").contains('"context"')
@@ -173,8 +178,8 @@ def _read_lines(spark: SparkSession, folder: str, paths: Sequence[str]) -> DataF
     return events.select(
         DAY,
         "source_file",
-        # Latin-1 has a character for every byte, so that a wrongly encoded line can be kept as
-        # text and turned back into its bytes.
+        # Latin-1 has a character for every byte: a wrongly encoded line can be kept as text and
+        # converted back into its bytes.
         F.when(encoded, F.col("value"))
         .otherwise(F.decode(F.col("value").cast("binary"), "ISO-8859-1"))
         .alias("raw"),
@@ -210,11 +215,11 @@ def _read_tables(spark: SparkSession, folder: str, paths: Sequence[str]) -> Data
 
 
 def _as_text(field: StructField) -> Column:
-    """A column of Parquet as JSON would have it."""
+    """A Parquet column as the text that JSON would have."""
     column, kind = F.col(field.name), field.dataType
     if isinstance(kind, TimestampType):
         return F.concat(column.cast(STRING), F.lit("Z"))  # the session's zone is UTC
-    if isinstance(kind, FloatType | DoubleType):  # what becomes of whole numbers beside nulls
+    if isinstance(kind, FloatType | DoubleType):  # integers with nulls often come as floats
         return F.when(
             column == F.floor(column), column.cast("decimal(20,0)").cast(STRING)
         ).otherwise(column.cast(STRING))
@@ -224,7 +229,7 @@ def _as_text(field: StructField) -> Column:
 
 
 def _as_map(field: StructField | None) -> tuple[Column, Column]:
-    """A column of Parquet as a map of strings, and whether it cannot be one."""
+    """A Parquet column as a map of strings, and whether its value cannot be such a map."""
     if field is None:
         return F.lit(None).cast(STRING_MAP), F.lit(False)
     column, kind = F.col(field.name), field.dataType
@@ -244,23 +249,24 @@ _WRITTEN: dict[Form, tuple[str, str]] = {
     "text": ("gzip", ".json.gz"),
     "parquet": ("snappy", PARQUET),
 }
-"""By form the compression, and how the files' names end."""
+"""Compression and file name ending of each form."""
 
 
 def write_days(
     rows: DataFrame, folder: str, days: Sequence[datetime.date], form: Form = "json"
 ) -> None:
-    """Write rows into the folders of their days, replacing what is there.
+    """Write rows into the folders of their days, and replace what is there.
 
-    rows: any columns and `dt`, which names the folder and does not enter the lines. They keep
-    their order if all of a day's are in one partition. A day of `days` without rows gets a folder
-    that holds nothing but _SUCCESS.
-    form: JSON lines made of the columns; lines given as text, which may be no JSON at all; or
-    Parquet.
+    All rows are first written to a temporary folder and then moved. For each day, _SUCCESS is
+    removed first and written last. A finished day with the same content is not touched, so that
+    its fingerprint stays the same.
 
-    Rows are written beside their place and moved there when all of them are written. Each day is
-    marked as finished last, and unmarked first. A finished day that holds the same already is left
-    as it is, so that nobody takes it for another.
+    Args:
+        rows: any columns and `dt`, which names the folder and is not written. Rows keep their
+            order if each day is in one partition.
+        days: days to replace; one without rows gets a folder with nothing but _SUCCESS.
+        form: json (JSON lines of the columns), text (lines as they are, possibly invalid JSON), or
+            parquet.
     """
     files, path = fsspec.url_to_fs(folder)
     staged = f".staged-{uuid.uuid4().hex[:12]}"
@@ -270,30 +276,30 @@ def write_days(
         writer.format(form).save(f"{folder}/{staged}")
         for day in days:
             inner = f"{DAY}={day}"
-            made, kept = f"{path}/{staged}/{inner}", f"{path}/{inner}"
-            written = sorted(files.ls(made, detail=False)) if files.exists(made) else []
+            new, target = f"{path}/{staged}/{inner}", f"{path}/{inner}"
+            written = sorted(files.ls(new, detail=False)) if files.exists(new) else []
             data = [name for name in written if name.rpartition("/")[2].startswith("part-")]
-            names = [f"{kept}/part-{place:05d}{ending}" for place in range(len(data))]
-            if _holds(files, kept, names, data):
+            names = [f"{target}/part-{place:05d}{ending}" for place in range(len(data))]
+            if _same_content(files, target, names, data):
                 continue
-            for old in (f"{kept}/{SUCCESS}", kept):
+            for old in (f"{target}/{SUCCESS}", target):
                 if files.exists(old):
                     files.rm(old, recursive=True)
-            files.makedirs(kept)
+            files.makedirs(target)
             for source, name in zip(data, names, strict=True):
                 files.mv(source, name)
-            files.touch(f"{kept}/{SUCCESS}")
+            files.touch(f"{target}/{SUCCESS}")
     finally:
         if files.exists(f"{path}/{staged}"):
             files.rm(f"{path}/{staged}", recursive=True)
 
 
-def _holds(files: Any, folder: str, names: Sequence[str], like: Sequence[str]) -> bool:
-    """Whether a finished day's folder holds these files, with the bytes of those others."""
+def _same_content(files: Any, folder: str, names: Sequence[str], new: Sequence[str]) -> bool:
+    """Whether a finished folder holds exactly the files `names`, byte-equal to the files `new`."""
     marked = f"{folder}/{SUCCESS}"
     if not files.exists(marked) or sorted(files.find(folder)) != sorted([*names, marked]):
         return False
     return all(
         files.size(here) == files.size(there) and files.cat_file(here) == files.cat_file(there)
-        for here, there in zip(names, like, strict=True)
+        for here, there in zip(names, new, strict=True)
     )

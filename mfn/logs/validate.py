@@ -1,17 +1,17 @@
-"""Raw events are believed or not: the job `validate_logs`.
+"""The job `validate_logs`: check raw events and separate clean from bad ones.
 
-Every row of the raw log ends in exactly one place, and is counted there in the table
-`validation`: clean (table `events`), quarantined with the first reason that holds (table
-`quarantine`), a repeat of an event already seen, or blank. `mfn.logs.outcomes` says what the
-reasons are; `mfn.logs.gates` says what stops a day.
+Every row of the raw log gets exactly one outcome, and the table `validation` counts it: clean
+(table `events`), quarantined with the first reason that applies (table `quarantine`), a repeat of
+an earlier event, or blank. `mfn.logs.outcomes` defines the reasons; `mfn.logs.gates` defines what
+makes a whole day fail.
 
-**Which days.** Every day of the run date's windows that is not validated yet, or was from other
-files, settings or rules than those of now; all in one go: one read, the shuffles that
-`mfn.logs.outcomes` tells, one aggregate for all counts and measures. What was read and judged is
-kept until it is written, so that nothing is read again. With late events a day's repeats depend on
-the day before: then the days after a changed one are validated again too. `validation` is written
-last: what a killed run has left is done again. A file that comes while the job reads is not read,
-and the next run finds the day changed.
+**Which days.** Every day of the run date's windows that is not validated yet, or whose files,
+settings or rules changed since. All these days are validated together: one read, the shuffles
+listed in `mfn.logs.outcomes`, and one aggregation for all counts and measures. The rows are cached
+until they are written, so nothing is read twice. If late events are allowed, a day's repeats
+depend on the day before; then all days after a changed one are validated again too. `validation`
+is written last, so the next run redoes what a killed run left unfinished. A file that arrives
+while the job reads is ignored; the next run sees that the day changed.
 """
 
 from __future__ import annotations
@@ -50,19 +50,20 @@ _UNREADABLE_FILE = re.compile(
     r"\[(FAILED_READ_FILE|CANNOT_READ_FILE_FOOTER|CANNOT_MERGE_SCHEMAS)[^\]]*\].*"
 )
 _EXAMPLE_LENGTH = 200
-_OF_OUTCOMES = ("late_hours", "early_minutes", "max_id_length", "max_user_events")
+# Settings of `validation` that change outcomes.
+_OUTCOME_SETTINGS = ("late_hours", "early_minutes", "max_id_length", "max_user_events")
 
 
 @dataclass(frozen=True)
-class Counted:
-    """A day's rows by outcome, and its share of requests with a click; None without requests."""
+class DayCounts:
+    """A day's rows by outcome, and its share of requests with a click (None without requests)."""
 
     outcomes: OutcomesOfDay
     clicked_share: float | None
 
     @property
     def measures(self) -> dict[str, float]:
-        """The values that the gates look at."""
+        """The values that the gates check."""
         values = {
             "quarantined_share": quarantined_share(self.outcomes),
             "events": float(self.outcomes.get(CLEAN, 0)),
@@ -71,7 +72,7 @@ class Counted:
         return values if clicked is None else {**values, "clicked_share": clicked}
 
 
-ByDay = Mapping[datetime.date, Counted]
+ByDay = Mapping[datetime.date, DayCounts]
 
 
 def _reads(spark: SparkSession, settings: Settings) -> Any:
@@ -87,12 +88,12 @@ def _writes(settings: Settings) -> list[str]:
 
 @job(_reads, _writes, one_at_a_time=True, sections=("logs", "validation", "windows"))
 def validate_logs(spark: SparkSession, settings: Settings) -> Counts:
-    """Check raw events: clean ones to the table events, bad ones to quarantine, all counted.
+    """Check raw events: write clean ones to the table events, bad ones to quarantine; count all.
 
     Raises:
-        DataRefused: a day has no folder, an unfinished folder without rows, a file that cannot be
-            read, or is not what the gates admit. Then no table is changed but
-            `validation_measures`, which says what was measured.
+        DataRefused: a day has no folder, an unfinished folder without rows, or a file that cannot
+            be read; or a day fails a gate. Then only the table `validation_measures` changes: it
+            holds the measured values.
     """
     folder = settings.logs_folder("events")
     span = windows(settings.date, settings.windows).days
@@ -112,7 +113,7 @@ def validate_logs(spark: SparkSession, settings: Settings) -> Counts:
         rows = keep(read.observe(lines, F.count("*").alias("lines")))
         before = _kept_before(spark, settings, days, set(validated))
         repeated = keep(outcomes.repeated_ids(rows, before))
-        repeated.count()  # Spark plans the joins with it by its size, once that is known
+        repeated.count()  # fills the cache: Spark chooses the later joins by its size
         marked = outcomes.mark_repeats(rows, repeated, before)
         last = keep(outcomes.last_allowed(marked, settings.validation.max_user_events))
         judged = outcomes.limit_users(marked, last) if last.count() else marked
@@ -127,14 +128,14 @@ def validate_logs(spark: SparkSession, settings: Settings) -> Counts:
         _write_measures(spark, settings, measured, days)
         _refuse_bad_days(measured, counted, judged, settings)
         _write(spark, settings, judged, counted, found)
-    return _account(counted)
+    return _job_counts(counted)
 
 
 def day_fingerprint(folder: raw.DayFolder, settings: Settings) -> str:
-    """Fingerprint of all that a day's outcomes follow from, but the events of the day before."""
+    """Fingerprint of all inputs of a day's outcomes, except the events of the day before."""
     return of_values(
         folder.fingerprint,
-        {name: getattr(settings.validation, name) for name in _OF_OUTCOMES},
+        {name: getattr(settings.validation, name) for name in _OUTCOME_SETTINGS},
         settings.logs.time_zone,
         settings.logs.day_time_zone,
         of_source(raw, outcomes),
@@ -146,7 +147,7 @@ def _changed(
     validated: Mapping[datetime.date, str | None],
     settings: Settings,
 ) -> list[raw.DayFolder]:
-    """Folders of days that are not validated, or were from something else than what is there."""
+    """Folders of days that are not validated yet, or whose inputs changed since."""
     changed = [
         one.day
         for one in folders
@@ -155,7 +156,7 @@ def _changed(
     again = [day for day in changed if day in validated]
     if again and not settings.force:
         log.info(
-            "validate_logs %s: validated again, since files or settings have changed: %s",
+            "validate_logs %s: validating again, files, settings or rules changed: %s",
             settings.date,
             ", ".join(map(str, again)),
         )
@@ -165,7 +166,7 @@ def _changed(
 
 
 def validated_days(spark: SparkSession, settings: Settings) -> dict[datetime.date, str | None]:
-    """What each validated day was made from."""
+    """Fingerprint of each validated day (`day_fingerprint`)."""
     if not tables.is_there(spark, settings.root, VALIDATION):
         return {}
     found = tables.read(spark, settings.root, VALIDATION, "validate_logs")
@@ -179,7 +180,11 @@ def _kept_before(
     days: Sequence[datetime.date],
     validated: set[datetime.date],
 ) -> DataFrame | None:
-    """`dt` and `event_id` of the days before these, as far as they are validated already."""
+    """`dt` and `event_id` of kept events of the day before each of `days`, if already validated.
+
+    Events of bots count as kept, though they are in quarantine. None if no late events are
+    allowed.
+    """
     if not settings.validation.late_hours:
         return None
     neighbours = {day - datetime.timedelta(days=1) for day in days} - set(days)
@@ -196,29 +201,30 @@ def _kept_before(
 
 @contextlib.contextmanager
 def _readable(folder: str) -> Iterator[None]:
-    """Say of a file that Spark cannot read that the data are refused."""
+    """Turn Spark's error about an unreadable file into DataRefused."""
     try:
         yield
     except (PySparkException, Py4JJavaError) as error:
-        # An error of a task reaches Python without its class: only the text tells.
+        # The error of a task reaches Python without its class: only its text can be checked.
         found = _UNREADABLE_FILE.search(str(error))
         if found is None:
             raise
         raise DataRefused(
-            f"{folder}: a file cannot be read to its end; it may be cut short, be of another kind "
-            "than its name says, or have columns of other types than the files beside it. "
+            f"{folder}: a file cannot be read to its end; it may be cut short, have another format "
+            "than its name says, or have other column types than the other files of its folder. "
             f"Deliver it again. Spark says: {found[0]}"
         ) from error
 
 
-def _count(judged: DataFrame, days: Sequence[datetime.date]) -> dict[datetime.date, Counted]:
-    """One pass over all rows.
+def _count(judged: DataFrame, days: Sequence[datetime.date]) -> dict[datetime.date, DayCounts]:
+    """Count each day's outcomes, and its requests with and without a click, in one pass.
 
-    A request is told by its id; an impression without one is a request of its own, told by its
-    user and item, since a click without request id says no more.
+    A request is identified by its id. An impression without request id is a request by itself,
+    identified by user and item: a click without request id has nothing else to match on.
     """
     request = F.xxhash64(F.coalesce("request_id", F.concat_ws("\n", "user_id", "item_id")))
     of_request = F.when(F.col("outcome") == CLEAN, F.col("event_type"))
+    # One row for each day, outcome and request (null for events that belong to no request).
     by_request = (
         judged.withColumn("request", F.when(of_request.isin("impression", "click"), request))
         .groupBy(DAY, "outcome", "request")
@@ -228,6 +234,7 @@ def _count(judged: DataFrame, days: Sequence[datetime.date]) -> dict[datetime.da
             F.bool_or(of_request == "click").alias("clicked"),
         )
     )
+    # One row for each day and outcome.
     found = by_request.groupBy(DAY, "outcome").agg(
         F.sum("rows").alias("rows"),
         F.count_if("shown").alias("shown"),
@@ -240,7 +247,7 @@ def _count(judged: DataFrame, days: Sequence[datetime.date]) -> dict[datetime.da
         if row["outcome"] == CLEAN and row["shown"]:
             shares[row[DAY]] = row["clicked"] / row["shown"]
     return {
-        day: Counted(
+        day: DayCounts(
             {name: of[name] for name in (CLEAN, REPEAT, BLANK, *REASONS) if name in of},
             shares.get(day),
         )
@@ -251,17 +258,17 @@ def _count(judged: DataFrame, days: Sequence[datetime.date]) -> dict[datetime.da
 def _refuse_unless_all_counted(
     counted: ByDay, lines: Observation, rows: DataFrame, folders: Sequence[raw.DayFolder]
 ) -> None:
-    """Nothing may be lost or doubled between the reading and the counting."""
-    told = sum(sum(of.outcomes.values()) for of in counted.values())
-    # Where there are no rows at all, Spark may leave out the observation, and never answer.
-    if told and told == lines.get["lines"]:
+    """Check that no row was lost or doubled between reading and counting."""
+    total = sum(sum(of.outcomes.values()) for of in counted.values())
+    # Without any rows Spark may drop the observation; `lines.get` would then wait forever.
+    if total and total == lines.get["lines"]:
         return
-    # A task that Spark ran twice, its first results having been lost, has told its lines twice.
+    # A task that Spark reran because its results were lost is observed twice: count exactly.
     read = rows.count()
-    if told != read:
+    if total != read:
         raise DataRefused(
             f"{folders[0].path} to {folders[-1].path}: expected an outcome for each of {read} "
-            f"rows, got {told}; were the files changed meanwhile? Run the job again"
+            f"rows, got {total}; were the files changed during the run? Run the job again"
         )
 
 
@@ -276,7 +283,7 @@ def _refuse_empty_days(counted: ByDay, folders: Sequence[raw.DayFolder]) -> None
 def _measured_before(
     spark: SparkSession, settings: Settings, days: Sequence[datetime.date]
 ) -> dict[datetime.date, dict[str, float]]:
-    """What was measured of other days that passed, as far back as the days are compared."""
+    """Measures of other days that passed, back to `validation.reference_days` before the first."""
     if not tables.is_there(spark, settings.root, VALIDATION_MEASURES):
         return {}
     first = days[0] - datetime.timedelta(days=settings.validation.reference_days)
@@ -319,15 +326,15 @@ def _write_measures(
 def _refuse_bad_days(
     measured: Sequence[gates.Measured], counted: ByDay, judged: DataFrame, settings: Settings
 ) -> None:
-    """The gates: what is not passed stops the day, with an account and an example."""
-    problems = gates.account(measured, settings.validation)
+    """Raise DataRefused if a day fails a gate; show limits, values and an example of a bad row."""
+    problems = gates.problems(measured, settings.validation)
     if not problems:
         return
     bad = [one for one in measured if not one.passed and one.measure == "quarantined_share"]
     problems += [_reasons(one.run_date, counted[one.run_date].outcomes) for one in bad]
     if bad:
         worst = max(bad, key=lambda one: one.value).run_date
-        reason = _largest(counted[worst].outcomes)[0]
+        reason = _by_frequency(counted[worst].outcomes)[0]
         like_it = (F.col(DAY) == worst) & (F.col("outcome") == reason)
         example = judged.where(like_it).orderBy("source_file", "raw").first()
         if example is not None:
@@ -339,7 +346,7 @@ def _refuse_bad_days(
             [
                 *problems,
                 f"nothing was published; {tables.path_of(settings.root, VALIDATION_MEASURES)} "
-                "holds what was measured; repair the log and run the job again, or change the "
+                "holds the measured values; repair the log and run the job again, or change the "
                 "setting if such a day may pass",
             ]
         )
@@ -352,17 +359,18 @@ def quarantined(of_day: OutcomesOfDay) -> int:
 
 
 def quarantined_share(of_day: OutcomesOfDay) -> float:
-    """Share of quarantined rows in all that are not blank; 0 where there are none."""
+    """Share of quarantined rows among all rows that are not blank; 0 if there are no such rows."""
     rows = sum(of_day.values()) - of_day.get(BLANK, 0)
     return quarantined(of_day) / rows if rows else 0.0
 
 
-def _largest(of_day: OutcomesOfDay) -> list[str]:
+def _by_frequency(of_day: OutcomesOfDay) -> list[str]:
+    """Reasons that occur on a day, the most frequent first."""
     return sorted((name for name in REASONS if name in of_day), key=lambda name: -of_day[name])
 
 
 def _reasons(day: datetime.date, of_day: OutcomesOfDay) -> str:
-    reasons = ", ".join(f"{name} {of_day[name]}" for name in _largest(of_day)[:5])
+    reasons = ", ".join(f"{name} {of_day[name]}" for name in _by_frequency(of_day)[:5])
     rows = sum(of_day.values()) - of_day.get(BLANK, 0)
     return f"{day}: {quarantined(of_day)} of {rows} rows are bad: {reasons}"
 
@@ -394,8 +402,8 @@ def _write(
     tables.replace(validation, settings.root, VALIDATION, {"run_date": days})
 
 
-def _account(counted: ByDay) -> dict[str, int]:
-    """The job's counts: outcomes over all days, and the reasons that occur."""
+def _job_counts(counted: ByDay) -> dict[str, int]:
+    """The job's counts: outcomes summed over all days, and the reasons that occur."""
     total = {
         name: number
         for name in (CLEAN, REPEAT, BLANK, *REASONS)

@@ -1,4 +1,4 @@
-"""What the words of a title say of an item. No shuffle."""
+"""Words of item titles, without stop words. No shuffle."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 
 def stop_words() -> list[str]:
-    """English words that say nothing of an item; Spark must be running."""
+    """English stop words in lower case; Spark must be running."""
     return [word.lower() for word in StopWordsRemover.loadDefaultStopWords("english")]
 
 

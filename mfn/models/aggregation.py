@@ -1,4 +1,4 @@
-"""How a candidate attends over the interests of its request (eq. 8 to 11 of the paper).
+"""Attention of a candidate over the interests of its request (eq. 8 to 11 of the paper).
 
 Legend: B requests, M candidates, K interests of a group, d width of a vector, h attention width.
 """
@@ -14,11 +14,12 @@ from mfn.models.masking import masked_softmax
 
 
 class InterestAttention(nn.Module):
-    """a(r_j, i_c) of eq. 10 for one group: a feed-forward network, normalised within the group.
+    """a(r_j, i_c) of eq. 10 for one group: a feed-forward network with a softmax over the group.
 
-    Its hidden layer is relu(W r + V i + P r ⊙ Q i): all that is a matrix product is computed once
-    an interest or once a candidate, and only h numbers cross the two. Without the product a pair
-    could not be told to match; with r ⊙ i before the matrix it would cost d times as much.
+    The hidden layer is relu(W r + V i + P r ⊙ Q i). All matrix products are computed once per
+    interest or once per candidate; a pair costs only h numbers. Without the product the network
+    could not see whether a pair matches. With r ⊙ i before the matrix, a pair would cost d times
+    as much.
     """
 
     def __init__(self, width: int, units: int) -> None:
@@ -28,28 +29,29 @@ class InterestAttention(nn.Module):
         self.score = nn.Linear(units, 1, bias=False)
 
     def forward(self, interests_BKd: Tensor, candidates_BMd: Tensor) -> Tensor:
-        """Weights [B, M, K], which add up to 1 over the interests that are not zero."""
+        """Attention weights [B, M, K]; they sum to 1 over the interests that are not zero."""
         add_BKh, times_BKh = self.interest(interests_BKd).chunk(2, dim=-1)
         add_BMh, times_BMh = self.candidate(candidates_BMd).chunk(2, dim=-1)
         hidden_BMKh = torch.addcmul(add_BMh[:, :, None], times_BMh[:, :, None], times_BKh[:, None])
-        # In place: it is the largest tensor of a step, and its gradient needs no more of it.
+        # In place, because this is the largest tensor of a step; its gradient does not need
+        # the earlier values.
         hidden_BMKh = hidden_BMKh.add_(add_BKh[:, None]).relu_()
         score_BMK = self.score(hidden_BMKh).squeeze(-1)
         return masked_softmax(score_BMK, (interests_BKd != 0).any(dim=-1)[:, None], dim=-1)
 
 
 class Aggregation(nn.Module):
-    """R(i_c): the weighted sum of each group's interests, added up over the groups (eq. 11)."""
+    """R(i_c): the weighted sum of the interests of each group, summed over the groups (eq. 11)."""
 
     def __init__(self, width: int, groups: Sequence[int], units: int) -> None:
         super().__init__()
-        # A group of one has weight 1, whatever its network would say.
+        # The only interest of a group has weight 1, so such a group needs no network.
         self.attention = nn.ModuleList(
             InterestAttention(width, units) if size > 1 else nn.Identity() for size in groups
         )
 
     def forward(self, groups: Sequence[Tensor], candidates_BMd: Tensor) -> Tensor:
-        """[B, M, d]."""
+        """R(i_c), [B, M, d]."""
         total_BMd = torch.zeros_like(candidates_BMd)
         for interests_BKd, attention in zip(groups, self.attention, strict=True):
             if isinstance(attention, InterestAttention):

@@ -1,4 +1,4 @@
-"""Models and embeddings as safetensors and JSON: nothing that is loaded can run code."""
+"""Models and embeddings as safetensors and JSON: loading an artifact cannot run code."""
 
 from __future__ import annotations
 
@@ -21,46 +21,53 @@ TENSORS = "tensors.safetensors"
 
 
 class WrongArtifact(DataRefused):
-    """An artifact does not fit what it is used with; the message names both and the difference."""
+    """An artifact does not fit the splits or the settings; the message gives the difference."""
 
 
 def write_tensors(folder: str, tensors: Mapping[str, Tensor]) -> None:
-    """Write named tensors into a folder."""
+    """Write named tensors into one file of a folder."""
     files, path = fsspec.url_to_fs(f"{folder}/{TENSORS}")
     storage.write_bytes(files, path, as_bytes(tensors))
 
 
 def as_bytes(tensors: Mapping[str, Tensor]) -> bytes:
-    """Named tensors in the form of safetensors, which takes none that is not contiguous."""
+    """Named tensors as a safetensors file; tensors are made contiguous, as safetensors needs."""
     content: bytes = safetensors.torch.save({k: v.contiguous() for k, v in tensors.items()})
     return content
 
 
 def read_tensors(folder: str) -> dict[str, Tensor]:
-    """Read named tensors from a folder."""
+    """Read the tensors that `write_tensors` wrote into a folder."""
     with fsspec.open(f"{folder}/{TENSORS}", "rb") as file:
         return dict(safetensors.torch.load(file.read()))
 
 
 def check_vocabularies(
-    made_with: Mapping[str, Any], used_with: Mapping[str, Any], what: str
+    of_artifact: Mapping[str, Any], of_splits: Mapping[str, Any], path: str
 ) -> None:
-    """Refuse an artifact whose indices mean something else than the splits' do.
+    """Refuse an artifact that was made with other vocabularies than the splits.
+
+    Its indices would stand for other values.
+
+    Args:
+        of_artifact: size and fingerprint of each field's vocabulary, when the artifact was made.
+        of_splits: the same of the splits.
+        path: of the artifact, for the message.
 
     Raises:
         WrongArtifact: a field's vocabulary differs.
     """
-    for field, made in made_with.items():
-        used = used_with.get(field)
-        if used != made:
+    for field, vocabulary in of_artifact.items():
+        expected = of_splits.get(field)
+        if vocabulary != expected:
             raise WrongArtifact(
-                f"{what}: made with the vocabulary {field} of {made}, and the splits have {used}; "
-                "run its job again on these splits"
+                f"{path}: expected vocabulary {field} as in the splits, {expected}, got "
+                f"{vocabulary}; run the job that made it again on these splits"
             )
 
 
 def write_frozen(folder: str, frozen: FrozenEmbedding) -> None:
-    """Write E."""
+    """Write the frozen embedding E."""
     tensors = {}
     for part in ("vectors", "learnt", "mean", "std"):
         tensors.update({f"{part}.{name}": t for name, t in getattr(frozen, part).items()})
@@ -68,7 +75,7 @@ def write_frozen(folder: str, frozen: FrozenEmbedding) -> None:
 
 
 def read_frozen(folder: str) -> FrozenEmbedding:
-    """Read E."""
+    """Read the frozen embedding E."""
     parts: dict[str, dict[str, Tensor]] = {"vectors": {}, "learnt": {}, "mean": {}, "std": {}}
     for key, tensor in read_tensors(folder).items():
         part, _, name = key.partition(".")
@@ -77,7 +84,7 @@ def read_frozen(folder: str) -> FrozenEmbedding:
 
 
 def write_model(folder: str, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
-    """Write a model: its tensors, and its description with what is needed to make it again."""
+    """Write a model: its tensors, and a description from which `read_model` rebuilds it."""
     write_tensors(folder, tensors)
     storage.write_json(f"{folder}/{storage.MODEL}", description)
 
@@ -85,13 +92,18 @@ def write_model(folder: str, tensors: Mapping[str, Tensor], description: Mapping
 def read_model(
     folder: str, item_indices: Mapping[str, Tensor], vocabularies: Mapping[str, Any]
 ) -> Ranker:
-    """A model that was written, on the item table that it is to score.
+    """Read a model from its folder, in eval mode.
+
+    Args:
+        folder: that `write_model` wrote.
+        item_indices: the item table whose items the model will score.
+        vocabularies: of that item table.
 
     Raises:
-        WrongArtifact: its vocabularies are not those that the item table was made with, or it
-            holds a file that no model has, such as a pickle.
+        WrongArtifact: the model was trained with other vocabularies, or the folder holds other
+            files, such as a pickle.
     """
-    _refuse_strange_files(folder)
+    _refuse_unknown_files(folder)
     description = storage.read_json(f"{folder}/{storage.MODEL}")
     check_vocabularies(description["schema"]["vocabularies"], vocabularies, folder)
     settings = TypeAdapter(ModelSettings).validate_python(description["settings"])
@@ -108,13 +120,13 @@ def read_model(
     return model
 
 
-def _refuse_strange_files(folder: str) -> None:
-    """Nothing of them would be read; but who puts a file there may think that it would be."""
+def _refuse_unknown_files(folder: str) -> None:
+    """Refuse files that no model has: they would not be read, but their owner may think so."""
     files, path = fsspec.url_to_fs(folder)
     names = {str(one).rstrip("/").rpartition("/")[2] for one in files.ls(path, detail=False)}
-    strange = sorted(name for name in names - {TENSORS, storage.MODEL} if not name.startswith("."))
-    if strange:
+    unknown = sorted(name for name in names - {TENSORS, storage.MODEL} if not name.startswith("."))
+    if unknown:
         raise WrongArtifact(
-            f"{folder}: expected {TENSORS} and {storage.MODEL} alone, got {', '.join(strange)} "
-            "beside them; a model is never read from a pickle: remove what is not ours"
+            f"{folder}: expected only {TENSORS} and {storage.MODEL}, also found "
+            f"{', '.join(unknown)}; a model is never read from a pickle: remove other files"
         )

@@ -1,4 +1,4 @@
-"""What a model is given: a batch of request rows, and what the data set knows of fields and items.
+"""The input of a model: a batch of request rows, and the fields and levels of the data set.
 
 Legend: B requests, M candidates, N history steps, I items, F item fields, X entities of an item,
 P profile fields, S context fields.
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 ENTITY = "entity"
-"""The item field that holds several indices an item."""
+"""The item field with several indices per item."""
 
 COARSE_FIELDS = ("category", "shop", "brand", "price")
 FINE_FIELDS = ("item_id", ENTITY)
@@ -22,7 +22,7 @@ FINE_FIELDS = ("item_id", ENTITY)
 
 @dataclass(frozen=True)
 class Level:
-    """One granularity: an item's vector is the concatenation of these fields' embeddings."""
+    """One granularity: an item vector is the concatenation of the embeddings of these fields."""
 
     name: str
     fields: tuple[str, ...]
@@ -33,8 +33,8 @@ class Features:
     """The fields that vary in a data set.
 
     Attributes:
-        sizes: how many indices each field has, padding included.
-        history_length: the most steps that a history has.
+        sizes: number of indices of each field, including padding.
+        history_length: N, the maximum number of steps of a history.
     """
 
     item_fields: tuple[str, ...]
@@ -48,7 +48,7 @@ class Features:
         """Read from the manifest of a day's splits, or from a model's description.
 
         Raises:
-            ValueError: no item field varies, so that nothing tells items apart.
+            ValueError: no item field varies, so all items would have the same vector.
         """
         names = [f"user.{name}" for name in manifest["user_fields"]]
         names += [f"context.{name}" for name in manifest["context_fields"]]
@@ -67,7 +67,7 @@ class Features:
 
     @property
     def levels(self) -> tuple[Level, ...]:
-        """The levels that have a field: category and fine, as far as their fields vary."""
+        """The levels, category and fine, that have at least one varying field."""
         levels = (
             Level("category", tuple(f for f in COARSE_FIELDS if f in self.item_fields)),
             Level("fine", tuple(f for f in FINE_FIELDS if f in self.item_fields)),
@@ -77,7 +77,7 @@ class Features:
 
 @dataclass(frozen=True)
 class Batch:
-    """Request rows as tensors; padding is index 0."""
+    """Request rows as tensors; padding has index 0."""
 
     history_BN: Tensor
     history_length_B: Tensor
@@ -89,7 +89,7 @@ class Batch:
 
     @classmethod
     def of_columns(cls, tensor: Callable[[str], Tensor]) -> Batch:
-        """From what `tensor` gives for each of these columns of the request rows."""
+        """Build a batch; `tensor` returns the tensor of a column of the request rows by name."""
         return cls(
             history_BN=tensor("history"),
             history_length_B=tensor("history_length"),
@@ -102,32 +102,32 @@ class Batch:
 
     @property
     def history_mask_BN(self) -> Tensor:
-        """True at real behaviours."""
+        """[B, N], True at real behaviours, False at padding."""
         steps_N = torch.arange(self.history_BN.shape[1], device=self.history_BN.device)
         return steps_N < self.history_length_B[:, None]
 
     @property
     def candidate_mask_BM(self) -> Tensor:
-        """True at real candidates."""
-        places_M = torch.arange(self.candidates_BM.shape[1], device=self.candidates_BM.device)
-        return places_M < self.candidate_count_B[:, None]
+        """[B, M], True at real candidates, False at padding."""
+        positions_M = torch.arange(self.candidates_BM.shape[1], device=self.candidates_BM.device)
+        return positions_M < self.candidate_count_B[:, None]
 
     def __len__(self) -> int:
         return int(self.history_BN.shape[0])
 
     def select(self, rows: Tensor | slice) -> Batch:
-        """Some of the rows."""
+        """A batch of some of the rows."""
         return Batch(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     def trimmed(self) -> Batch:
-        """Without the columns of the history that are padding in every row; one is always left."""
+        """Without the history steps that are padding in every row; keeps at least one step."""
         longest = max(1, int(self.history_length_B.max())) if len(self) else 1
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return Batch(**{**values, "history_BN": self.history_BN[:, :longest]})
 
 
 def concatenate(batches: Sequence[Batch]) -> Batch:
-    """The rows of several batches, one after the other."""
+    """One batch with the rows of several batches, in order."""
     if len(batches) == 1:
         return batches[0]
     return Batch(

@@ -1,6 +1,6 @@
-"""How far behaviours belong to interest centers, and how good centers are (eq. 1 to 4).
+"""Assignment of behaviours to interest centers, and the loss of centers (eq. 1 to 4).
 
-Legend: B users or requests, N history steps, K centers, d width of an item's vector.
+Legend: B users or requests, N history steps, K centers, d width of an item vector.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ Marginal = Literal["user", "batch"]
 
 
 def assignment(frozen_BNd: Tensor, centers_Kd: Tensor, mask_BN: Tensor) -> Tensor:
-    """P of eq. 4, [B, N, K]: how far each behaviour belongs to each center; padding to none."""
-    # Steps stay last in memory: a softmax along so few centers would take ten times as long.
+    """P of eq. 4, [B, N, K]: weight of each behaviour for each center; 0 at padding."""
+    # Steps stay the last dimension in memory: a softmax over a short last dimension of K centers
+    # would take ten times as long.
     P_BKN = torch.softmax(centers_Kd @ frozen_BNd.transpose(1, 2), dim=1)
     return P_BKN.transpose(1, 2) * mask_BN[..., None]
 
@@ -30,15 +31,15 @@ class Entropies:
 
     @property
     def loss(self) -> Tensor:
-        """L_E, which Alg. 1 minimises."""
+        """L_E, the loss that Alg. 1 minimises."""
         return self.single - self.marginal
 
 
 def entropies(P_BNK: Tensor, mask_BN: Tensor, marginal: Marginal) -> Entropies:
-    """Eq. 1 and 2 of each user, averaged over the users (Alg. 1); padding counts nowhere.
+    """Eq. 1 and 2 for each user, averaged over the users (Alg. 1); padding is ignored.
 
-    With `marginal` "batch", q of eq. 1 is taken over all behaviours of the batch at once, so that
-    a single user need not touch every center.
+    With `marginal` "batch", q of eq. 1 is averaged over all behaviours of the batch, so that a
+    single user does not need behaviours at every center.
     """
     K = P_BNK.shape[2]
     length_B = mask_BN.sum(dim=1).clamp(min=1)
@@ -52,5 +53,6 @@ def entropies(P_BNK: Tensor, mask_BN: Tensor, marginal: Marginal) -> Entropies:
 
 
 def _plogp(p: Tensor) -> Tensor:
+    """p log p, 0 at p = 0, with a finite gradient there."""
     result: Tensor = torch.special.xlogy(p, p.clamp(min=torch.finfo(p.dtype).tiny))
     return result

@@ -1,6 +1,6 @@
 """The combination interests of MFN (Xie et al., 2021), section 3.3, at one level.
 
-Legend: B requests, N history steps, d width of an item's vector, K interests, h attention width,
+Legend: B requests, N history steps, d width of an item vector, K interests, h attention width,
 H heads.
 """
 
@@ -25,12 +25,12 @@ class MultiHeadSelfAttention(nn.Module):
         self.output = nn.Linear(width, width)
 
     def forward(self, x_BNd: Tensor, mask_BN: Tensor) -> Tensor:
-        """[B, N, d]; what stands at padded steps has no meaning, but is finite."""
+        """[B, N, d]; values at padded steps are finite but have no meaning."""
         output_BNd: Tensor = self.output(self.mixed(x_BNd, mask_BN))
         return output_BNd
 
     def mixed(self, x_BNd: Tensor, mask_BN: Tensor) -> Tensor:
-        """What the heads say, one beside the other, before it passes the output's matrix."""
+        """The concatenated outputs of the heads, [B, N, d], before the output projection."""
         B, N, d = x_BNd.shape
         query, key, value = (
             part.view(B, N, self.heads, d // self.heads).transpose(1, 2)
@@ -55,7 +55,8 @@ class Combination(Extractor):
     def forward(self, history: History) -> Tensor:
         """R_c, [B, K, d]."""
         mixed_BNd = self.attention.mixed(history.trainable_BNd, history.mask_BN)
-        # W1 takes up the matrix before it: their product is made once a batch, and not per step.
+        # W1 and the output projection are both linear: their matrices are multiplied once per
+        # batch, so that each history step needs one product, not two.
         output = self.attention.output
         weight_hd, bias_h = self.W1.weight @ output.weight, self.W1.weight @ output.bias
         hidden_BNh = functional.silu(functional.linear(mixed_BNd, weight_hd, bias_h))

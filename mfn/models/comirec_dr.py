@@ -2,8 +2,8 @@
 
 Dynamic routing as in the authors' code (https://github.com/THUDM/ComiRec).
 
-Legend: B requests, N history steps, d width of an item's vector, K interests, e width of a vote,
-which is d again.
+Legend: B requests, N history steps, d width of an item vector, K interests, e width of a vote
+(equal to d).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mfn.models.extractor import Extractor, History, of_steps
+from mfn.models.extractor import Extractor, History, first_steps
 from mfn.models.routing import route
 from mfn.models.settings import ComiRecDRSettings
 
@@ -19,8 +19,8 @@ from mfn.models.settings import ComiRecDRSettings
 class ComiRecDR(Extractor):
     """Dynamic routing with a bilinear map for each step and interest, and zero initial logits.
 
-    The maps start at the identity and a tenth of noise beside it: were they all the same, all
-    interests would be, and so would their gradients, for ever. They are N · K · d · d numbers.
+    The maps are initialised with the identity plus noise of a tenth of its size. With equal maps
+    all interests and their gradients would stay equal. The maps have N · K · d · d parameters.
     """
 
     def __init__(self, settings: ComiRecDRSettings, width: int, steps: int) -> None:
@@ -31,9 +31,9 @@ class ComiRecDR(Extractor):
         self.maps_NKde = nn.Parameter(torch.eye(width) + noise_NKde)
 
     def forward(self, history: History) -> Tensor:
-        """[B, K, d]."""
+        """Interests, [B, K, d]."""
         B, N = history.mask_BN.shape
-        maps_NKde = of_steps(self.maps_NKde, history)
+        maps_NKde = first_steps(self.maps_NKde, history)
         votes_BKNe = torch.einsum("bnd,nkde->bkne", history.trainable_BNd, maps_NKde)
         logits_BKN = votes_BKNe.new_zeros(B, self.interests, N)
         return route(votes_BKNe, logits_BKN, history.mask_BN, self.iterations)

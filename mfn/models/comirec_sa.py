@@ -3,7 +3,7 @@
 Self-attention after Lin et al. (2017), with positions as in the authors' code
 (https://github.com/THUDM/ComiRec).
 
-Legend: B requests, N history steps, d width of an item's vector, K interests.
+Legend: B requests, N history steps, d width of an item vector, K interests.
 """
 
 from __future__ import annotations
@@ -11,25 +11,28 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mfn.models.extractor import Extractor, History, of_steps
+from mfn.models.extractor import Extractor, History, first_steps
 from mfn.models.masking import masked_softmax
 from mfn.models.settings import ComiRecSASettings
 
 
 class ComiRecSA(Extractor):
-    """A 𝓔 with A = softmax over time of W₂ tanh(W₁ (𝓔 + positions)); 𝓔 itself carries none."""
+    """A 𝓔, where A = softmax over time of W₂ tanh(W₁ (𝓔 + positions)).
+
+    Positions change only the weights A; the averaged vectors 𝓔 contain no positions.
+    """
 
     def __init__(self, settings: ComiRecSASettings, width: int, steps: int) -> None:
         super().__init__()
         self.interests = settings.interests
-        # Drawn as the authors' framework draws a variable of which nothing is said.
+        # The default initialiser of the authors' framework (TensorFlow), which their code uses.
         self.positions_Nd = nn.Parameter(nn.init.xavier_uniform_(torch.empty(steps, width)))
         self.W1 = nn.Linear(width, settings.width_factor * width, bias=False)
         self.W2 = nn.Linear(settings.width_factor * width, settings.interests, bias=False)
 
     def forward(self, history: History) -> Tensor:
-        """[B, K, d]."""
-        placed_BNd = history.trainable_BNd + of_steps(self.positions_Nd, history)
-        score_BNK = self.W2(torch.tanh(self.W1(placed_BNd)))
+        """Interests, [B, K, d]."""
+        positioned_BNd = history.trainable_BNd + first_steps(self.positions_Nd, history)
+        score_BNK = self.W2(torch.tanh(self.W1(positioned_BNd)))
         A_BNK = masked_softmax(score_BNK, history.mask_BN[..., None], dim=1)
         return A_BNK.transpose(1, 2) @ history.trainable_BNd

@@ -2,7 +2,7 @@
 
 Deep Interest Network for Click-Through Rate Prediction, section 4.3.
 
-Legend: B requests, M candidates, N history steps, d width of an item's vector, h hidden width.
+Legend: B requests, M candidates, N history steps, d width of an item vector, h hidden width.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from mfn.models.settings import TargetAttentionSettings
 
 
 class TargetAttention(nn.Module):
-    """Σ_t a(r_t, i_c) r_t over single behaviours (eq. 3 there), for each candidate.
+    """Σ_t a(r_t, i_c) r_t over the behaviours of a history (eq. 3 there), for each candidate.
 
     a is a feed-forward network over [r, i, r − i, r ⊙ i], as in the authors' code
-    (https://github.com/zhougr1993/DeepInterestNetwork). Its first layer is linear in these four,
-    so r − i needs no weights of its own, and what is left is one matrix product for each candidate,
-    (W_r + i ⊙ W_p) r + W_i i: nothing as wide as an item's vector is made for each pair.
+    (https://github.com/zhougr1993/DeepInterestNetwork). The first layer is linear in these four
+    parts, so r − i needs no separate weights. The layer is then one matrix product per candidate,
+    (W_r + i ⊙ W_p) r + W_i i, and no tensor of width d is computed per pair.
 
-    Its hidden layers are leaky ReLU of the slope 1/4 at which the paper's PReLU starts. Dice, which
-    the paper has beside it, needs statistics of the batch, whose rows share requests; to learn the
-    slope, one number, would cost a quarter of this network's time.
+    The activation is leaky ReLU with slope 1/4, the initial slope of the paper's PReLU. The slope
+    is not trained, because that would cost a quarter of this network's time. The paper's
+    alternative, Dice, needs batch statistics, but the rows of a batch share requests.
     """
 
     def __init__(self, settings: TargetAttentionSettings, width: int, steps: int) -> None:
@@ -40,12 +40,13 @@ class TargetAttention(nn.Module):
         self.candidate = nn.Linear(width, first)
         self.product = nn.Linear(width, first, bias=False)
         self.rest = nn.ModuleList(nn.Linear(before, after) for before, after in pairwise(widths))
-        # A bias of the score would have no effect within a softmax.
+        # No bias: it would have no effect in a softmax.
         self.score = nn.Linear(widths[-1], 1, bias=False)
 
     def forward(self, history: History, candidates_BMd: Tensor) -> Tensor:
-        """[B, M, d]; zeros for a request without history."""
+        """R(i_c), [B, M, d]; zeros for a request without history."""
         r_BNd, mask_B1N = history.trainable_BNd, history.mask_BN[:, None]
+        # First layer: W_r + i ⊙ W_p for each candidate, then its product with all behaviours.
         weight_BMhd = torch.addcmul(
             self.behaviour.weight, candidates_BMd[:, :, None], self.product.weight
         )
@@ -56,7 +57,7 @@ class TargetAttention(nn.Module):
         ).unflatten(1, weight_BMhd.shape[1:3])
         for layer in self.rest:
             hidden_BMhN = layer(_activated(hidden_BMhN).transpose(2, 3)).transpose(2, 3)
-        # Steps stay last: moving h there would copy the largest tensor of the model.
+        # N stays the last dimension: moving h there would copy the largest tensor of the model.
         score_BMN = torch.einsum("h,bmhn->bmn", self.score.weight[0], _activated(hidden_BMhN))
         if self.softmax:
             return masked_softmax(score_BMN, mask_B1N, dim=2) @ r_BNd

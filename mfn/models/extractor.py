@@ -1,6 +1,6 @@
-"""What an extractor is: from a history to a group of interest vectors, at one level.
+"""The interface of an extractor: from a history to a group of interest vectors, at one level.
 
-Legend: B requests, N history steps, d width of an item's vector at the level, K interests.
+Legend: B requests, N history steps, d width of an item vector at the level, K interests.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mfn.models.embedding import FrozenItems, ItemTable
 class History:
     """Histories at one level, oldest behaviour first; `mask_BN` is True at real behaviours.
 
-    `trainable_BNd` is 𝓔. `frozen_BNd` is E, for extractors that ask for it.
+    `trainable_BNd` is 𝓔. `frozen_BNd` is E, or None if no extractor of the model needs it.
     """
 
     trainable_BNd: Tensor
@@ -27,45 +27,46 @@ class History:
 
 
 class Extractor(nn.Module, ABC):
-    """A group of interests of a request, from its history alone: all its candidates share them.
+    """A group of interests of a request, computed from its history only; its candidates share them.
 
-    It is made from the settings that name it, the width d, and the most steps that a history has.
+    The constructor takes the model's settings, the width d and the maximum history length.
 
     Attributes:
-        interests: K, how many there are; a candidate attends over them.
+        interests: K, the number of interests in the group.
     """
 
     interests: int
 
     @abstractmethod
     def forward(self, history: History) -> Tensor:
-        """[B, K, d]. An interest that a request does not have is zero, without a history all are.
+        """Interests, [B, K, d].
 
-        The candidate attends over those that are not zero.
+        An interest that a request does not have is a zero vector; without a history all are. The
+        candidate attends only over vectors that are not zero.
         """
 
     def auxiliary_loss(self, history: History) -> Tensor:
-        """What training adds to the loss of every candidate; a number, by default 0."""
+        """A scalar that training adds to the loss of every candidate; 0 by default."""
         return history.trainable_BNd.new_zeros(())
 
     @classmethod
     def frozen_items(
         cls, features: Features, items: ItemTable, dimension: int
     ) -> FrozenItems | None:
-        """E as this extractor reads it; None if it does not."""
+        """The module that holds E for this extractor, or None if it does not use E."""
         return None
 
 
-def of_steps(positions_Nx: Tensor, history: History) -> Tensor:
-    """What is kept by position in a history, for as many steps as these histories have.
+def first_steps(positions_Nx: Tensor, history: History) -> Tensor:
+    """Cut parameters that are stored by position to the number of steps of these histories.
 
     Raises:
-        ValueError: they have more steps than the model was made for.
+        ValueError: the histories have more steps than the model was built for.
     """
     steps = history.mask_BN.shape[1]
     if steps > len(positions_Nx):
         raise ValueError(
-            f"history: expected at most {len(positions_Nx)} steps, as when this model was "
-            f"trained, got {steps}; train it on these splits"
+            f"history: expected at most {len(positions_Nx)} steps, the maximum when this model was "
+            f"trained, got {steps}; train it again on these splits"
         )
     return positions_Nx[:steps]

@@ -1,6 +1,6 @@
-"""R(i_c) at one level: what of a history matters to each candidate (eq. 8 to 11).
+"""R(i_c) at one level: the part of the history that is relevant to a candidate (eq. 8 to 11).
 
-Legend: B requests, M candidates, K interests, d width of an item's vector.
+Legend: B requests, M candidates, K interests, d width of an item vector.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from mfn.models.settings import RankerSettings
 
 
 class Interest(nn.Module):
-    """The sum of the terms that the parts of a model give.
+    """The sum of the terms that the parts of a model compute.
 
-    Interests are made once a request, and a candidate attends within each group of them. Only
-    target attention sees both a behaviour and a candidate.
+    Interests are computed once per request; a candidate attends over each group of them. Only
+    target attention combines behaviours with candidates.
     """
 
     def __init__(self, settings: RankerSettings, width: int, steps: int) -> None:
         super().__init__()
-        made = [part(settings, width, steps) for part in EXTRACTORS[settings.extractor]]
-        extractors = [part for part in made if isinstance(part, Extractor)]
+        parts = [part(settings, width, steps) for part in EXTRACTORS[settings.extractor]]
+        extractors = [part for part in parts if isinstance(part, Extractor)]
         self.extractors = nn.ModuleList(extractors)
         self.aggregation = Aggregation(
             width, [extractor.interests for extractor in extractors], settings.attention_units
         )
-        self.attentions = nn.ModuleList(part for part in made if isinstance(part, TargetAttention))
+        self.attentions = nn.ModuleList(part for part in parts if isinstance(part, TargetAttention))
 
     def forward(self, history: History, candidates_BMd: Tensor) -> Tensor:
-        """[B, M, d]."""
+        """R(i_c), [B, M, d]."""
         interests = [extractor(history) for extractor in self.extractors]
         R_BMd: Tensor = self.aggregation(interests, candidates_BMd)
         for attention in self.attentions:

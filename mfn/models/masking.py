@@ -1,4 +1,4 @@
-"""Attention where padding counts nowhere, also where there is nothing but padding.
+"""Attention that ignores padding, also for histories that are all padding.
 
 Legend: B requests, N history steps.
 """
@@ -10,30 +10,30 @@ from torch import Tensor
 
 
 def masked_softmax(scores: Tensor, mask: Tensor, dim: int) -> Tensor:
-    """Weights over `dim` that add up to 1 over what is real, or are all 0 where nothing is.
+    """Softmax over `dim` where `mask` is True; 0 elsewhere, and all 0 where `mask` is all False.
 
-    `mask` is True at what is real, and of a shape that broadcasts to that of the scores.
+    The shape of `mask` must broadcast to that of `scores`.
     """
-    # Not -inf: a softmax over nothing would be NaN, forward and backward.
+    # Not -inf: with all entries masked, values and gradients would be NaN.
     lowest = torch.finfo(scores.dtype).min
     return torch.softmax(scores.masked_fill(~mask, lowest), dim=dim) * mask
 
 
 def visible(mask_BN: Tensor) -> Tensor:
-    """What self-attention may look at, [B, N]: the real steps, or all of an empty history.
+    """The steps that self-attention may read, [B, N]: the real ones, or all of an empty history.
 
-    What it says of an empty history has no meaning, but is finite.
+    The result for an empty history has no meaning, but is finite.
     """
     return mask_BN | ~mask_BN.any(dim=1, keepdim=True)
 
 
 def check_heads(width: int, heads: int) -> None:
-    """Refuse heads among which an item's vector cannot be shared out.
+    """Check that an item vector can be split into equal parts, one per head.
 
     Raises:
-        ValueError: the heads do not divide the width.
+        ValueError: the number of heads does not divide the width.
     """
     if width % heads:
         raise ValueError(
-            f"heads: expected a divisor of {width}, the width of an item's vector, got {heads}"
+            f"heads: expected a divisor of {width}, the width of an item vector, got {heads}"
         )

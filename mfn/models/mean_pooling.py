@@ -10,7 +10,7 @@ from mfn.models.settings import BaseSettings
 
 
 class MeanPooling(Extractor):
-    """One interest: the mean of the behaviours' vectors."""
+    """One interest: the mean of the vectors of the behaviours."""
 
     interests = 1
 

@@ -1,7 +1,7 @@
 """The ranking model: embeddings, R(i_c) at each level, one head.
 
 Legend: B requests, M candidates, N history steps, U distinct items of a batch, D width of one
-field's embedding, d width of an item's vector at a level, P profile fields, S context fields.
+field's embedding, d width of an item vector at a level, P profile fields, S context fields.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from mfn.models.similarity import PretrainedCenters
 
 
 class Head(nn.Module):
-    """p(x) of eq. 12: a feed-forward network over what is known of a request and a candidate.
+    """p(x) of eq. 12: a feed-forward network over the features of a request and a candidate.
 
-    The part of its first layer that reads the request alone is computed once a request.
+    The first layer's product with the request features is computed once per request.
     """
 
     def __init__(self, request_width: int, candidate_width: int, units: Sequence[int]) -> None:
@@ -44,7 +44,7 @@ class Head(nn.Module):
         self.rest = nn.ModuleList(nn.Linear(before, after) for before, after in pairwise(widths))
 
     def forward(self, request_Bx: Tensor, candidates_BMx: Tensor) -> Tensor:
-        """Logits, [B, M]."""
+        """Logits of a click, [B, M]."""
         hidden = self.candidate(candidates_BMx)
         if self.request is not None:
             hidden = hidden + self.request(request_Bx)[:, None]
@@ -56,9 +56,9 @@ class Head(nn.Module):
 
 @dataclass(frozen=True)
 class Embedded:
-    """A batch's embeddings: everything that is embedded up, embedded up once.
+    """The embeddings of a batch; each is looked up once.
 
-    Candidates are seen at all levels, histories at those that have interests.
+    Candidates have vectors at all levels, histories only at the levels with interests.
     """
 
     history: dict[str, History]
@@ -67,7 +67,7 @@ class Embedded:
 
 
 class Ranker(nn.Module):
-    """A model of Table 1, or beyond. What distinguishes one from another is how R(i_c) is made."""
+    """A ranking model, of Table 1 or beyond. Models differ only in how they compute R(i_c)."""
 
     def __init__(
         self,
@@ -79,10 +79,16 @@ class Ranker(nn.Module):
         seed: int,
         exchange: Exchange | None = None,
     ) -> None:
-        """`item_indices` is the item table, a column a field; the rest are sizes.
+        """Build the model; all initial values depend only on `seed`.
 
-        All initial values are drawn from `seed` alone. With an `exchange` the trainable embedding
-        is spread over the workers.
+        Args:
+            settings: of the model.
+            features: the fields that vary, and their sizes.
+            item_indices: the item table, a tensor for each field.
+            dimension: D.
+            initial_std: standard deviation of the initial embedding.
+            seed: of all initial values.
+            exchange: if given, the trainable embedding is sharded over the workers.
 
         Raises:
             ValueError: no field varies at any level of the settings.
@@ -108,36 +114,36 @@ class Ranker(nn.Module):
                 width = len(level.fields) * dimension
                 candidate_width += width
                 if level.name in settings.levels:
-                    made = Interest(settings, width, features.history_length)
-                    self.interests[level.name] = made
+                    interest = Interest(settings, width, features.history_length)
+                    self.interests[level.name] = interest
                     candidate_width += width * (2 if settings.product else 1)
             if not self.interests:
-                vary = [level.name for level in self.levels]
+                possible = [level.name for level in self.levels]
                 raise ValueError(
-                    f"levels: expected one of {vary}, whose fields vary in these data, "
+                    f"levels: expected one of {possible}, whose fields vary in these data, "
                     f"got {list(settings.levels)}"
                 )
             request_width = dimension * (len(self.user_offsets) + len(self.context_offsets))
             self.head = Head(request_width, candidate_width, settings.head_units)
-            # Drawn last, if at all: a random E is none of the numbers drawn before it.
+            # A random E is drawn last, so that it does not change the other initial values.
             self.encoder = ItemEncoder(self.levels, items, self._frozen_items(items, dimension))
 
     def _frozen_items(self, items: ItemTable, dimension: int) -> FrozenItems | None:
-        """The one E that the extractors read, if any of them does."""
-        asked = (
+        """The E that the extractors share, or None if no extractor uses E."""
+        modules = (
             extractor.frozen_items(self.features, items, dimension)
             for _, extractor in self.extractors()
         )
-        return next(filter(None, asked), None)
+        return next(filter(None, modules), None)
 
     def extractors(self) -> Iterator[tuple[str, Extractor]]:
-        """Every extractor, with the name of its level."""
+        """All extractors, each with the name of its level."""
         for name, interest in self.interests.items():
             yield from ((name, part) for part in interest.modules() if isinstance(part, Extractor))
 
     @torch.no_grad()
     def load_frozen(self, frozen: FrozenEmbedding, centers: Mapping[str, Tensor]) -> None:
-        """Take the pretrained E and, by level, the interest centers [K, d]."""
+        """Copy the pretrained E and the interest centers, [K, d] by level."""
         if self.encoder.frozen is not None:
             self.encoder.frozen.load(frozen)
         for name, extractor in self.extractors():
@@ -146,7 +152,7 @@ class Ranker(nn.Module):
 
     @torch.no_grad()
     def start_at(self, frozen: FrozenEmbedding) -> None:
-        """Let the trainable embedding start at E, as far as pretraining has met its indices."""
+        """Initialise the trainable embedding from E, for the indices that pretraining learnt."""
         for name in self.features.sizes:
             rows, indices = self.embedding.field(name)
             vectors = frozen.vectors[name][indices][: len(rows)]
@@ -155,11 +161,12 @@ class Ranker(nn.Module):
             known[:] = torch.where(learnt, vectors, known)
 
     def full_state_dict(self) -> dict[str, Tensor]:
-        """Its tensors by name, the embedding with all of its rows (`EmbeddingTable.whole`)."""
+        """All tensors by name; a sharded embedding is gathered (see `EmbeddingTable.whole`)."""
         return {**self.state_dict(), "embedding.weight": self.embedding.whole()}
 
     def look_up(self, batch: Batch) -> Embedded:
-        """Vectors of all that a batch names; an item that comes again is encoded once."""
+        """The embeddings of a batch; each distinct item is encoded once."""
+        # Distinct items of histories and candidates together; `inverse` [B, N + M] points at them.
         B, N = batch.history_BN.shape
         both = torch.cat([batch.history_BN, batch.candidates_BM], dim=1)
         items_U, inverse = torch.unique(both, return_inverse=True)
@@ -168,9 +175,11 @@ class Ranker(nn.Module):
         context_BS = batch.context_fields_BS + batch.context_fields_BS.new_tensor(
             self.context_offsets
         )
+        # One lookup for all fields, in the shared table.
         ids_UFD, entities_UXD, users_BPD, context_BSD = self.embedding.lookup(
             [ids_UF, entities_UX, users_BP, context_BS]
         )
+        # Item vectors by level, [U, d], then gathered for each step and candidate.
         trainable = self.encoder.trainable(ids_UFD, entities_UXD, real_UX)
         frozen = {} if self.encoder.frozen is None else self.encoder.frozen_vectors(items_U)
         history_inverse_BN, candidate_inverse_BM = inverse[:, :N], inverse[:, N:]
@@ -192,11 +201,11 @@ class Ranker(nn.Module):
         )
 
     def forward(self, batch: Batch) -> Tensor:
-        """Logits of a click, [B, M]; what stands at padded candidates has no meaning."""
+        """Logits of a click, [B, M]; values at padded candidates have no meaning."""
         return self.logits(self.look_up(batch))
 
     def logits(self, embedded: Embedded) -> Tensor:
-        """As `forward`, from embeddings that have been embedded up."""
+        """As `forward`, from embeddings that are already looked up."""
         parts = list(embedded.candidates_BMd.values())
         for name, interest in self.interests.items():
             candidates_BMd = embedded.candidates_BMd[name]
@@ -210,7 +219,7 @@ class Ranker(nn.Module):
     def loss(self, batch: Batch) -> Tensor:
         """Binary cross entropy in nats (eq. 12), summed over the real candidates.
 
-        An extractor's auxiliary loss is added to each of them.
+        The auxiliary losses of the extractors are added once for each real candidate.
         """
         embedded = self.look_up(batch)
         logits_BM = self.logits(embedded)

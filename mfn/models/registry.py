@@ -1,4 +1,4 @@
-"""The table of models: of what each is made, under the name that its settings give it."""
+"""The registry of models: for each `extractor` name of the settings, the parts of the model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mfn.models.similarity import PretrainedCenters, RandomEmbedding, TrainedCen
 from mfn.models.transformer_rec import TransformerRec
 
 Part = Callable[[Any, int, int], Extractor | TargetAttention]
-"""Made from its settings, the width of an item's vector, and the most steps of a history."""
+"""Builds a part from its settings, the width of an item vector and the maximum history length."""
 
 EXTRACTORS: dict[str, tuple[Part, ...]] = {
     "base": (MeanPooling,),
@@ -33,4 +33,4 @@ EXTRACTORS: dict[str, tuple[Part, ...]] = {
     "mfn_with_random_embedding": (RandomEmbedding, Combination),
     "mfn_with_target_attention": (PretrainedCenters, Combination, TargetAttention),
 }
-"""Each part gives one term of R(i_c) (eq. 11), at every level that the settings name."""
+"""Each part computes one term of R(i_c) (eq. 11), at every level of the settings."""

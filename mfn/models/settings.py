@@ -1,6 +1,6 @@
-"""Typed settings of each model, and the table of named models.
+"""Typed settings of each model, and the default settings of each named model.
 
-Nothing here imports torch: jobs that train nothing read these settings too.
+This module does not import torch, because jobs that do not train read these settings too.
 """
 
 from __future__ import annotations
@@ -15,28 +15,29 @@ Levels = tuple[Literal["category", "fine"], ...]
 
 
 class RankerSettings(Strict):
-    """What every model has, whatever its extractor."""
+    """Settings that every model has, whatever its extractor."""
 
     extractor: str
     levels: Levels = Field(
         ("category", "fine"),
         min_length=1,
-        description="levels at which there are interests, as far as their fields vary; of the "
-        "candidate the head sees all fields either way",
+        description="levels at which interests are computed (a level without varying fields is "
+        "skipped); the head always sees all fields of the candidate",
     )
     head_units: tuple[PositiveInt, ...] = Field(
-        (64, 32), description="widths of the hidden layers of the head (eq. 12)"
+        (64, 32), description="units of each hidden layer of the head (eq. 12)"
     )
     attention_units: PositiveInt = Field(
-        32, description="hidden width of the networks a1 and a2 that weigh interests (eq. 10)"
+        32, description="hidden units of the attention networks a1 and a2 over interests (eq. 10)"
     )
     product: bool = Field(
         True,
-        description="give the head the product of R(i_c) and i_c beside the two; without it a "
-        "pooled history cannot be compared with the candidate",
+        description="also give the head the product of R(i_c) and i_c, so that it can compare "
+        "the pooled history with the candidate",
     )
     start_at_frozen: bool = Field(
-        True, description="start the trainable embedding at the frozen one instead of at random"
+        True,
+        description="initialise the trainable embedding from the frozen one, else at random",
     )
 
 
@@ -47,13 +48,14 @@ class BaseSettings(RankerSettings):
 
 
 class RoutingSettings(RankerSettings):
-    """Dynamic routing; its numbers are those of ComiRec's authors, who run MIND with them too."""
+    """Dynamic routing; defaults from the code of ComiRec's authors, who use them for MIND too."""
 
     interests: PositiveInt = Field(
-        4, description="K, interests per level; 4 in Cen et al. (2020) for MIND and ComiRec"
+        4,
+        description="number of interests K per level; 4 in Cen et al. (2020) for MIND and ComiRec",
     )
     iterations: PositiveInt = Field(
-        3, description="of the routing; 3 in Li et al. (2019) and Cen et al. (2020)"
+        3, description="routing iterations; 3 in Li et al. (2019) and Cen et al. (2020)"
     )
 
 
@@ -63,7 +65,8 @@ class MindSettings(RoutingSettings):
     extractor: Literal["mind"] = "mind"
     adaptive: bool = Field(
         True,
-        description="only max(1, min(K, log2 n)) interests for a history of n, as in the paper",
+        description="use max(1, min(K, log2 n)) interests for a history of n behaviours, as in "
+        "the paper; false: always K",
     )
 
 
@@ -74,25 +77,29 @@ class ComiRecDRSettings(RoutingSettings):
 
 
 class ComiRecSASettings(RankerSettings):
-    """ComiRec-SA (Cen et al., 2020): self-attention, with positions."""
+    """ComiRec-SA (Cen et al., 2020): self-attention with position embeddings."""
 
     extractor: Literal["comirec_sa"] = "comirec_sa"
-    interests: PositiveInt = Field(4, description="K, interests per level; 4 in the paper")
+    interests: PositiveInt = Field(4, description="number of interests K per level; 4 in the paper")
     width_factor: PositiveInt = Field(
-        4, description="width of W1 in widths of an item's vector; 4 in the authors' code"
+        4, description="width of W1, as a multiple of the item vector's; 4 in the authors' code"
     )
 
 
 class TransformerRecSettings(RankerSettings):
-    """TransformerRec of Table 1: the mean of the encoded history, as BERT4Rec encodes it."""
+    """TransformerRec of Table 1: the mean of the history, encoded as in BERT4Rec."""
 
     extractor: Literal["transformer_rec"] = "transformer_rec"
-    layers: PositiveInt = Field(2, description="2 in Sun et al. (2019)")
-    heads: PositiveInt = Field(2, description="2 in Sun et al. (2019)")
+    layers: PositiveInt = Field(2, description="encoder layers; 2 in Sun et al. (2019)")
+    heads: PositiveInt = Field(
+        2,
+        description="attention heads; must divide the width of an item vector; 2 in Sun et al. "
+        "(2019)",
+    )
     width_factor: PositiveInt = Field(
         4,
-        description="width of the feed-forward layers in widths of an item's vector; 4 in Sun et "
-        "al. (2019)",
+        description="width of the feed-forward layers, as a multiple of the item vector's; 4 in "
+        "Sun et al. (2019)",
     )
 
 
@@ -102,26 +109,26 @@ class TargetAttentionSettings(RankerSettings):
     target_units: tuple[PositiveInt, ...] = Field(
         (36,),
         min_length=1,
-        description="widths of the hidden layers of the network that weighs a behaviour by the "
+        description="units of each hidden layer of the network that weights a behaviour for a "
         "candidate; 36 in figure 2 of the paper, 80,40 in the authors' code",
     )
     target_softmax: bool = Field(
         False,
-        description="make the weights of a history add up to 1; not so in the paper (section 4.3), "
-        "but in the authors' code",
+        description="normalise the weights of a history to sum 1, as in the authors' code but not "
+        "in the paper (section 4.3)",
     )
 
 
 class DinSettings(TargetAttentionSettings):
-    """DIN (Zhou et al., 2018): target attention over single behaviours."""
+    """DIN (Zhou et al., 2018): target attention over behaviours."""
 
     extractor: Literal["din"] = "din"
 
 
 class InterestsSettings(RankerSettings):
-    """What both branches of MFN have."""
+    """Settings that both branches of MFN have."""
 
-    interests: PositiveInt = Field(8, description="K, interests per branch and level")
+    interests: PositiveInt = Field(8, description="number of interests K per branch and level")
 
 
 class SimilaritySettings(InterestsSettings):
@@ -129,65 +136,68 @@ class SimilaritySettings(InterestsSettings):
 
     similarity_scale: Literal["mass", "sum"] = Field(
         "mass",
-        description="R_s as the paper's sum (eq. 5), or divided by each interest's mass, so that "
-        "it does not depend on the history's length",
+        description="scale of R_s: sum as in the paper (eq. 5), or mass: each interest divided by "
+        "its total weight, so that it does not grow with the history",
     )
 
 
 class PretrainedCentersSettings(SimilaritySettings):
-    """The similarity branch with the centers that `train_centers` has learnt."""
+    """The similarity branch with the centers from the job `train_centers`."""
 
 
 class TrainedCentersSettings(SimilaritySettings):
-    """The similarity branch with centers that begin at random and are trained with the task."""
+    """The similarity branch with random initial centers that are trained with the task."""
 
     auxiliary_weight: NonNegativeFloat = Field(
-        0.0, description="weight of L_E (eq. 3) of the trained centers beside the cross entropy"
+        0.0, description="weight of L_E (eq. 3) of the centers in the loss; 0: cross entropy only"
     )
 
 
 class CombinationSettings(InterestsSettings):
     """The combination branch of MFN (section 3.3)."""
 
-    heads: PositiveInt = Field(2, description="heads of the multi-head self-attention (eq. 6)")
-    combination_units: PositiveInt = Field(32, description="h, the width of W1 (eq. 6)")
+    heads: PositiveInt = Field(
+        2,
+        description="heads of the self-attention (eq. 6); must divide the width of an item vector",
+    )
+    combination_units: PositiveInt = Field(32, description="hidden units h of W1 (eq. 6)")
 
 
 class MfnSettings(PretrainedCentersSettings, CombinationSettings):
-    """MFN (Xie et al., 2021), section 3."""
+    """MFN (Xie et al., 2021, section 3): similarity and combination interests, at two levels."""
 
     extractor: Literal["mfn"] = "mfn"
 
 
 class MfnWithoutPretrainSettings(TrainedCentersSettings, CombinationSettings):
-    """MFN whose centers are not pretrained, but trained with the task; E is as in MFN."""
+    """MFN with centers trained with the task instead of pretrained; E as in MFN."""
 
     extractor: Literal["mfn_without_pretrain"] = "mfn_without_pretrain"
 
 
 class MfnWithoutCombinationSettings(PretrainedCentersSettings):
-    """MFN with similarity interests alone."""
+    """MFN with similarity interests only."""
 
     extractor: Literal["mfn_without_combination"] = "mfn_without_combination"
 
 
 class MfnWithoutSimilaritySettings(CombinationSettings):
-    """MFN with combination interests alone."""
+    """MFN with combination interests only."""
 
     extractor: Literal["mfn_without_similarity"] = "mfn_without_similarity"
 
 
 class MfnWithoutFineLevelSettings(PretrainedCentersSettings, CombinationSettings):
-    """MFN with interests at the category level alone."""
+    """MFN with interests at the category level only."""
 
     extractor: Literal["mfn_without_fine_level"] = "mfn_without_fine_level"
     levels: Levels = Field(
-        ("category",), min_length=1, description="levels at which there are interests"
+        ("category",), min_length=1, description="levels at which interests are computed"
     )
 
 
 class MfnWithRandomEmbeddingSettings(TrainedCentersSettings, CombinationSettings):
-    """MFN with a random E; its centers are trained with the task, as pretrained ones do not fit."""
+    """MFN with a random E; its centers are trained with the task: pretrained ones would not fit."""
 
     extractor: Literal["mfn_with_random_embedding"] = "mfn_with_random_embedding"
 
@@ -220,4 +230,4 @@ ModelSettings = Annotated[
 NAMED_MODELS: dict[str, RankerSettings] = {
     kind.model_fields["extractor"].default: kind() for kind in get_args(get_args(ModelSettings)[0])
 }
-"""A model configured under one of these names starts from these settings."""
+"""Default settings of a model that has one of these names in the configuration."""

@@ -1,9 +1,9 @@
-"""TransformerRec of the paper's Table 1: the mean of the history as a transformer encodes it.
+"""TransformerRec of the paper's Table 1: the mean of the history, encoded by a transformer.
 
-The paper does not say which it took; the encoder here is that of BERT4Rec (Sun et al., 2019), to
-which it refers. The candidate does not attend over it.
+The paper does not name its encoder; here it is that of BERT4Rec (Sun et al., 2019), which the paper
+cites. The candidate does not attend over the encoded steps.
 
-Legend: B requests, N history steps, d width of an item's vector.
+Legend: B requests, N history steps, d width of an item vector.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from mfn.models.embedding import masked_mean
-from mfn.models.extractor import Extractor, History, of_steps
+from mfn.models.extractor import Extractor, History, first_steps
 from mfn.models.masking import check_heads, visible
 from mfn.models.settings import TransformerRecSettings
 
 
 class TransformerRec(Extractor):
-    """One interest. No dropout, as no other model here has any: training repeats to the bit."""
+    """One interest. No dropout, as in all models here: training is reproducible bit for bit."""
 
     interests = 1
 
@@ -35,9 +35,9 @@ class TransformerRec(Extractor):
         )  # fmt: skip
 
     def forward(self, history: History) -> Tensor:
-        """The mean over the encoded history, [B, 1, d]."""
-        hidden_BNd = history.trainable_BNd + of_steps(self.positions_Nd, history)
-        unseen_BN = ~visible(history.mask_BN)
+        """The mean of the encoded steps, [B, 1, d]."""
+        hidden_BNd = history.trainable_BNd + first_steps(self.positions_Nd, history)
+        ignored_BN = ~visible(history.mask_BN)
         for layer in self.layers:
-            hidden_BNd = layer(hidden_BNd, src_key_padding_mask=unseen_BN)
+            hidden_BNd = layer(hidden_BNd, src_key_padding_mask=ignored_BN)
         return masked_mean(hidden_BNd, history.mask_BN)[:, None]

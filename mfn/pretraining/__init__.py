@@ -1,1 +1,1 @@
-"""What is learnt before the training window: the frozen embedding and the interest centers."""
+"""Learning before the training window: the frozen embedding and the interest centers."""

@@ -1,9 +1,9 @@
-"""The job `train_centers`: interest centers C, one set a level and number of interests.
+"""The job `train_centers`: interest centers C, one set for each level and number of interests.
 
-They are learnt in this one process, whatever train.num_workers is: the sample of users is bounded
-by the settings, and to start workers takes longer than to learn from it.
+They are learnt in one process, whatever train.num_workers is. The settings bound the sample of
+users, so starting workers would take longer than the training.
 
-Legend: U users, N history steps, K centers, d width of an item's vector.
+Legend: U users, N history steps, K centers, d width of an item vector.
 """
 
 from __future__ import annotations
@@ -45,7 +45,11 @@ def _reads(spark: SparkSession, settings: Settings) -> Any:
     sections=("centers", "models"),
 )
 def train_centers(spark: SparkSession, settings: Settings) -> Counts:
-    """Learn the interest centers C on the pretraining rows' histories and E; publish them."""
+    """Learn and publish the interest centers C, from E and the histories of the pretraining rows.
+
+    Raises:
+        DataRefused: no user has a history in the pretraining window.
+    """
     splits = Splits.published(settings)
     frozen_folder = current_frozen(settings, splits)
     frozen = artifact.read_frozen(frozen_folder)
@@ -54,11 +58,11 @@ def train_centers(spark: SparkSession, settings: Settings) -> Counts:
         first, last = splits.manifest["windows"]["pretraining"]
         raise DataRefused(
             f"pretraining: expected users with a history from {first} to {last}, got none; "
-            "give longer logs, or more windows.history_days"
+            "give logs of more days, or increase windows.history_days"
         )
     encoder = _encoder(splits, frozen)
     tensors: dict[str, Tensor] = {}
-    account: dict[str, dict[str, float | list[float]]] = {}
+    stats: dict[str, dict[str, float | list[float]]] = {}
     item_indices = splits.item_indices()
     found: dict[tuple[str, int], list[Profile]] = {}
     for level in encoder.levels:
@@ -67,17 +71,17 @@ def train_centers(spark: SparkSession, settings: Settings) -> Counts:
             name = key(level.name, interests)
             learnt = learn(sample, interests, settings.centers, name)
             tensors[name] = learnt.centers_Kd
-            account[name] = describe(learnt, sample, settings.centers.marginal)
+            stats[name] = describe(learnt, sample, settings.centers.marginal)
             found[level.name, interests] = profiles(learnt.centers_Kd, sample, item_indices)
-            log.info("centers %s: %s", name, account[name])
-            if account[name]["collapsed"]:
+            log.info("centers %s: %s", name, stats[name])
+            if stats[name]["collapsed"]:
                 log.warning(
-                    "centers %s: %s of %d are empty or double another, after %s were replaced; "
-                    "fewer interests may do for these data",
+                    "centers %s: %s of %d are empty or duplicates, after %s replacements; "
+                    "fewer interests may be enough for these data",
                     name,
-                    account[name]["collapsed"],
+                    stats[name]["collapsed"],
                     interests,
-                    account[name]["replaced"],
+                    stats[name]["replaced"],
                 )
     of_centers = table(spark, settings, splits, found)
     tables.replace(of_centers, settings.root, INTEREST_CENTERS, {"run_date": [settings.date]})
@@ -86,7 +90,7 @@ def train_centers(spark: SparkSession, settings: Settings) -> Counts:
         storage.write_json(
             f"{folder}/{storage.MANIFEST}",
             {
-                "centers": account,
+                "centers": stats,
                 "profiles": [row.asDict() for row in of_centers.drop("run_date").collect()],
                 "embeddings": frozen_folder,
                 "vocabularies": splits.manifest["vocabularies"],
@@ -95,13 +99,13 @@ def train_centers(spark: SparkSession, settings: Settings) -> Counts:
         )
     return {
         "rows": len(history_UN),
-        **{f"L_E_{name}": float(str(told["L_E"])) for name, told in account.items()},
-        **{f"collapsed_{name}": int(str(told["collapsed"])) for name, told in account.items()},
+        **{f"L_E_{name}": float(str(one["L_E"])) for name, one in stats.items()},
+        **{f"collapsed_{name}": int(str(one["collapsed"])) for name, one in stats.items()},
     }
 
 
 def wanted(settings: Settings) -> list[int]:
-    """The numbers of interests that the configured models ask centers for."""
+    """The numbers of interests for which the configured models need pretrained centers."""
     models = settings.models.values()
     return sorted({m.interests for m in models if isinstance(m, PretrainedCentersSettings)})
 
@@ -109,7 +113,7 @@ def wanted(settings: Settings) -> list[int]:
 def histories_of_users(spark: SparkSession, splits: Splits, settings: CenterSettings) -> np.ndarray:
     """The latest history of a random sample of users, [U, N] item rows.
 
-    U is at most as many as all steps can take, whatever the data's size. One shuffle, by user.
+    U is at most max_steps times batch_users, whatever the size of the data. One shuffle, by user.
     """
     latest = Window.partitionBy("user_id").orderBy(F.desc("request_time"), F.desc("request_id"))
     sample = (

@@ -1,13 +1,14 @@
-"""Alg. 1 of the paper: interest centers by gradient descent on L_E, and what becomes of idle ones.
+"""Alg. 1 of the paper: interest centers by gradient descent on L_E, and repair of collapsed ones.
 
-**Collapsed centers.** A center is empty where no behaviour is nearer to it than to the others, and
-doubled where it lies within a twentieth of the centers' mean length of an earlier one. Such a one
-says nothing: it is put on the behaviour that is farthest from all others, made as long as they are
-on average, and the descent goes on. That is done at most `MENDINGS` times; what is collapsed then
-is reported. Of fewer different behaviours than centers some must be.
+A center is collapsed if it is empty (it is the nearest center of no behaviour) or a duplicate (its
+distance to an earlier center is under 5 % of the centers' mean length). A collapsed center has no
+use. It is moved to the behaviour that is farthest from all other centers and gets their mean
+length; then the descent continues. This is repeated at most `MAX_REPLACEMENTS` times; the number
+of centers that are collapsed at the end is reported. With fewer distinct behaviours than centers,
+some centers always collapse.
 
 Legend: B users of a mini-batch, U users of the sample, N history steps, n behaviours, K centers,
-d width of an item's vector.
+d width of an item vector.
 """
 
 from __future__ import annotations
@@ -24,70 +25,70 @@ from mfn.models.centers import Marginal, assignment, entropies
 from mfn.models.embedding import ItemEncoder
 from mfn.settings import CenterSettings
 
-MENDINGS = 3
-MOST_USERS = 4096
-"""Users over whom centers are looked at."""
-STEPS_BETWEEN_LOOKS = 10
-NEAR = 0.05
-"""Share of the centers' mean length within which two are one."""
+MAX_REPLACEMENTS = 3
+MAX_USERS = 4096
+"""Maximum number of users on whom centers are evaluated."""
+EVALUATE_EVERY_STEPS = 10
+DUPLICATE_DISTANCE = 0.05
+"""Two centers closer than this share of the mean length are duplicates."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Histories of users, to be seen through E at one level."""
+    """Histories of users, with their vectors in E at one level."""
 
     encoder: ItemEncoder
     level: str
     history_UN: Tensor
 
     def take(self, users_B: Tensor) -> tuple[Tensor, Tensor]:
-        """E of these users' behaviours, [B, N, d], and which steps are real, [B, N]."""
+        """E of these users' behaviours, [B, N, d], and the mask of real steps, [B, N]."""
         history_BN = self.history_UN[users_B]
         items, inverse_BN = torch.unique(history_BN, return_inverse=True)
         vectors = self.encoder.frozen_vectors(items)[self.level]
         return vectors[inverse_BN], history_BN != PADDING
 
     def draw(self, users: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        """A uniform sample of users."""
+        """`take` of a uniform random sample of users."""
         return self.take(torch.randint(len(self.history_UN), (users,), generator=random))
 
     @property
     def first_users(self) -> Tensor:
-        """Those over whom centers are looked at, the same each time."""
-        return torch.arange(min(len(self.history_UN), MOST_USERS))
+        """The users on whom centers are evaluated, always the same."""
+        return torch.arange(min(len(self.history_UN), MAX_USERS))
 
     @cached_property
     def first(self) -> tuple[Tensor, Tensor]:
-        """`take` of these users, encoded once however often centers are looked at."""
+        """`take` of the first users; encoded once, as it is used for every evaluation."""
         return self.take(self.first_users)
 
 
 @dataclass(frozen=True)
-class Learnt:
-    """Centers [K, d], the steps that they took, and how many collapsed ones were replaced."""
+class LearntCenters:
+    """Centers [K, d], the number of steps, and the number of collapsed centers replaced."""
 
     centers_Kd: Tensor
     steps: int
     replaced: int
 
 
-def learn(sample: Sample, interests: int, settings: CenterSettings, name: str) -> Learnt:
-    """Alg. 1: K centers from k-means++ on E by gradient descent on L_E."""
+def learn(sample: Sample, interests: int, settings: CenterSettings, name: str) -> LearntCenters:
+    """Alg. 1: K centers, initialised by k-means++ on E, by gradient descent on L_E."""
     random = torch.Generator().manual_seed(settings.seed)
     frozen_BNd, mask_BN = sample.draw(settings.batch_users, random)
     centers_Kd = start(frozen_BNd[mask_BN], interests, settings.seed)
     frozen_BNd, mask_BN = sample.first
     behaviours_nd = frozen_BNd[mask_BN]
     steps = replaced = 0
-    for mending in range(MENDINGS + 1):
-        centers_Kd, taken = descend(centers_Kd, sample, settings, random, name)
-        steps += taken
-        idle = collapsed(centers_Kd, behaviours_nd)
-        if not idle or mending == MENDINGS:
+    for replacement in range(MAX_REPLACEMENTS + 1):
+        centers_Kd, done = descend(centers_Kd, sample, settings, random, name)
+        steps += done
+        to_replace = collapsed(centers_Kd, behaviours_nd)
+        if not to_replace or replacement == MAX_REPLACEMENTS:
             break
-        centers_Kd = mend(centers_Kd, idle, behaviours_nd)
-        replaced += len(idle)
-    return Learnt(centers_Kd, steps, replaced)
+        centers_Kd = replace(centers_Kd, to_replace, behaviours_nd)
+        replaced += len(to_replace)
+    return LearntCenters(centers_Kd, steps, replaced)
 
 
 def descend(
@@ -97,20 +98,20 @@ def descend(
     random: torch.Generator,
     name: str,
 ) -> tuple[Tensor, int]:
-    """Steps down L_E, at most those of the settings, fewer if it makes no more progress.
+    """Gradient descent on L_E, until max_steps or until L_E improves less than min_progress.
 
     Returns:
-        the centers, and how many steps were taken.
+        the centers, and the number of steps.
     """
     frozen_BNd, mask_BN = sample.first
 
-    def look() -> float:
+    def evaluate() -> float:
         with torch.no_grad():
             P_BNK = assignment(frozen_BNd, centers_Kd, mask_BN)
             return float(entropies(P_BNK, mask_BN, settings.marginal).loss)
 
     centers_Kd = centers_Kd.clone().requires_grad_()
-    before = look()
+    before = evaluate()
     with Progress(f"centers {name}", settings.max_steps, shown=True) as progress:
         for step in range(1, settings.max_steps + 1):
             drawn_BNd, drawn_mask_BN = sample.draw(settings.batch_users, random)
@@ -120,8 +121,8 @@ def descend(
             with torch.no_grad():
                 centers_Kd.sub_(gradient_Kd, alpha=settings.learning_rate)
             progress.advance(f"L_E {float(loss.detach()):.4f}")
-            if step % STEPS_BETWEEN_LOOKS == 0:
-                now = look()
+            if step % EVALUATE_EVERY_STEPS == 0:
+                now = evaluate()
                 if before - now < settings.min_progress:
                     break
                 before = now
@@ -129,31 +130,34 @@ def descend(
 
 
 def collapsed(centers_Kd: Tensor, behaviours_nd: Tensor) -> list[int]:
-    """Centers that are empty, or double one before them."""
+    """The centers that are empty, or duplicates of an earlier center."""
     share_K = torch.bincount(nearest(centers_Kd, behaviours_nd), minlength=len(centers_Kd))
-    near_KK = torch.cdist(centers_Kd, centers_Kd) < NEAR * centers_Kd.norm(dim=1).mean()
-    doubled_K = near_KK.tril(diagonal=-1).any(dim=1)
-    return torch.nonzero((share_K == 0) | doubled_K).flatten().tolist()
+    close_KK = (
+        torch.cdist(centers_Kd, centers_Kd) < DUPLICATE_DISTANCE * centers_Kd.norm(dim=1).mean()
+    )
+    duplicate_K = close_KK.tril(diagonal=-1).any(dim=1)
+    return torch.nonzero((share_K == 0) | duplicate_K).flatten().tolist()
 
 
-def mend(centers_Kd: Tensor, idle: list[int], behaviours_nd: Tensor) -> Tensor:
-    """Centers with the idle ones put where behaviours are farthest from the others."""
-    mended_Kd = centers_Kd.clone()
-    kept = [place for place in range(len(centers_Kd)) if place not in idle]
-    if not kept:  # all are one: the first stays
-        kept, idle = idle[:1], idle[1:]
-    length = float(mended_Kd[kept].norm(dim=1).mean())
-    for place in idle:
-        # By angle, as E Cᵀ sees it: centers are longer than behaviours once they have moved.
-        angle_nk = _unit(behaviours_nd) @ _unit(mended_Kd[kept]).T
-        farthest = int(angle_nk.max(dim=1).values.argmin())
-        mended_Kd[place] = _unit(behaviours_nd[farthest]) * length
-        kept.append(place)
-    return mended_Kd
+def replace(centers_Kd: Tensor, to_replace: list[int], behaviours_nd: Tensor) -> Tensor:
+    """Move each collapsed center to the behaviour that is farthest from the other centers."""
+    new_Kd = centers_Kd.clone()
+    kept = [center for center in range(len(centers_Kd)) if center not in to_replace]
+    if not kept:  # all centers are collapsed: keep the first
+        kept, to_replace = to_replace[:1], to_replace[1:]
+    length = float(new_Kd[kept].norm(dim=1).mean())
+    for center in to_replace:
+        # Compare angles, not distances: E Cᵀ is a dot product, and the descent makes centers
+        # longer than behaviours.
+        cosine_nk = _unit(behaviours_nd) @ _unit(new_Kd[kept]).T
+        farthest = int(cosine_nk.max(dim=1).values.argmin())
+        new_Kd[center] = _unit(behaviours_nd[farthest]) * length
+        kept.append(center)
+    return new_Kd
 
 
 def nearest(centers_Kd: Tensor, frozen: Tensor) -> Tensor:
-    """The center that each behaviour belongs to most, of E [..., d]."""
+    """The center with the largest dot product, for vectors of E, [..., d]."""
     return (frozen @ centers_Kd.T).argmax(dim=-1)
 
 
@@ -162,18 +166,20 @@ def _unit(x: Tensor) -> Tensor:
 
 
 def start(behaviours_nd: Tensor, interests: int, seed: int) -> Tensor:
-    """K behaviours that lie far apart (k-means++); fewer distinct ones are drawn again."""
-    from sklearn.cluster import kmeans_plusplus  # 2 s that only a day with new centers waits for
+    """K behaviours that lie far apart (k-means++); repeated if there are fewer than K."""
+    from sklearn.cluster import kmeans_plusplus  # here, because the import takes 2 s
 
     count = min(interests, len(behaviours_nd))
     chosen, _ = kmeans_plusplus(behaviours_nd.numpy(), count, random_state=seed)
-    again = [place % count for place in range(interests)]
-    return torch.from_numpy(chosen[again].copy())
+    repeated = [center % count for center in range(interests)]
+    return torch.from_numpy(chosen[repeated].copy())
 
 
 @torch.no_grad()
-def describe(learnt: Learnt, sample: Sample, marginal: Marginal) -> dict[str, float | list[float]]:
-    """What the centers are worth, over the sample's first users."""
+def describe(
+    learnt: LearntCenters, sample: Sample, marginal: Marginal
+) -> dict[str, float | list[float]]:
+    """Statistics of the centers, evaluated on the sample's first users."""
     centers_Kd = learnt.centers_Kd
     frozen_BNd, mask_BN = sample.first
     P_BNK = assignment(frozen_BNd, centers_Kd, mask_BN)

@@ -1,10 +1,11 @@
-"""The frozen embedding E, from a vanilla CTR model on rows before the training window.
+"""The job `pretrain_embeddings`: the frozen embedding E, from a vanilla CTR model.
 
-The vanilla model is Base. It is trained on the pretraining rows and stopped on the last of their
-days: the epoch with the lowest log loss there is kept. Nothing is learnt from the main task's rows.
-The vectors of entities may come from text instead (`mfn.pretraining.words`).
+The vanilla model is Base. It is trained on the pretraining rows, which are before the training
+window, with early stopping: the epoch with the lowest log loss on the last pretraining day is kept.
+E is not learnt from rows of the training window. Entity vectors may come from text instead
+(`mfn.pretraining.words`).
 
-What E does not know, an id or a word that was not met, is the average of its field.
+An id or a word that did not occur in pretraining gets the average of its field.
 """
 
 from __future__ import annotations
@@ -43,13 +44,13 @@ from mfn.splits.vocabulary import usable
 log = logging.getLogger("mfn")
 
 CTR, WORD2VEC = "ctr", "word2vec"
-FROM_THE_DATA = (CTR, WORD2VEC)
-"""What embeddings.words may say; anything else is the path of a file."""
+WITHOUT_FILE = (CTR, WORD2VEC)
+"""Values of embeddings.words that need no file; any other value is the path of a file."""
 
 
 def _reads(spark: SparkSession, settings: Settings) -> Any:
     own = settings.embeddings
-    of_words = None if own.words in FROM_THE_DATA else of_files(own.words)
+    of_words = None if own.words in WITHOUT_FILE else of_files(own.words)
     return [Splits.published(settings).folder, own.model_dump(), of_words]
 
 
@@ -59,11 +60,11 @@ def _reads(spark: SparkSession, settings: Settings) -> Any:
     sections=("embeddings",),
 )
 def pretrain_embeddings(spark: SparkSession, settings: Settings) -> Counts:
-    """Learn the frozen embedding E on the pretraining rows; publish it with its account.
+    """Learn and publish the frozen embedding E, from the pretraining rows.
 
     Raises:
-        DataRefused: there are no rows to learn from or to stop on, or embeddings.words names a
-            file that is not there or that holds no word vectors.
+        DataRefused: there are no rows for training or for validation, or embeddings.words is a
+            file that does not exist or has no usable word vectors.
     """
     splits = Splits.published(settings)
     for split in ("pretraining", "pretraining_validation"):
@@ -71,7 +72,7 @@ def pretrain_embeddings(spark: SparkSession, settings: Settings) -> Counts:
             first, last = splits.manifest["windows"][split]
             raise DataRefused(
                 f"{split}: expected rows from {first} to {last}, got none; give logs of these "
-                "days, or other windows.pretraining_days"
+                "days, or change windows.pretraining_days"
             )
     behaviours = behaviours_of(spark, splits)
     words = _words(spark, settings, splits)
@@ -82,7 +83,7 @@ def pretrain_embeddings(spark: SparkSession, settings: Settings) -> Counts:
 
 
 def _words(spark: SparkSession, settings: Settings, splits: Splits) -> EntityVectors | None:
-    """Vectors of entities from text; None where the vanilla model's are taken."""
+    """Entity vectors from text, or None to use those of the vanilla model."""
     source = settings.embeddings.words
     if source == CTR:
         return None
@@ -94,7 +95,7 @@ def _words(spark: SparkSession, settings: Settings, splits: Splits) -> EntityVec
     if not files.exists(path):
         raise DataRefused(
             f"embeddings.words: expected {CTR}, {WORD2VEC} or a file of word vectors, got "
-            f"{source}, which is not there"
+            f"{source}, which does not exist"
         )
     entries = usable(spark, settings.root, settings.date, [])
     entities = entries.where((F.col("field") == ENTITY) & (F.col("index") < size))
@@ -102,9 +103,9 @@ def _words(spark: SparkSession, settings: Settings, splits: Splits) -> EntityVec
 
 
 def behaviours_of(spark: SparkSession, splits: Splits) -> Tensor:
-    """How often each item stands in the histories of the training rows, [I].
+    """The number of behaviours of each item in the histories of the training rows, [I].
 
-    One aggregate, shuffled by item; what comes here is as long as the item table.
+    One aggregation, shuffled by item; the driver receives at most one row per item.
     """
     history = F.filter("history", lambda item: item != PADDING)
     found = (
@@ -142,15 +143,17 @@ def _pretrain(
     start_VD = model.embedding.weight.detach().clone()
     schedule = Schedule(own.learning_rate, own.batch_requests, own.seed, str(settings.date))
     trainer = Trainer(model, schedule, workers)
-    accounts, losses = [], []
+    # Early stopping: train until the validation log loss rises; keep the best table, [V, D].
+    epochs, losses = [], []
     best_VD = start_VD
     for epoch in range(own.max_epochs):
-        accounts.append(trainer.epoch(splits.files("pretraining"), epoch, "vanilla CTR model"))
+        epochs.append(trainer.epoch(splits.files("pretraining"), epoch, "vanilla CTR model"))
         losses.append(trainer.log_loss(splits.files("pretraining_validation")))
         log.info("vanilla CTR model: epoch %d, validation log loss %.4f", epoch + 1, losses[-1])
         if losses[-1] > min(losses):
             break
         best_VD = model.embedding.weight.detach().clone()
+    # A row is learnt if training changed it. Entity rows may be replaced by vectors from text.
     learnt_V = (best_VD != start_VD).any(dim=1)
     if words is not None and ENTITY in features.item_fields:
         first = model.embedding.offsets[ENTITY]
@@ -158,8 +161,8 @@ def _pretrain(
         best_VD[rows], learnt_V[rows] = words.vectors_VD, words.known_V
     frozen = freeze(features, model.encoder.items, best_VD, learnt_V)
     covered = coverage(model.encoder.items, features, learnt_V, behaviours_I)
-    account = {
-        **asdict(total(accounts)),
+    manifest = {
+        **asdict(total(epochs)),
         "validation_log_losses": losses,
         "learnt": {name: int(met.sum()) for name, met in frozen.learnt.items()},
         "covered": covered,
@@ -170,13 +173,13 @@ def _pretrain(
     if workers.rank == 0:
         with storage.publish(settings.layout.embeddings) as folder:
             artifact.write_frozen(folder, frozen)
-            storage.write_json(f"{folder}/{storage.MANIFEST}", account)
+            storage.write_json(f"{folder}/{storage.MANIFEST}", manifest)
     return {
-        "rows": sum(one.requests for one in accounts),
-        "epochs": len(accounts),
+        "rows": sum(one.requests for one in epochs),
+        "epochs": len(epochs),
         "validation_log_loss": min(losses),
-        "candidates_per_second": round(account["candidates_per_second"]),
-        **{f"learnt_{name}": count for name, count in account["learnt"].items()},
+        "candidates_per_second": round(manifest["candidates_per_second"]),
+        **{f"learnt_{name}": count for name, count in manifest["learnt"].items()},
         **{f"covered_{name}": share for name, share in covered.items()},
     }
 
@@ -184,13 +187,13 @@ def _pretrain(
 def coverage(
     items: ItemTable, features: Features, learnt_V: Tensor, behaviours_I: Tensor
 ) -> dict[str, float]:
-    """By item field, the share of behaviours whose item has a value there that E knows.
+    """For each item field, the share of behaviours whose item has a learnt value in it.
 
     Args:
         items: the item table.
-        features: of the rows.
-        learnt_V: which rows of the table of all fields E knows.
-        behaviours_I: behaviours of each item.
+        features: the fields of the rows.
+        learnt_V: mask of the learnt rows of the table of all fields.
+        behaviours_I: number of behaviours of each item.
     """
     known_I = {name: learnt_V[items.ids_IF[:, at]] for at, name in enumerate(items.id_fields)}
     if ENTITY in features.item_fields:

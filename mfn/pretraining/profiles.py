@@ -1,7 +1,7 @@
-"""What each interest center is about, in the catalogue's own words: the table `interest_centers`.
+"""A description of each interest center in the words of the catalogue: table `interest_centers`.
 
 Legend: U users of the sample, N history steps, n behaviours, I items, K centers, d width of an
-item's vector, X entities of an item.
+item vector, X entities of an item.
 """
 
 from __future__ import annotations
@@ -24,15 +24,14 @@ from mfn.splits.vocabulary import usable
 
 CATEGORY = "category"
 ITEMS, VALUES = 10, 5
-"""How many items, and categories or words, tell what a center is."""
+"""Maximum number of items, and of categories or words, in a profile."""
 
 
 @dataclass(frozen=True)
 class Profile:
-    """A center: its shares of the sample's behaviours and users, and indices of what is nearest.
+    """A center: its shares of the sample's behaviours and users, and indices that describe it.
 
-    A behaviour belongs to the center that is nearest to it, a user to all that a behaviour of
-    hers belongs to.
+    A behaviour belongs to its nearest center; a user belongs to every center of her behaviours.
     """
 
     behaviour_share: float
@@ -49,48 +48,55 @@ def profiles(
     """A profile of each center, over the sample's first users.
 
     Items are those of the center's behaviours with the largest E cᵀ. Categories and words are
-    those that its behaviours have more often than others: by p log(p / q), of the share p among
-    the center's behaviours and the share q among all, as far as that is above 0.
+    those with the largest p log(p / q), if above 0, where p is the share among the center's
+    behaviours and q the share among all behaviours.
 
     Args:
         centers_Kd: [K, d].
-        sample: of users.
-        item_indices: the item table, a column a field.
+        sample: the histories of users.
+        item_indices: the item table, a tensor for each field.
     """
+    # The nearest center of each behaviour, -1 at padding.
     frozen_UNd, mask_UN = sample.first
     center_UN = nearest(centers_Kd, frozen_UNd).masked_fill(~mask_UN, -1)
     history_UN = sample.history_UN[sample.first_users]
+    # Distinct items, and for each the position of one behaviour among all real behaviours.
     item_n, first_n = _distinct(history_UN[mask_UN])
     frozen_nd = frozen_UNd[mask_UN]
-    nothing_IX = torch.zeros(len(item_indices[ENTITY]), 0, dtype=torch.long)
-    categories_IX = item_indices[CATEGORY][:, None] if CATEGORY in item_indices else nothing_IX
+    empty_IX = torch.zeros(len(item_indices[ENTITY]), 0, dtype=torch.long)
+    categories_IX = item_indices[CATEGORY][:, None] if CATEGORY in item_indices else empty_IX
     found = []
     for center, center_d in enumerate(centers_Kd):
         chosen_UN = center_UN == center
         own_n = center_UN[mask_UN][first_n] == center
-        likeness_n = (frozen_nd[first_n] @ center_d).masked_fill(~own_n, -torch.inf)
-        order = torch.argsort(likeness_n, descending=True, stable=True)[: int(own_n.sum())]
+        # Items of the center by E cᵀ, largest first; items of other centers sort last and are cut.
+        score_n = (frozen_nd[first_n] @ center_d).masked_fill(~own_n, -torch.inf)
+        order = torch.argsort(score_n, descending=True, stable=True)[: int(own_n.sum())]
         found.append(
             Profile(
                 float(chosen_UN.sum() / mask_UN.sum()),
                 float(chosen_UN.any(dim=1).sum() / mask_UN.any(dim=1).sum()),
                 item_n[order[:ITEMS]].tolist(),
-                _telling(categories_IX, history_UN, chosen_UN),
-                _telling(item_indices[ENTITY], history_UN, chosen_UN),
+                _characteristic(categories_IX, history_UN, chosen_UN),
+                _characteristic(item_indices[ENTITY], history_UN, chosen_UN),
             )
         )
     return found
 
 
 def _distinct(item_n: Tensor) -> tuple[Tensor, Tensor]:
-    """Different items, and the place of a behaviour of each."""
+    """Distinct items, and for each the position of one of its behaviours."""
     items, inverse = torch.unique(item_n, return_inverse=True)
     first = torch.zeros(len(items), dtype=torch.long)
     first[inverse] = torch.arange(len(item_n))
     return items, first
 
 
-def _telling(values_IX: Tensor, history_UN: Tensor, chosen_UN: Tensor) -> list[int]:
+def _characteristic(values_IX: Tensor, history_UN: Tensor, chosen_UN: Tensor) -> list[int]:
+    """The values with the largest p log(p / q) among the chosen behaviours, at most VALUES.
+
+    `values_IX` holds the values of each item; reserved indices are not counted.
+    """
     size = int(values_IX.max()) + 1 if values_IX.numel() else 1
 
     def counts(items: Tensor) -> Tensor:
@@ -110,7 +116,7 @@ def table(
     splits: Splits,
     found: Mapping[tuple[str, int], list[Profile]],
 ) -> DataFrame:
-    """INTEREST_CENTERS of the run date, from the profiles by level and number of centers."""
+    """Rows of INTEREST_CENTERS, from the profiles by level and number of centers."""
     every = [profile for of_level in found.values() for profile in of_level]
     items = spark.read.parquet(f"{splits.folder}/items").select(F.col("item").alias("index"), "key")
     entries = usable(spark, settings.root, settings.date, [])
@@ -140,7 +146,7 @@ def table(
 
 
 def _names(keys: DataFrame, indices: Iterable[int]) -> dict[int, str]:
-    """The keys of some indices; of reserved ones what they stand for."""
+    """The keys of some indices, and names for reserved indices."""
     wanted = sorted(set(indices))
     reserved = {1: "(missing)", 2: "(unknown)"}
     rows = keys.where(F.col("index").isin(wanted) & F.col("key").isNotNull()).collect()

@@ -1,4 +1,4 @@
-"""What training and scoring read of a day's pretraining."""
+"""Readers of a run date's published E and centers, for training and scoring."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from mfn.splits.published import Splits
 
 
 def current_frozen(settings: Settings, splits: Splits) -> str:
-    """The folder of the run date's E.
+    """The folder of the run date's frozen embedding E.
 
     Raises:
         NotPublished: `pretrain_embeddings` has not run for this date.
-        WrongArtifact: E was learnt on splits with other vocabularies.
+        WrongArtifact: E was learnt with other vocabularies than those of the splits.
     """
     return _current(settings.layout.embeddings, "pretrain_embeddings", splits)
 
 
 def key(level: str, interests: int) -> str:
-    """Name of a level's K centers among the published tensors."""
+    """Name of the tensor that holds the K centers of a level."""
     return f"{level}.{interests}"
 
 
@@ -30,7 +30,7 @@ def read_centers(settings: Settings, splits: Splits, interests: int) -> dict[str
 
     Raises:
         NotPublished: `train_centers` has not run for this date.
-        WrongArtifact: they were learnt with other vocabularies, or not for this K.
+        WrongArtifact: they were learnt with other vocabularies, or not for this number K.
     """
     folder = _current(settings.layout.centers, "train_centers", splits)
     tensors = artifact.read_tensors(folder)
@@ -38,15 +38,15 @@ def read_centers(settings: Settings, splits: Splits, interests: int) -> dict[str
     for level in levels:
         if key(level, interests) not in tensors:
             raise artifact.WrongArtifact(
-                f"{folder}: expected {interests} centers of the level {level}, got "
-                f"{sorted(tensors)}; run jobs/train_centers.py with this model configured"
+                f"{folder}: expected {interests} centers of level {level}, got "
+                f"{sorted(tensors)}; run jobs/train_centers.py with this model in the settings"
             )
     return {level: tensors[key(level, interests)] for level in levels}
 
 
 def _current(published: str, job: str, splits: Splits) -> str:
-    """The folder that the job published last, if it was learnt with the vocabularies of these."""
+    """The folder that the job published last, after a check of its vocabularies."""
     folder = storage.current(published, job)
-    account = storage.read_json(f"{folder}/{storage.MANIFEST}")
-    artifact.check_vocabularies(account["vocabularies"], splits.manifest["vocabularies"], folder)
+    manifest = storage.read_json(f"{folder}/{storage.MANIFEST}")
+    artifact.check_vocabularies(manifest["vocabularies"], splits.manifest["vocabularies"], folder)
     return folder

@@ -1,4 +1,4 @@
-"""Vectors of entities that come from text and not from clicks: a file of word vectors, or Word2Vec.
+"""Entity vectors from text instead of clicks: from a file of word vectors, or from Word2Vec.
 
 Legend: V entities of the vocabulary, D width of a field's embedding, W width of the file's vectors.
 """
@@ -22,7 +22,7 @@ from mfn.settings import EmbeddingSettings
 
 @dataclass(frozen=True)
 class EntityVectors:
-    """`vectors_VD` of all entities, and which of them the text knew; the others' are zero."""
+    """Vectors of all entities, and a mask of those found in the text; the others are zero."""
 
     vectors_VD: Tensor
     known_V: Tensor
@@ -31,27 +31,29 @@ class EntityVectors:
 def from_file(
     spark: SparkSession, path: str, entries: DataFrame, size: int, settings: EmbeddingSettings
 ) -> EntityVectors:
-    """Vectors of the file's words, by principal components (PCA) as wide as the other fields'.
+    """Entity vectors from a file of word vectors, reduced to D principal components (PCA).
 
-    A line of the file is a word and its W numbers, with a space between, as GloVe's files are
-    (Pennington et al., 2014). An entity of several words takes the mean of those that the file has.
+    A line of the file is a word and its W numbers, separated by spaces, as in GloVe's files
+    (Pennington et al., 2014). An entity of several words gets the mean of those in the file.
 
-    One shuffle, by word, unless the vocabulary's words can be broadcast.
+    One shuffle, by word, unless the words of the vocabulary can be broadcast.
 
     Args:
         spark: the session.
-        path: of the file, or of a folder of such files; whatever Spark reads.
-        entries: key, index of the entities.
-        size: V, of the vocabulary.
-        settings: D, the spread, and the seed.
+        path: a file, or a folder of such files, that Spark can read.
+        entries: columns key and index of the entities.
+        size: V, the size of the vocabulary.
+        settings: D and the standard deviation of the vectors.
 
     Raises:
-        DataRefused: lines differ in length, the file is narrower than D, or it has too few of the
-            entities' words to tell D components.
+        DataRefused: lines differ in length, W is less than D, a number is not finite, or the file
+            has words of fewer than D entities.
     """
+    # Entities to lower-case words, one row per word of an entity.
     words = entries.select(
         "index", F.explode(F.split(F.lower("key"), r"[^\p{L}\p{N}'.]+")).alias("word")
     ).where(F.col("word") != "")
+    # Lines of the file to (word, numbers); what is not a number becomes NaN and is refused below.
     parts = F.split("value", " ")
     lines = spark.read.text(path).select(
         F.get(parts, F.lit(0)).alias("word"),
@@ -69,25 +71,26 @@ def from_file(
     widths = sorted({len(numbers) for numbers in found["numbers"]})
     if len(widths) != 1 or widths[0] < settings.dimension:
         raise DataRefused(
-            f"{path}: expected words of the entities with vectors of one width, not less than "
-            f"embeddings.dimension {settings.dimension}, got the widths {widths} in "
-            f"{len(found)} lines; each line is a word and its numbers, with a space between"
+            f"{path}: expected entity words with vectors of one width, at least "
+            f"embeddings.dimension {settings.dimension}, got widths {widths} in {len(found)} "
+            "lines; each line must be a word and its numbers, separated by spaces"
         )
     numbers_nW = np.array(found["numbers"].tolist())
     if not np.isfinite(numbers_nW).all():
         raise DataRefused(f"{path}: expected finite numbers after each word")
-    of_word = torch.from_numpy(found["index"].to_numpy(dtype=np.int64))
+    # Mean of the word vectors of each entity, [V, W].
+    entity_n = torch.from_numpy(found["index"].to_numpy(dtype=np.int64))
     total_VW = torch.zeros(size, widths[0], dtype=torch.double)
-    total_VW.index_add_(0, of_word, torch.from_numpy(numbers_nW))
-    count_V = torch.bincount(of_word, minlength=size)
+    total_VW.index_add_(0, entity_n, torch.from_numpy(numbers_nW))
+    count_V = torch.bincount(entity_n, minlength=size)
     known_V = count_V > 0
     if int(known_V.sum()) < settings.dimension:
         raise DataRefused(
-            f"{path}: expected words of at least {settings.dimension} entities, as many as "
-            f"embeddings.dimension, got {int(known_V.sum())}"
+            f"{path}: expected words of at least {settings.dimension} entities "
+            f"(embeddings.dimension), got {int(known_V.sum())}"
         )
     mean_VW = total_VW / count_V.clamp(min=1)[:, None]
-    from sklearn.decomposition import PCA  # 2 s that only those who give a file wait for
+    from sklearn.decomposition import PCA  # here, because the import takes 2 s
 
     components = PCA(settings.dimension, svd_solver="full")
     return _scaled(
@@ -96,14 +99,14 @@ def from_file(
 
 
 def from_titles(items: DataFrame, size: int, settings: EmbeddingSettings) -> EntityVectors:
-    """Vectors by Word2Vec (Mikolov et al., 2013; Spark's), an item's entities being a sentence.
+    """Entity vectors by Spark's Word2Vec (Mikolov et al., 2013); an item's entities are a sentence.
 
     In one partition, so that the same catalogue gives the same vectors.
 
     Args:
         items: the item table.
-        size: V, of the vocabulary.
-        settings: D, the spread, the seed.
+        size: V, the size of the vocabulary.
+        settings: D, the standard deviation of the vectors, and the seed.
 
     Raises:
         DataRefused: no item has an entity.
@@ -117,7 +120,7 @@ def from_titles(items: DataFrame, size: int, settings: EmbeddingSettings) -> Ent
     )
     if sentences.isEmpty():
         raise DataRefused(
-            "embeddings.words: word2vec expects items with entities, or with titles, got none"
+            "embeddings.words: word2vec expects items with entities or titles, got none"
         )
     learnt = Word2Vec(
         vectorSize=settings.dimension, minCount=1, seed=settings.seed, maxIter=5, inputCol="words"
@@ -132,9 +135,9 @@ def from_titles(items: DataFrame, size: int, settings: EmbeddingSettings) -> Ent
 
 
 def _scaled(vectors: Tensor, known_V: Tensor, settings: EmbeddingSettings) -> EntityVectors:
-    """With the mean 0 and the spread that all embeddings start with."""
+    """Scale vectors to mean 0 and the standard deviation of all initial embeddings."""
     vectors = vectors - vectors.mean(dim=0)
-    spread = vectors.square().mean().sqrt().clamp(min=torch.finfo(vectors.dtype).tiny)
+    std = vectors.square().mean().sqrt().clamp(min=torch.finfo(vectors.dtype).tiny)
     vectors_VD = torch.zeros(len(known_V), vectors.shape[1])
-    vectors_VD[known_V] = (vectors / spread * settings.initial_std).float()
+    vectors_VD[known_V] = (vectors / std * settings.initial_std).float()
     return EntityVectors(vectors_VD, known_V)

@@ -1,7 +1,7 @@
-"""The job `predict`: every model's scores of the test rows, on Spark.
+"""The job `predict`: scores the test rows with every model, on Spark.
 
-The rows are read once; each task scores them with all models, a whole Arrow batch at a time. No
-shuffle: a task's predictions are written where they were made.
+The rows are read once. Each task scores them with all models, one whole Arrow batch at a time, and
+writes its own predictions: there is no shuffle.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ def predict(spark: SparkSession, settings: Settings) -> Counts:
     models = _models(settings)
     corrections = {}
     for name, folder in models.items():
-        described = storage.read_json(f"{folder}/{storage.MODEL}")
+        description = storage.read_json(f"{folder}/{storage.MODEL}")
         artifact.check_vocabularies(
-            described["schema"]["vocabularies"], splits.manifest["vocabularies"], folder
+            description["schema"]["vocabularies"], splits.manifest["vocabularies"], folder
         )
-        corrections[name] = math.log(described["negative_sampling_rate"])
+        corrections[name] = math.log(description["negative_sampling_rate"])
     work = ScoreRows(
         settings.date, splits.folder, models, corrections, settings.predict.batch_requests
     )
@@ -81,24 +81,26 @@ def predict(spark: SparkSession, settings: Settings) -> Counts:
     if written != expected:
         raise RuntimeError(
             f"predictions: expected {expected} rows, {counts['candidates']} test candidates for "
-            f"each of {len(models)} models, got {written}; build the splits again"
+            f"each of {len(models)} models, got {written}; rebuild the splits"
         )
     return {"rows": written, "models": len(models)}
 
 
 def _models(settings: Settings) -> dict[str, str]:
-    """The folder of each model's current version."""
+    """By name, the folder of each model's current version."""
     return {name: storage.current(settings.layout.model(name), "train") for name in settings.models}
 
 
 @dataclass(frozen=True)
 class ScoreRows:
-    """Request rows to predictions, a whole Arrow batch at a time.
+    """Turns request rows into predictions, one whole Arrow batch at a time.
 
-    models: the folder of each. corrections: what is added to each one's logits, the logarithm of
-    the share of negatives that it was trained on. Among fewer negatives the odds of a click are so
-    many times higher (He et al. 2014, Practical Lessons from Predicting Clicks on Ads at Facebook,
-    section 6.3).
+    Attributes:
+        models: by name, the folder of each model.
+        corrections: by name, the value added to each logit: the logarithm of the share of
+            negatives that the model was trained on. With a share w, the odds of a click in the
+            training rows are 1 / w times as high (He et al. 2014, Practical Lessons from
+            Predicting Clicks on Ads at Facebook, section 6.3).
     """
 
     date: datetime.date
@@ -108,7 +110,7 @@ class ScoreRows:
     batch_requests: int
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
-        """Predictions of every model for each batch of rows."""
+        """The predictions of every model for each batch of rows."""
         schema = to_arrow_schema(PREDICTIONS.columns)
         for rows in batches:
             if not rows.num_rows:
@@ -125,12 +127,13 @@ class ScoreRows:
     def _columns(
         self, rows: pa.RecordBatch, batch: Batch, name: str, scores: np.ndarray
     ) -> dict[str, pa.Array]:
+        """The columns of PREDICTIONS, one value per candidate; scores are [B, M]."""
         mask_BM = batch.candidate_mask_BM.numpy()
         row_of_candidate = np.repeat(np.arange(len(batch)), batch.candidate_count_B.numpy())
-        count = len(row_of_candidate)
+        zeros = pa.array(np.zeros(len(row_of_candidate), dtype=np.int64))  # repeats a single value
         return {
-            "run_date": pa.array([self.date]).take(pa.array(np.zeros(count, dtype=np.int64))),
-            "model": pa.array([name]).take(pa.array(np.zeros(count, dtype=np.int64))),
+            "run_date": pa.array([self.date]).take(zeros),
+            "model": pa.array([name]).take(zeros),
             "request_id": rows.column("request_id").take(pa.array(row_of_candidate)),
             "user_id": rows.column("user_id").take(pa.array(row_of_candidate)),
             "item_id": rows.column("candidate_ids").flatten(),
@@ -145,7 +148,7 @@ def batch_of(rows: pa.RecordBatch) -> Batch:
 
     def tensor(name: str) -> torch.Tensor:
         column = rows.column(name)
-        if isinstance(column, pa.ListArray):
+        if isinstance(column, pa.ListArray):  # lists of one length: [rows, length]
             flat = column.flatten().to_numpy(zero_copy_only=False)
             return torch.from_numpy(flat.reshape(rows.num_rows, -1).astype(np.int64))
         return torch.from_numpy(column.to_numpy(zero_copy_only=False).astype(np.int64))
@@ -155,9 +158,11 @@ def batch_of(rows: pa.RecordBatch) -> Batch:
 
 @torch.no_grad()
 def score(model: Ranker, batch: Batch, batch_requests: int, correction: float) -> np.ndarray:
-    """Probabilities of a click, [B, M] in float64; padded candidates have no meaning.
+    """Probabilities of a click, [B, M] in float64; values of padded candidates have no meaning.
 
-    correction: added to each logit.
+    Args:
+        batch_requests: rows to score at a time.
+        correction: added to each logit.
     """
     parts = [
         torch.sigmoid(
@@ -171,7 +176,7 @@ def score(model: Ranker, batch: Batch, batch_requests: int, correction: float) -
 
 @lru_cache(maxsize=32)
 def _model(folder: str, splits_folder: str) -> Ranker:
-    """A model, loaded once by each of Spark's Python workers."""
-    torch.set_num_threads(1)  # each of Spark's slots has one core
+    """A model, which each Python worker of Spark loads once."""
+    torch.set_num_threads(1)  # each slot of Spark has one core
     splits = Splits.at(splits_folder)
     return artifact.read_model(folder, splits.item_indices(), splits.manifest["vocabularies"])

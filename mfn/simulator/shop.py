@@ -1,36 +1,36 @@
-"""A shop for house, garden and wardrobe: what it sells, who its customers are, what they click.
+"""The simulated shop: its items, its customers, and their click probabilities.
 
-Everything here is a pure function of the seed, the shop's sizes and a day of the calendar, drawn
-by hashing (`mfn.simulator.draws`), a batch of any size at a time.
+Everything here is a pure function of the seed, the shop's sizes and the calendar day. Random
+numbers are hashes (`mfn.simulator.draws`), so batches of any size give the same results.
 
-**What it sells.** 120 kinds of things (tent, sleeping bag, camping stove, …), each in any of 24
-materials. A *family* is one thing by one brand in one material at about one price, and is sold in
-the 6 colours of one of 4 palettes: near-equal items that differ in colour alone. 3 families in 10
-belong to a collection that is replaced every 21 days: the successors are new items with new ids,
-prices, styles and fates, and those that they replace stay listed, sold out, for 21 days more.
-An item's appeal is luck, N(0, 0.5); early families of a kind are shown more often.
+**Items.** There are 120 categories (tent, sleeping bag, camping stove, …) and 24 materials. A
+*family* has one category, brand and material and about one price. It is sold in the 6 colours of
+one of 4 palettes, so its items are nearly equal and differ only in colour. 3 families in 10 belong
+to a collection that is replaced every 21 days: the successors are new items with new ids, prices,
+styles and appeals; the replaced items stay listed, sold out, for 21 more days. An item's appeal is
+random, N(0, 0.5); the first families of a category are shown more often.
 
-**Who comes.** A customer has 2 to 4 interests. An interest is a pair, this colour in this
-material ("olive linen"), whatever the thing; no two interests of a customer share a colour or a
-material. Much of what one does serves one's main interest: shares are ∝ exp(1.2·N(0, 1)). Yet on
-a page of results each interest is equally likely to be the *intent*. Customers also have a purse
+**Customers.** A customer has 2 to 4 interests. An interest is a pair of colour and material ("olive
+linen") in any category; no two interests of a customer share a colour or a material. Most behaviour
+serves the main interest: the shares of interests are ∝ exp(1.2·N(0, 1)). But on a page of results,
+each interest is equally likely to be the *intent*. Customers also have a purse
 b ~ N(0.3·(age band − 2), 1), of which the shop knows only the age band.
 
-**Outings.** In every 6 days a customer prepares something, such as a camping trip: first and
-second thing (a tent, a sleeping bag) are bought in the first half of that time, in either order,
-and from then on, until the 6 days are over, the third (a camping stove) is welcome. Having bought
-one of the two means nothing.
+**Outings.** Every 6 days a customer prepares an outing, such as a camping trip. The customer buys
+the first and the second thing (a tent, a sleeping bag) during the first 3 days, in either order.
+Once both are bought, and until the 6 days are over, the third thing (a camping stove) completes the
+outing. One of the two purchases by itself has no effect.
 
-**What they click.** For customer u, item i in place k of a page at time t:
+**Clicks.** For customer u and item i at position k of a page at time t:
 
     logit p = −2.9 + appeal(i) + 2.4·match(u, i) + 1.0·[i completes the outing of u at t]
               + 0.25·cos(2π·(t − high season of its thing)/year) + 0.3·[its colour is this week's]
               − 0.25·max(0, price level(i) − b(u)) − 0.06·k + 0.15·[on a phone]
 
-where match is 1 if both attributes of one of the customer's interests are the item's (a "joint"
-shop). In an "additive" shop, which is a control and like no real one, match is ½ for a colour
-from any interest plus ½ for a material from any interest: there an average of all one has done
-says all there is to know, and a model of several interests has nothing to gain.
+In a "joint" shop, match is 1 if the item has both the colour and the material of the same interest,
+else 0. In an "additive" shop, match is ½ for a colour of any interest plus ½ for a material of any
+interest. That is a control and not realistic: there the average of a user's behaviour is all the
+information, and a multi-interest model has nothing to gain.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ OUTINGS = (
     ("razor", "shaving brush", "wash bag"),
     ("wallet", "belt", "key ring"),
 )
-"""First and second thing, and the third that is welcome once both are bought."""
+"""Categories of an outing: the first and second thing, and the third that completes them."""
 CATEGORIES = [thing for outing in OUTINGS for thing in outing]
 BRANDS = [
     start + end
@@ -119,21 +119,22 @@ AGES = ("18-24", "25-34", "35-44", "45-54", "55+")
 REGIONS = ("north", "east", "south", "west")
 
 DAY = 24 * 3600 * 1000
-"""Milliseconds."""
+"""In milliseconds."""
 PALETTES, FAMILY = 4, 6
 CELLS = len(MATERIALS) * PALETTES
 COLLECTION_DAYS = 21
 OUTING_DAYS = 6
 INTERESTS = 4
-"""The most interests that a customer has."""
+"""Maximum number of interests of a customer."""
 
+# Coefficients of the click logit in the module's docstring.
 BASE_LOGIT, MATCH, COMPLETES, POSITION = -2.9, 2.4, 1.0, -0.06
-SEASON, TREND, DEAR, PHONE = 0.25, 0.3, -0.25, 0.15
+SEASON, TREND, OVER_BUDGET, PHONE = 0.25, 0.3, -0.25, 0.15
 
 
 @dataclass(frozen=True)
 class Items:
-    """What there is to know of items; all arrays have the shape of `number`, the items' ids."""
+    """Attributes of items; all arrays have the shape of `number`, the items' ids."""
 
     number: np.ndarray
     category: np.ndarray
@@ -148,14 +149,14 @@ class Items:
 
 
 class Catalogue:
-    """The shop's shelves: one *place* an item, in which collections follow one another.
+    """The shop's shelves: each *place* has one item on sale, of successive collections.
 
-    Place p holds colour p mod 6 of family p div 6. A worker keeps two whole numbers a family, to
-    find the families of a category; all else is hashed when it is asked for.
+    Place p holds colour p mod 6 of family p div 6. A worker keeps two integers for each family, to
+    find the families of a category; everything else is hashed when needed.
 
     Args:
-        items: places, rounded up to whole families.
-        seed: the shop's.
+        items: number of places; rounded up to whole families.
+        seed: of the shop.
     """
 
     def __init__(self, items: int, seed: int) -> None:
@@ -166,10 +167,10 @@ class Catalogue:
         self._rank = np.argsort(self._shuffled)
 
     def listed(self, place: np.ndarray, day: int | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Items on sale on `day` in these places, and the sold out items that they replaced.
+        """Items on sale on `day` in these places, and the sold-out items that they replaced.
 
-        The second is -1 where a place's item has always been there. An item's number is its place
-        plus a multiple of the number of places, one for each collection.
+        The second array is -1 where an item is never replaced. An item's number is its place plus
+        the number of its collection times the number of places.
         """
         family = place // FAMILY
         replaced = uniform(self.seed, "is replaced", family) < 0.3
@@ -179,7 +180,7 @@ class Catalogue:
         return number, np.where(replaced, number - self.places, -1)
 
     def items(self, number: np.ndarray) -> Items:
-        """Everything about items; the same for ever."""
+        """Attributes of items; they never change."""
         seed, place = self.seed, number % self.places
         family = place // FAMILY
         collection = number // self.places
@@ -202,60 +203,68 @@ class Catalogue:
         )
 
     def of_pair(
-        self, colour: np.ndarray, material: np.ndarray, luck: np.ndarray, spare: np.ndarray
+        self, colour: np.ndarray, material: np.ndarray, draw: np.ndarray, fallback: np.ndarray
     ) -> np.ndarray:
-        """A place with an item of this colour and material, popular families more often.
+        """Draw a place with an item of this colour and material, popular families more often.
 
-        A shop of less than 96 families (576 items) does not have every pair; where it has not,
-        the place is any one.
+        A shop with fewer than 96 families (576 items) does not have every pair. For a missing pair,
+        any place is drawn.
 
         Args:
             colour, material: indices.
-            luck, spare: numbers in (0, 1) that choose the family, and the place if there is none.
+            draw, fallback: uniform in (0, 1): they choose the family, and the place if the pair is
+                missing.
         """
+        # For each colour: its palette, and its member number in the palette.
         palettes = self._palettes()
         palette_of, member_of = np.empty((2, len(COLOURS)), dtype=np.int64)
         palette_of[palettes] = np.arange(PALETTES)[:, None]
         member_of[palettes] = np.arange(FAMILY)
+        # Families with this material and palette are cell, cell + CELLS, cell + 2·CELLS, …
         cell = material + len(MATERIALS) * palette_of[colour]
         families = (self.families - cell + CELLS - 1) // CELLS
-        family = cell + CELLS * _popular(families, luck)
-        return np.where(families > 0, family * FAMILY + member_of[colour], self.of_any(spare))
+        family = cell + CELLS * _popular(families, draw)
+        return np.where(families > 0, family * FAMILY + member_of[colour], self.of_any(fallback))
 
-    def of_category(self, category: np.ndarray, luck: np.ndarray, spare: np.ndarray) -> np.ndarray:
-        """A place with an item of this category, or any one if no family is; see `of_pair`."""
+    def of_category(
+        self, category: np.ndarray, draw: np.ndarray, fallback: np.ndarray
+    ) -> np.ndarray:
+        """Draw a place with an item of this category, or any place if there is none."""
         families = (self.families - category + len(CATEGORIES) - 1) // len(CATEGORIES)
-        chosen = luck * np.maximum(families, 1) * FAMILY
+        chosen = draw * np.maximum(families, 1) * FAMILY
         rank = category + len(CATEGORIES) * (chosen.astype(np.int64) // FAMILY)
         family = self._shuffled[np.minimum(rank, self.families - 1)]
         place = family * FAMILY + chosen.astype(np.int64) % FAMILY
-        return np.where(families > 0, place, self.of_any(spare))
+        return np.where(families > 0, place, self.of_any(fallback))
 
-    def of_any(self, luck: np.ndarray) -> np.ndarray:
-        """Any place, those of popular families more often."""
-        chosen = _popular(np.asarray(self.families), luck)
-        return chosen * FAMILY + (luck * 1e6).astype(np.int64) % FAMILY
+    def of_any(self, draw: np.ndarray) -> np.ndarray:
+        """Draw any place, those of popular families more often."""
+        chosen = _popular(np.asarray(self.families), draw)
+        return chosen * FAMILY + (draw * 1e6).astype(np.int64) % FAMILY
 
     def _palettes(self) -> np.ndarray:
-        """[palettes, 6] colours."""
+        """Colours of each palette, [palettes, 6]."""
         order = np.argsort(uniform(self.seed, "palette", np.arange(len(COLOURS))))
         return order.reshape(PALETTES, FAMILY)
 
 
 def places(items: int) -> int:
-    """Items on sale at a time: whole families."""
+    """Number of items on sale at a time: `items`, rounded up to whole families."""
     return -(-items // FAMILY) * FAMILY
 
 
 @lru_cache(maxsize=4)
 def catalogue(items: int, seed: int) -> Catalogue:
-    """The catalogue, made once a process."""
+    """The catalogue, built once in each process."""
     return Catalogue(items, seed)
 
 
 @dataclass(frozen=True)
 class Customers:
-    """What customers like. Legend: R customers, J = 4 interests, of which the first are real."""
+    """Attributes of customers.
+
+    Shapes: R customers, J = 4 interests. Only the first `interests_R` of a row are real.
+    """
 
     interests_R: np.ndarray
     colours_RJ: np.ndarray
@@ -267,17 +276,18 @@ class Customers:
 
     @property
     def real_RJ(self) -> np.ndarray:
-        """Which of the interests are real."""
+        """Whether each interest is real, [R, J]."""
         return np.arange(INTERESTS) < self.interests_R[:, None]
 
 
 def customers(seed: int, user_R: np.ndarray) -> Customers:
-    """The customers of these numbers."""
+    """Attributes of the customers with these numbers."""
     user_R1, steps_J = user_R[:, None], np.arange(INTERESTS)
 
-    def distinct(names: Sequence[str], what: str) -> np.ndarray:
-        luck = uniform(seed, what, user_R1, np.arange(len(names)))
-        return np.argsort(luck, axis=1)[:, :INTERESTS]
+    def distinct(names: Sequence[str], purpose: str) -> np.ndarray:
+        """Different indices of `names` for each customer, [R, J]."""
+        draw = uniform(seed, purpose, user_R1, np.arange(len(names)))
+        return np.argsort(draw, axis=1)[:, :INTERESTS]
 
     interests_R = 2 + below(INTERESTS - 1, seed, "interests", user_R)
     weight_RJ = np.exp(1.2 * normal(seed, "share", user_R1, steps_J))
@@ -296,7 +306,7 @@ def customers(seed: int, user_R: np.ndarray) -> Customers:
 
 @dataclass(frozen=True)
 class Outing:
-    """What customers prepare; times in milliseconds since 1970."""
+    """What customers prepare; times are in milliseconds since 1970."""
 
     which: np.ndarray
     first_bought: np.ndarray
@@ -307,13 +317,13 @@ class Outing:
         return self.which * 3 + thing
 
     def completed_by(self, category: np.ndarray, time: np.ndarray) -> np.ndarray:
-        """Whether an item of `category` is what is still missing at `time`."""
+        """Whether an item of `category` completes the outing at `time`."""
         both = np.maximum(self.first_bought, self.second_bought)
         return np.asarray((category == self.category(2)) & (time > both))
 
 
 def outing(seed: int, user: np.ndarray, day: np.ndarray) -> Outing:
-    """What these customers are preparing on these days (whole days since 1970)."""
+    """The outing that each customer prepares on each day (`day` in days since 1970)."""
     phase = below(OUTING_DAYS, seed, "first day of an outing", user)
     turn = (day + phase) // OUTING_DAYS
     start = (turn * OUTING_DAYS - phase) * DAY
@@ -333,16 +343,21 @@ def click_logits(
     time_R: np.ndarray,
     device_R: np.ndarray,
 ) -> np.ndarray:
-    """The click law of the module's docstring, [R, M]; candidate m is in place m of its page."""
+    """Click logits by the formula in the module's docstring, [R, M].
+
+    Shapes: R requests, M candidates; candidate m is at position m of its page.
+    """
     seed = settings.seed
+    # Season of the category and colour of the week.
     day_R1 = time_R[:, None] / DAY
     high_season = uniform(seed, "high season", items_RM.category)
     season = np.cos(2 * np.pi * (day_R1 / 365.25 - high_season))
     trend_R1 = below(len(COLOURS), seed, "colour of the week", time_R[:, None] // (7 * DAY))
+    # Whether the candidate completes the customer's outing, and by how much it is too expensive.
     completed = Outing(*(part[:, None] for part in vars(outing_R).values())).completed_by(
         items_RM.category, time_R[:, None]
     )
-    dear = np.maximum(0, items_RM.price_level - who_R.purse_R[:, None])
+    over_budget = np.maximum(0, items_RM.price_level - who_R.purse_R[:, None])
     logits: np.ndarray = (
         BASE_LOGIT
         + items_RM.appeal
@@ -350,7 +365,7 @@ def click_logits(
         + COMPLETES * completed
         + SEASON * season
         + TREND * (items_RM.colour == trend_R1)
-        + DEAR * dear
+        + OVER_BUDGET * over_budget
         + POSITION * np.arange(settings.candidates)
         + PHONE * (device_R == DEVICES.index("phone"))[:, None]
     )
@@ -358,7 +373,8 @@ def click_logits(
 
 
 def match(who_R: Customers, items_RM: Items, how: Literal["joint", "additive"]) -> np.ndarray:
-    """How well items meet the interests of those they are shown to, in [0, 1], [R, M]."""
+    """How well items match the interests of the customers that see them, in [0, 1], [R, M]."""
+    # Whether item m has the colour, and the material, of real interest j: [R, J, M].
     real_RJ1 = who_R.real_RJ[:, :, None]
     colour_RJM = (items_RM.colour[:, None, :] == who_R.colours_RJ[:, :, None]) & real_RJ1
     material_RJM = (items_RM.material[:, None, :] == who_R.materials_RJ[:, :, None]) & real_RJ1
@@ -367,6 +383,6 @@ def match(who_R: Customers, items_RM: Items, how: Literal["joint", "additive"]) 
     return np.asarray(colour_RJM.any(axis=1) / 2 + material_RJM.any(axis=1) / 2)
 
 
-def _popular(size: np.ndarray, luck: np.ndarray) -> np.ndarray:
-    """A whole number below `size`, small ones more often."""
-    return np.minimum(luck**1.4 * size, np.maximum(size - 1, 0)).astype(np.int64)
+def _popular(size: np.ndarray, draw: np.ndarray) -> np.ndarray:
+    """An integer in [0, size), small ones more often."""
+    return np.minimum(draw**1.4 * size, np.maximum(size - 1, 0)).astype(np.int64)

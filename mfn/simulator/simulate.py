@@ -1,21 +1,20 @@
-"""Raw logs of the simulated shop, with the true probability of every click: job `simulate_logs`.
+"""The job `simulate_logs`: raw logs of the simulated shop, with true click probabilities.
 
-For each of `simulate.days` days up to the run date there is a folder dt=YYYY-MM-DD of
+For each of `simulate.days` days up to the run date, it writes a folder dt=YYYY-MM-DD of
 
-- `events`: gzipped JSON lines of schema.RAW_EVENT, a few of them dirty on purpose;
-- `items`: the day's opening catalogue, gzipped JSON lines of schema.RAW_ITEM. No event of a day is
-  on an item that this catalogue does not have;
-- `users`: everybody who may turn up, gzipped JSON lines of schema.RAW_USER;
-- `truth`: schema.TRUTH as Parquet, one row a candidate of each request made on that day.
+- `events`: gzipped JSON lines of schema.RAW_EVENT; a few of them are dirty on purpose;
+- `items`: the catalogue at the start of the day, gzipped JSON lines of schema.RAW_ITEM. It contains
+  the item of every event of the day;
+- `users`: all possible users, gzipped JSON lines of schema.RAW_USER;
+- `truth`: schema.TRUTH as Parquet, one row for each candidate of each request of that day.
 
-`mfn.simulator.shop` says how users, interests, items and clicks are made, and
-`mfn.simulator.traffic` what happens on a day. Both are pure functions of the seed, the sizes and
-the day of the calendar, so a day is the same in every run, and running again replaces it by itself.
-A day's folder is whole when it holds `_SUCCESS`, which is removed before anything is replaced and
-written last.
+`mfn.simulator.shop` defines users, interests, items and clicks; `mfn.simulator.traffic` defines the
+events of a day. Both are pure functions of the seed, the sizes and the calendar day. So a day is
+the same in every run, and a rerun writes the same content. A day's folder is complete if it has
+`_SUCCESS`, which is removed before the folder is replaced and written last.
 
-No shuffle: a task makes whole parts of days, each from no more than its number. Nothing grows on
-the driver; a task holds one batch, and two whole numbers for each family of 6 items.
+No shuffle: each task generates parts of days from their numbers. Memory on the driver does not grow
+with the sizes; a task holds one batch, and two integers for each family of 6 items.
 """
 
 from __future__ import annotations
@@ -42,17 +41,17 @@ from mfn.settings import LogsKind, Settings, SimulateSettings
 from mfn.simulator import shop, traffic
 
 TASK_ROWS = 250_000
-"""Rows that a task makes, about; a file holds those of one day."""
+"""Approximate number of rows that a task generates; a file holds those of one day."""
 
 BATCH = 10_000
-"""Requests, pieces of browsing, items or users that are made at once."""
+"""Requests, browsing events, items or users that are generated at once."""
 
 EPOCH = datetime.date(1970, 1, 1)
 
 Days = Sequence[datetime.date]
 Columns = dict[str, Any]
-Make = Callable[[int, "Part"], Iterator[Columns]]
-"""From a day, in days since 1970, and a part of it to columns of rows, a batch at a time."""
+Generate = Callable[[int, "Part"], Iterator[Columns]]
+"""Generates the rows of a part of a day (in days since 1970), as columns, a batch at a time."""
 
 log = logging.getLogger("mfn")
 
@@ -69,19 +68,19 @@ def _writes(settings: Settings) -> list[str]:
 @job(_reads, _writes, sections=("logs", "simulate"))
 def simulate_logs(spark: SparkSession, settings: Settings) -> Counts:
     """Write raw logs of a simulated shop, with the true probability of every click."""
-    of = settings.simulate
-    days = [settings.date - datetime.timedelta(days=back) for back in reversed(range(of.days))]
+    sizes = settings.simulate
+    days = [settings.date - datetime.timedelta(days=back) for back in reversed(range(sizes.days))]
     rows = {
-        "events": _write(events(spark, of, days), settings.logs_folder("events"), days, "text"),
-        "items": _write(items(spark, of, days), settings.logs_folder("items"), days, "text"),
-        "users": _write(users(spark, of, days), settings.logs_folder("users"), days, "text"),
-        "truth": _write(truth(spark, of, days), settings.logs_folder("truth"), days, "parquet"),
+        "events": _write(events(spark, sizes, days), settings.logs_folder("events"), days, "text"),
+        "items": _write(items(spark, sizes, days), settings.logs_folder("items"), days, "text"),
+        "users": _write(users(spark, sizes, days), settings.logs_folder("users"), days, "text"),
+        "truth": _write(truth(spark, sizes, days), settings.logs_folder("truth"), days, "parquet"),
     }
     return {"rows": sum(rows.values()), **rows}
 
 
 def events(spark: SparkSession, settings: SimulateSettings, days: Days) -> DataFrame:
-    """Lines of raw events as they are written: columns dt (the folder) and value."""
+    """Lines of raw events: columns dt (the folder's day) and value."""
     rows = settings.requests_per_day * (settings.candidates + 2) + settings.browsing_per_day
     numbered = _generate(spark, days, rows, partial(_events_of, settings), _NUMBERED_EVENT)
     return numbered.select(DAY, _event_line().alias("value"))
@@ -95,7 +94,7 @@ def items(spark: SparkSession, settings: SimulateSettings, days: Days) -> DataFr
 
 
 def users(spark: SparkSession, settings: SimulateSettings, days: Days) -> DataFrame:
-    """Lines of the users' profiles, the same every day: columns dt and value."""
+    """Lines of user profiles, the same every day: columns dt and value."""
     rows = settings.users + traffic.bots(settings)
     named = _generate(spark, days, rows, partial(_users_of, settings), _NAMED_USER)
     user = F.struct("user_id", F.struct("age", "region").alias("profile"))
@@ -103,7 +102,7 @@ def users(spark: SparkSession, settings: SimulateSettings, days: Days) -> DataFr
 
 
 def truth(spark: SparkSession, settings: SimulateSettings, days: Days) -> DataFrame:
-    """True click probabilities of the days' requests: dt and schema.TRUTH."""
+    """True click probabilities of the days' requests: columns dt and schema.TRUTH."""
     rows = settings.requests_per_day * settings.candidates
     numbered = _generate(spark, days, rows, partial(_truth_of, settings), _NUMBERED_TRUTH)
     return numbered.select(
@@ -111,7 +110,7 @@ def truth(spark: SparkSession, settings: SimulateSettings, days: Days) -> DataFr
     )
 
 
-# Rows as numbers, made in Python, a batch at a time.
+# Generate rows as numbers, in Python, a batch at a time.
 
 
 def _fields(kind: schema.DataType, *names: str) -> list[StructField]:
@@ -137,48 +136,48 @@ _NAMED_USER = StructType(_fields(schema.STRING, "user_id", "age", "region"))
 
 @dataclass(frozen=True)
 class Part:
-    """One of `of` parts of something."""
+    """Part `number` of `of` equal parts of a day's rows."""
 
     number: int
     of: int
 
     def batches(self, size: int) -> Iterator[np.ndarray]:
-        """This part of the whole numbers below `size`, BATCH at a time."""
+        """This part of the integers in [0, size), BATCH at a time."""
         first, end = (size * number // self.of for number in (self.number, self.number + 1))
         for start in range(first, end, BATCH):
             yield np.arange(start, min(start + BATCH, end))
 
 
 def _generate(
-    spark: SparkSession, days: Days, rows_a_day: int, make: Make, columns: StructType
+    spark: SparkSession, days: Days, rows_a_day: int, generate: Generate, columns: StructType
 ) -> DataFrame:
-    """`columns` of all rows of the days, and the day as `dt`.
+    """Generate the rows of all days: the day as `dt`, and `columns`.
 
-    Tasks and files follow from the sizes, not from the cluster, so that they are always the same.
+    Tasks and files depend on the sizes and not on the cluster, so they are always the same.
     """
     parts = -(-rows_a_day // TASK_ROWS)
     tasks = -(-rows_a_day * len(days) // TASK_ROWS)
     with_day = StructType([StructField(DAY, schema.DATE, False), *columns])
     numbers = [(day - EPOCH).days for day in days]
     return spark.range(0, len(days) * parts, 1, tasks).mapInArrow(
-        partial(_in_batches, make, numbers, parts, to_arrow_schema(with_day)), with_day
+        partial(_in_batches, generate, numbers, parts, to_arrow_schema(with_day)), with_day
     )
 
 
 def _in_batches(
-    make: Make,
+    generate: Generate,
     days: Sequence[int],
     parts: int,
     columns: pa.Schema,
     batches: Iterable[pa.RecordBatch],
 ) -> Iterator[pa.RecordBatch]:
     for batch in batches:
-        for number in batch.column(0).to_pylist():  # a few, each a part of a day
+        for number in batch.column(0).to_pylist():  # a few numbers, each of a part of a day
             day = days[number // parts]
-            for made in make(day, Part(number % parts, parts)):
-                rows = len(made[columns.names[1]])
-                made[DAY] = np.full(rows, day, dtype=np.int32)
-                arrays = [pa.array(made[field.name]).cast(field.type) for field in columns]
+            for values in generate(day, Part(number % parts, parts)):
+                rows = len(values[columns.names[1]])
+                values[DAY] = np.full(rows, day, dtype=np.int32)
+                arrays = [pa.array(values[field.name]).cast(field.type) for field in columns]
                 yield pa.RecordBatch.from_arrays(arrays, schema=columns)
 
 
@@ -190,8 +189,8 @@ def _events_of(settings: SimulateSettings, day: int, part: Part) -> Iterator[Col
     }
     for source, size in sizes.items():
         for numbers in part.batches(size):
-            made = vars(traffic.events_of(settings, source, day, numbers))
-            yield {**made, "day": _day_of_ids(made["day"])}
+            values = vars(traffic.events_of(settings, source, day, numbers))
+            yield {**values, "day": _day_of_ids(values["day"])}
 
 
 def _truth_of(settings: SimulateSettings, day: int, part: Part) -> Iterator[Columns]:
@@ -217,6 +216,7 @@ def _item_columns(listed: shop.Items) -> Columns:
     colour, material = _named(shop.COLOURS, listed.colour), _named(shop.MATERIALS, listed.material)
     style, brand = _named(shop.STYLES, listed.style), _named(shop.BRANDS, listed.brand)
     thing = _named(shop.CATEGORIES, listed.category)
+    # Entities: 3 words of each item, as indices of `all_words`, [items, 3].
     words = np.stack([listed.colour, listed.material, listed.style], axis=1)
     words += np.cumsum([0, len(shop.COLOURS), len(shop.MATERIALS)])
     ends = np.arange(len(words) + 1, dtype=np.int32) * words.shape[1]
@@ -251,13 +251,13 @@ def _numbered(letter: str, number: np.ndarray) -> pa.Array:
 
 
 def _day_of_ids(day: np.ndarray) -> pa.Array:
-    """Days since 1970 as 20260308; the first part of ids of requests and events."""
+    """Days since 1970 as text, such as 20260308: the first part of request and event ids."""
     which, index = np.unique(day, return_inverse=True)
     dates = (EPOCH + datetime.timedelta(days=int(number)) for number in which)
     return _named([f"{date:%Y%m%d}" for date in dates], index)
 
 
-# From numbers to the ids and lines of a log, in Spark.
+# Convert numbers to the ids and lines of a log, in Spark.
 
 
 def _item_id() -> Column:
@@ -269,10 +269,11 @@ def _request_id() -> Column:
 
 
 def _event_line() -> Column:
-    """One event as JSON, or what its fault has left of it."""
+    """One event as JSON, with its fault if it has one."""
     fault = F.col("fault")
 
     def unless(broken: int, column: Column, instead: Column) -> Column:
+        """`column`, or `instead` if the event has the fault `broken`."""
         return F.when(fault == broken, instead).otherwise(column)
 
     def choice(names: Sequence[str], number: str) -> Column:
@@ -309,11 +310,11 @@ def _event_line() -> Column:
 
 
 def _write(rows: DataFrame, folder: str, days: Days, form: Literal["text", "parquet"]) -> int:
-    """Replace the days' folders under `folder` by `rows`; return how many rows there are.
+    """Replace the days' folders under `folder` by `rows`; return the number of rows.
 
-    Events are written as text: Spark's JSON writer cannot write a line that is cut off.
+    Events are written as text, because Spark's JSON writer cannot write a cut-off line.
     """
     counted = Observation()
     write_days(rows.observe(counted, F.count("*").alias("rows")), folder, days, form)
-    log.info("simulate_logs: %s from %s to %s is written", folder, days[0], days[-1])
+    log.info("simulate_logs: wrote %s from %s to %s", folder, days[0], days[-1])
     return int(counted.get["rows"])

@@ -1,25 +1,26 @@
 """A day in the simulated shop: pages of results, browsing, outings, dirty lines.
 
-What happens on a day is a pure function of that day of the calendar, the seed and the sizes of
-`SimulateSettings`, whatever other days are simulated beside it: the logs of consecutive run dates
-are one log. The shop's days are UTC days.
+The events of a day are a pure function of the calendar day, the seed and the sizes of
+`SimulateSettings`; they do not depend on which other days are simulated. So the logs of consecutive
+run dates form one log. The shop's days are UTC days.
 
-**Pages of results.** The active half of the customers makes most requests. Of the candidates 30 %
-are of the intent's colour and material, 35 % are decoys that have the colour of one interest and
-the material of another of the same customer, 10 % are what would complete the customer's outing,
-and the rest is whatever is popular; places are random, and no item is twice on a page. A click
-follows its page within 10 minutes; a quarter of clicks are put in the cart and two fifths of those
-bought, all within 29 minutes of the page, so that some fall in the next day's log.
+**Pages of results.** The active half of the customers makes most requests. 30 % of the candidates
+have the intent's colour and material; 35 % are decoys, with the colour of one interest and the
+material of another interest of the same customer; 10 % would complete the customer's outing; the
+rest are popular items. Positions are random, and no item is twice on a page. A click follows its
+page within 10 minutes. A quarter of the clicked items are put in the cart, and two fifths of those
+are bought, all within 29 minutes of the page, so some events are in the next day's log.
 
-**Browsing.** Most behaviour is not on logged pages: events without a request id. 4 in 5 serve an
-interest, by its share, and 1 in 5 none. What is bought for an outing is browsing too.
+**Browsing.** Most behaviour does not happen on logged pages: its events have no request id. 4 in 5
+of these events serve an interest, in proportion to its share, and 1 in 5 serve none. Purchases for
+outings are browsing too.
 
-**Bots.** One user in a thousand more is a bot: they open one page in 200, on which they click
-whatever comes, with probability 0.3, and click 3 % of all that is clicked in browsing.
+**Bots.** There is one bot for each thousand customers. Bots open one page in 200, where they click
+each item with probability 0.3, and make 3 % of the browsing events, which are all clicks.
 
-**Dirty lines.** 1 event in 1000 is written twice. 1 line in 700 is an extra one, broken: cut off,
-without user or item, of an unknown type, or with a time that is none. After 23:00, 1 event in 100
-is late: it lies in the next day's folder.
+**Dirty lines.** 1 event in 1000 is written twice. About 1 line in 700 is an additional broken line:
+cut off, without user or item, of an unknown type, or with an invalid time. Of the events after
+23:00, 1 in 100 is late: it is in the next day's folder.
 """
 
 from __future__ import annotations
@@ -60,16 +61,19 @@ BOT_PAGES, BOT_BROWSING, BOT_CLICKS = 0.005, 0.03, 0.3
 REPEATED, BROKEN, LATE = 0.001, 0.0015, 0.01
 HOUR, MINUTE = DAY // 24, DAY // 24 // 60
 LATEST = 23 * HOUR
-"""From this time of the day on, what happens may end up in the next day's folder."""
+"""Events from this time of the day on may be in the next day's folder; in milliseconds."""
 VISITS = np.array([2, 1, 1, 1, 1, 2, 4, 6, 7, 7, 7, 8, 9, 8, 7, 7, 7, 8, 10, 12, 13, 12, 9, 5])
-"""Share of visits by hour."""
+"""Relative number of visits by hour of the day."""
 
 Source = Literal[0, 1, 2]
 
 
 @dataclass(frozen=True)
 class Pages:
-    """Pages of results. Legend: R requests, M candidates by place; times in ms since 1970."""
+    """Pages of results.
+
+    Shapes: R requests, M candidates by position. Times are in milliseconds since 1970.
+    """
 
     day_R: np.ndarray
     index_R: np.ndarray
@@ -84,7 +88,7 @@ class Pages:
 
 @dataclass(frozen=True)
 class Events:
-    """Events as columns; what identifies one is (day, source, index, slot)."""
+    """Events as columns; (day, source, index, slot) identifies an event."""
 
     day: np.ndarray
     source: np.ndarray
@@ -99,18 +103,19 @@ class Events:
     fault: np.ndarray
 
     def take(self, rows: np.ndarray) -> Events:
-        """Some of the events."""
+        """Select events by row number."""
         return Events(*(column[rows] for column in vars(self).values()))
 
 
 def events_of(settings: SimulateSettings, source: Source, folder: int, index: np.ndarray) -> Events:
-    """Lines of one day's folder of events that come from one source.
+    """Lines from one source in one day's folder.
 
     Args:
         folder: the day, in days since 1970.
-        index: which of the source's requests, pieces of browsing or customers; any part of them.
+        index: numbers of the source's requests, browsing events or customers; any subset.
     """
     make = {PAGES: _page_events, BROWSING: _browsing, OUTINGS: _bought_for_outings}[source]
+    # Late events of the day before are in this folder too.
     today = make(settings, np.full(len(index), folder), index)
     before = make(settings, np.full(len(index), folder - 1), index, LATEST)
     events = Events(
@@ -123,30 +128,31 @@ def events_of(settings: SimulateSettings, source: Source, folder: int, index: np
 
 
 def times(seed: int, purpose: str, day: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """When visits happen, in milliseconds since 1970: more of them in the evening."""
+    """Times of visits, in milliseconds since 1970; there are more visits in the evening."""
     until = np.concatenate([[0], np.cumsum(VISITS)]) / VISITS.sum()
-    luck = uniform(seed, f"time of {purpose}", day, index)
-    return np.asarray(day * DAY + (np.interp(luck, until, np.arange(25)) * HOUR).astype(np.int64))
+    draw = uniform(seed, f"time of {purpose}", day, index)
+    return np.asarray(day * DAY + (np.interp(draw, until, np.arange(25)) * HOUR).astype(np.int64))
 
 
 def bots(settings: SimulateSettings) -> int:
-    """How many users are bots; their numbers follow those of the customers."""
+    """Number of bots; their user numbers follow those of the customers."""
     return -(-settings.users // USERS_A_BOT)
 
 
 def pages(settings: SimulateSettings, day_R: np.ndarray, index_R: np.ndarray) -> Pages:
-    """The requests of these numbers on these days, and what is clicked on them."""
+    """Pages of the requests with these days and numbers, with click probabilities and clicks."""
     seed, shelves = settings.seed, catalogue(settings.items, settings.seed)
     user_R = _visitors(settings, BOT_PAGES, "request", day_R, index_R)
     bot_R = user_R >= settings.users
     time_R = times(seed, "request", day_R, index_R)
     device_R = _devices("request", seed, day_R, index_R, bot_R)
+    # Candidates and their click probabilities, [R, M].
     who_R, outing_R = customers(seed, user_R), outing(seed, user_R, day_R)
     place_RM, shown_RM = _candidates(settings, who_R, outing_R, day_R, index_R)
     item_RM, _ = shelves.listed(place_RM, day_R[:, None])
     logit_RM = click_logits(settings, who_R, outing_R, shelves.items(item_RM), time_R, device_R)
     probability_RM = np.where(bot_R[:, None], BOT_CLICKS, 1 / (1 + np.exp(-logit_RM)))
-    luck_RM = uniform(
+    draw_RM = uniform(
         seed, "click", day_R[:, None], index_R[:, None], np.arange(settings.candidates)
     )
     return Pages(
@@ -158,7 +164,7 @@ def pages(settings: SimulateSettings, day_R: np.ndarray, index_R: np.ndarray) ->
         item_RM=item_RM,
         shown_RM=shown_RM,
         probability_RM=probability_RM,
-        clicked_RM=(luck_RM < probability_RM) & shown_RM,
+        clicked_RM=(draw_RM < probability_RM) & shown_RM,
     )
 
 
@@ -169,16 +175,18 @@ def _candidates(
     day_R: np.ndarray,
     index_R: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Places in the catalogue of a page's items, [R, M], and which of them are shown."""
+    """Places of the pages' candidates in the catalogue, and whether they are shown, both [R, M]."""
     seed, shelves = settings.seed, catalogue(settings.items, settings.seed)
     keys = (day_R[:, None], index_R[:, None], np.arange(settings.candidates))
     rows, interests_R1 = np.arange(len(index_R))[:, None], who_R.interests_R[:, None]
+    # The intent, and the two different interests that a decoy mixes.
     intent_R1 = below(interests_R1, seed, "intent", day_R[:, None], index_R[:, None])
     one_RM = below(interests_R1, seed, "decoy's colour", *keys)
     step_RM = 1 + below(interests_R1 - 1, seed, "decoy's material", *keys)
     other_RM = (one_RM + step_RM) % interests_R1
+    # The kind of each candidate: of the intent, decoy, for the outing, or popular.
     kind_RM = uniform(seed, "kind of candidate", *keys)
-    luck_RM, spare_RM = uniform(seed, "family", *keys), uniform(seed, "any candidate", *keys)
+    draw_RM, fallback_RM = uniform(seed, "family", *keys), uniform(seed, "any candidate", *keys)
     meets_RM = kind_RM < INTENT_SHARE
     place_RM = np.select(
         [kind_RM < INTENT_SHARE + DECOY_SHARE, kind_RM < INTENT_SHARE + DECOY_SHARE + OUTING_SHARE],
@@ -186,55 +194,64 @@ def _candidates(
             shelves.of_pair(
                 who_R.colours_RJ[rows, np.where(meets_RM, intent_R1, one_RM)],
                 who_R.materials_RJ[rows, np.where(meets_RM, intent_R1, other_RM)],
-                luck_RM,
-                spare_RM,
+                draw_RM,
+                fallback_RM,
             ),
-            shelves.of_category(outing_R.category(2)[:, None], luck_RM, spare_RM),
+            shelves.of_category(outing_R.category(2)[:, None], draw_RM, fallback_RM),
         ],
-        shelves.of_any(spare_RM),
+        shelves.of_any(fallback_RM),
     )
+    # Replace items that are twice on a page; what is still repeated after 3 attempts is not shown.
     for attempt in range(3):
-        again_RM = _seen_before(place_RM)
-        if not again_RM.any():
+        repeated_RM = _is_repeated(place_RM)
+        if not repeated_RM.any():
             break
-        anew_RM = shelves.of_any(uniform(seed, f"instead of a repeat, {attempt}", *keys))
-        place_RM = np.where(again_RM, anew_RM, place_RM)
-    return place_RM, ~_seen_before(place_RM)
+        replacement_RM = shelves.of_any(uniform(seed, f"instead of a repeat, {attempt}", *keys))
+        place_RM = np.where(repeated_RM, replacement_RM, place_RM)
+    return place_RM, ~_is_repeated(place_RM)
 
 
-def _seen_before(place_RM: np.ndarray) -> np.ndarray:
-    """Whether an item is on the page already, at an earlier place."""
+def _is_repeated(place_RM: np.ndarray) -> np.ndarray:
+    """Whether the same item is on the page at an earlier position, [R, M]."""
     order_RM = np.argsort(place_RM, axis=1, kind="stable")
     sorted_RM = np.take_along_axis(place_RM, order_RM, axis=1)
-    again_RM = np.zeros(place_RM.shape, dtype=bool)
-    np.put_along_axis(again_RM, order_RM[:, 1:], sorted_RM[:, 1:] == sorted_RM[:, :-1], axis=1)
-    return again_RM
+    repeated_RM = np.zeros(place_RM.shape, dtype=bool)
+    np.put_along_axis(repeated_RM, order_RM[:, 1:], sorted_RM[:, 1:] == sorted_RM[:, :-1], axis=1)
+    return repeated_RM
 
 
 def _page_events(
     settings: SimulateSettings, day: np.ndarray, index: np.ndarray, not_before: int = 0
 ) -> Events:
+    """Events on pages: impressions, clicks, carts and purchases.
+
+    Args:
+        not_before: only requests from this time of the day on, in milliseconds.
+    """
     late_enough = times(settings.seed, "request", day, index) >= day * DAY + not_before
     shown = pages(settings, day[late_enough], index[late_enough])
     seed, position_M = settings.seed, np.arange(settings.candidates)
     keys = (shown.day_R[:, None], shown.index_R[:, None], position_M)
 
-    def wait(most: int, usual: int, purpose: str) -> np.ndarray:
-        luck_RM = uniform(seed, purpose, *keys)
-        return np.asarray(np.minimum(1000 - np.log(luck_RM) * usual, most)).astype(np.int64)
+    def wait(longest: int, mean: int, purpose: str) -> np.ndarray:
+        """Waiting times in milliseconds, [R, M]: 1 s plus an exponential time, up to `longest`."""
+        draw_RM = uniform(seed, purpose, *keys)
+        return np.asarray(np.minimum(1000 - np.log(draw_RM) * mean, longest)).astype(np.int64)
 
+    # Times of the four possible events of each candidate, and whether they happen, all [R, M].
     viewed_RM = shown.time_R[:, None] + 100 * position_M
     clicked_RM = viewed_RM + wait(10 * MINUTE, MINUTE, "time to click")
     carted_RM = clicked_RM + wait(10 * MINUTE, MINUTE, "time to cart")
     bought_RM = carted_RM + wait(8 * MINUTE, 2 * MINUTE, "time to purchase")
     in_cart_RM = shown.clicked_RM & (uniform(seed, "cart", *keys) < 0.25)
-    in_bag_RM = in_cart_RM & (uniform(seed, "purchase", *keys) < 0.4)
+    is_bought_RM = in_cart_RM & (uniform(seed, "purchase", *keys) < 0.4)
     parts = [
         (IMPRESSION, shown.shown_RM, viewed_RM),
         (CLICK, shown.clicked_RM, clicked_RM),
         (CART, in_cart_RM, carted_RM),
-        (PURCHASE, in_bag_RM, bought_RM),
+        (PURCHASE, is_bought_RM, bought_RM),
     ]
+    # One row for each event that happens.
     row, position, kind, time = (
         np.concatenate(columns)
         for columns in zip(
@@ -263,26 +280,29 @@ def _page_events(
 def _browsing(
     settings: SimulateSettings, day: np.ndarray, index: np.ndarray, not_before: int = 0
 ) -> Events:
+    """Browsing events, one for each number; see `_page_events` about `not_before`."""
     seed, shelves = settings.seed, catalogue(settings.items, settings.seed)
     late_enough = times(seed, "browsing", day, index) >= day * DAY + not_before
     day, index = day[late_enough], index[late_enough]
     user = _visitors(settings, BOT_BROWSING, "browsing", day, index)
     bot = user >= settings.users
+    # The interest that each event serves, drawn by the customer's shares.
     who = customers(seed, user)
     until = np.cumsum(who.shares_RJ, axis=1)
     interest = (uniform(seed, "interest", day, index)[:, None] >= until).sum(axis=1)
     interest = np.minimum(interest, who.interests_R - 1)
+    # The place of its item: of the interest, or any popular one (noise, and all events of bots).
     rows = np.arange(len(index))
-    luck, spare = uniform(seed, "browsed", day, index), uniform(seed, "noise", day, index)
+    draw, fallback = uniform(seed, "browsed", day, index), uniform(seed, "noise", day, index)
     place = np.where(
         bot | (uniform(seed, "is noise", day, index) < NOISE_SHARE),
-        shelves.of_any(spare),
+        shelves.of_any(fallback),
         shelves.of_pair(
-            who.colours_RJ[rows, interest], who.materials_RJ[rows, interest], luck, spare
+            who.colours_RJ[rows, interest], who.materials_RJ[rows, interest], draw, fallback
         ),
     )
-    how = uniform(seed, "type of browsing", day, index)
-    kind = np.select([bot | (how < 0.8), how < 0.9], [CLICK, CART], PURCHASE)
+    type_draw = uniform(seed, "type of browsing", day, index)
+    kind = np.select([bot | (type_draw < 0.8), type_draw < 0.9], [CLICK, CART], PURCHASE)
     return Events(
         day=day,
         source=np.full(len(day), BROWSING),
@@ -301,17 +321,18 @@ def _browsing(
 def _bought_for_outings(
     settings: SimulateSettings, day: np.ndarray, index: np.ndarray, not_before: int = 0
 ) -> Events:
-    """Each of the two things is looked at and bought; `index` is the customer's number."""
+    """Clicks and purchases of the first two things of outings; `index` is the customer's number."""
     seed, shelves = settings.seed, catalogue(settings.items, settings.seed)
     prepared = outing(seed, index, day)
     parts = []
     for thing, bought in ((0, prepared.first_bought), (1, prepared.second_bought)):
+        # Rows of customers who buy this thing on this day.
         rows = np.nonzero((bought // DAY == day) & (bought >= day * DAY + not_before))[0]
         keys = (day[rows], index[rows], thing)
-        luck, spare = uniform(seed, "bought", *keys), uniform(seed, "bought instead", *keys)
-        place = shelves.of_category(prepared.which[rows] * 3 + thing, luck, spare)
-        looked = np.maximum(bought[rows] - 3 * MINUTE, day[rows] * DAY)
-        for kind, time in ((CLICK, looked), (PURCHASE, bought[rows])):
+        draw, fallback = uniform(seed, "bought", *keys), uniform(seed, "bought instead", *keys)
+        place = shelves.of_category(prepared.which[rows] * 3 + thing, draw, fallback)
+        clicked = np.maximum(bought[rows] - 3 * MINUTE, day[rows] * DAY)
+        for kind, time in ((CLICK, clicked), (PURCHASE, bought[rows])):
             parts.append(
                 Events(
                     day=day[rows],
@@ -336,7 +357,7 @@ def _bought_for_outings(
 
 
 def _as_written(seed: int, events: Events, folder: int) -> Events:
-    """The lines of one folder: late events moved, some events repeated, broken lines added."""
+    """Lines of one folder: with late events moved, some events repeated, and broken lines added."""
     keys = (events.day, events.source, events.index, events.slot)
     late = (events.time % DAY >= LATEST) & (uniform(seed, "late", *keys) < LATE)
     here = np.nonzero(events.time // DAY + late == folder)[0]
@@ -349,22 +370,23 @@ def _as_written(seed: int, events: Events, folder: int) -> Events:
 
 
 def _visitors(
-    settings: SimulateSettings, bot_share: float, what: str, day: np.ndarray, index: np.ndarray
+    settings: SimulateSettings, bot_share: float, purpose: str, day: np.ndarray, index: np.ndarray
 ) -> np.ndarray:
-    """Users' numbers: customers with low ones come more often; those from `users` on are bots."""
+    """User number of each visit: low numbers visit more often; numbers from `users` on are bots."""
     seed = settings.seed
-    luck = uniform(seed, f"customer of {what}", day, index)
-    customer = np.minimum(luck**1.4 * settings.users, settings.users - 1).astype(np.int64)
-    bot = settings.users + below(bots(settings), seed, f"bot of {what}", day, index)
-    return np.where(uniform(seed, f"is {what} a bot's", day, index) < bot_share, bot, customer)
+    draw = uniform(seed, f"customer of {purpose}", day, index)
+    customer = np.minimum(draw**1.4 * settings.users, settings.users - 1).astype(np.int64)
+    bot = settings.users + below(bots(settings), seed, f"bot of {purpose}", day, index)
+    return np.where(uniform(seed, f"is {purpose} a bot's", day, index) < bot_share, bot, customer)
 
 
 def _devices(
-    what: str, seed: int, day: np.ndarray, index: np.ndarray, bot: np.ndarray
+    purpose: str, seed: int, day: np.ndarray, index: np.ndarray, bot: np.ndarray
 ) -> np.ndarray:
-    luck = uniform(seed, f"device of {what}", day, index)
+    """Index in DEVICES of each visit's device; bots use desktops."""
+    draw = uniform(seed, f"device of {purpose}", day, index)
     phone, tablet, desktop = range(len(DEVICES))
-    return np.select([bot | (luck < 0.3), luck < 0.9], [desktop, phone], tablet)
+    return np.select([bot | (draw < 0.3), draw < 0.9], [desktop, phone], tablet)
 
 
 assert len(set(CATEGORIES)) == 120, "OUTINGS names a thing twice"

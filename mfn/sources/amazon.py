@@ -1,27 +1,27 @@
-"""Amazon's reviews with metadata as raw logs, of one of their categories or of several.
+"""Amazon's reviews with metadata as raw logs, of one or several of their categories.
 
 Published as Amazon Reviews'23 (Hou et al., 2024), https://amazon-reviews-2023.github.io: a folder
 of JSON lines, gzipped or not. A review has user_id, parent_asin (or asin), rating and timestamp (in
 milliseconds); files meta_*.jsonl have parent_asin, title, main_category, categories, price (number,
-text or null) and store. The names of the edition of 2018, https://nijianmo.github.io/amazon, are
-read too: reviewerID, asin, overall and unixReviewTime (in seconds); brand and category.
+text or null) and store. The field names of the 2018 edition, https://nijianmo.github.io/amazon, are
+accepted too: reviewerID, asin, overall and unixReviewTime (in seconds); brand and category.
 
-**What stands for what.** What a user reviews in one second is a request; a reviewed product is one
-of its candidates, and a click where the rating is 4 or more. Further candidates are drawn: see
-`mfn.sources.choices`. Of several ratings of a product by a user in one second the highest counts,
-and the others are counted. A review that lacks anything, or is no JSON, is an event that lacks it
-too, with its line in `context`, so that validation finds it.
+**Mapping.** All reviews of a user in one second are a request. Each reviewed product is a
+candidate, and a click if the rating is 4 or more. Negatives are sampled: see `mfn.sources.choices`.
+If a user rated a product several times in one second, the highest rating is used; the others are
+counted as repeats. A review with a missing or invalid field, or that is not JSON, becomes an event
+without that field, with its line in `context`; validation then quarantines it.
 
-**Days.** Reviews of days before `ingest.first_day` or after the run date are left out and counted;
-the data reach back to 1996. A review without a time is in the first day's folder.
+**Days.** Reviews before `ingest.first_day` or after the run date are skipped and counted; the data
+begin in 1996. A review without a time goes to the first day's folder.
 
-**Snapshots.** Nobody knows on which day metadata became what they are: the one snapshot, in the
-folder of the first day, holds every product. Its price is of the day the data were collected, so
-that it may tell a little of later days. The category is the last, most specific level of
-`categories` (where that is no longer than 60 characters, or else main_category); the brand is the
-store; entities are the other levels and the words of the title.
+**Snapshots.** The data do not say on which day metadata changed. So there is one snapshot, in the
+folder of the first day, with every product. Prices are of the day when the data were collected, so
+they may leak a little about later days. The category is the last, most specific level of
+`categories` that has at most 60 characters, or main_category if there is none; the brand is the
+store; the entities are the other levels and the words of the title.
 
-One shuffle beside those of `mfn.sources.choices`: by review, for those that are there twice.
+One shuffle in addition to those of `mfn.sources.choices`: by review, to remove duplicates.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from mfn.sources import choices
 from mfn.windows import days_between
 
 CLICK_RATING = 4.0
-LONGEST_CATEGORY = 60
+MAX_CATEGORY_LENGTH = 60
 ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
 REVIEW = (
     "user_id string, reviewerID string, parent_asin string, asin string, rating string, "
@@ -57,12 +57,12 @@ def amazon(spark: SparkSession, settings: Settings) -> dict[str, int]:
     """Write the raw logs of all days from `ingest.first_day` to the run date.
 
     Raises:
-        NotPublished: `ingest.path` is not given, or lacks files of reviews or of metadata.
+        NotPublished: `ingest.path` is not given, or has no files of reviews or of metadata.
         DataRefused: no review is of these days.
     """
-    of_reviews, of_products = _files(settings.ingest.path)
-    read = reviews(spark.read.text(of_reviews), settings.logs.day_time_zone)
-    first, last, outside = choices.look_at(read, settings)
+    review_files, product_files = _files(settings.ingest.path)
+    read = reviews(spark.read.text(review_files), settings.logs.day_time_zone)
+    first, last, outside = choices.day_range(read, settings)
     days, ingest = days_between((first, last)), settings.ingest
     rows = choices.within(read, first, last).persist()
     try:
@@ -78,7 +78,7 @@ def amazon(spark: SparkSession, settings: Settings) -> dict[str, int]:
         shown.unpersist()
     finally:
         rows.unpersist()
-    products = catalogue(spark.read.text(of_products), stop_words())
+    products = catalogue(spark.read.text(product_files), stop_words())
     products = products.select(F.lit(first).alias(DAY), "*")
     raw.write_days(choices.by_day(products, "item_id"), settings.logs_folder("items"), [first])
     kept = counted["candidates"] - counted["drawn_candidates"]
@@ -94,19 +94,23 @@ def amazon(spark: SparkSession, settings: Settings) -> dict[str, int]:
 
 
 def reviews(lines: DataFrame, day_time_zone: str) -> DataFrame:
-    """Lines, `value`, to `dt` and `moment` (null where there is no time) and what they say.
+    """Parse reviews.
 
-    That is `user_id`, `item_id`, `rating` (null where it is no number from 0 to 5), the text
-    `time`, and `line`.
+    Args:
+        lines: JSON lines, column `value`.
+
+    Returns:
+        dt and moment (null without a valid time), user_id, item_id, rating (null if it is not a
+        number from 0 to 5), time (the text), line.
     """
-    of = lines.select("value", F.from_json("value", REVIEW).alias("of"))
+    parsed = lines.select("value", F.from_json("value", REVIEW).alias("of"))
     rating = F.coalesce("of.rating", "of.overall").try_cast("double")
     milliseconds = F.col("of.timestamp").try_cast("long")
     seconds = F.coalesce(F.floor(milliseconds / 1000), F.col("of.unixReviewTime").try_cast("long"))
-    return of.select(
-        *choices.when(seconds, day_time_zone),
-        _first_given("of.user_id", "of.reviewerID").alias("user_id"),
-        _first_given("of.parent_asin", "of.asin").alias("item_id"),
+    return parsed.select(
+        *choices.day_and_moment(seconds, day_time_zone),
+        _first_non_empty("of.user_id", "of.reviewerID").alias("user_id"),
+        _first_non_empty("of.parent_asin", "of.asin").alias("item_id"),
         F.when(rating.between(0, 5), rating).alias("rating"),
         F.coalesce("of.timestamp", "of.unixReviewTime").alias("time"),
         F.col("value").alias("line"),
@@ -114,7 +118,7 @@ def reviews(lines: DataFrame, day_time_zone: str) -> DataFrame:
 
 
 def ratings(rows: DataFrame) -> DataFrame:
-    """Choices: `choices.REQUEST` and `clicked`, whether the highest rating of it is a click."""
+    """Choices: `choices.REQUEST` and `clicked`, whether its highest rating counts as a click."""
     return (
         rows.where(_is_rating())
         .groupBy(*choices.REQUEST)
@@ -124,15 +128,15 @@ def ratings(rows: DataFrame) -> DataFrame:
 
 
 def bad_events(rows: DataFrame) -> DataFrame:
-    """RAW_EVENT's columns that there are, and `dt`: an event of each line that lacks something."""
+    """An event for each line that lacks a field: `dt` and the columns of RAW_EVENT it has."""
     kind = F.when(F.col("rating") >= CLICK_RATING, "click").when(
         F.col("rating").isNotNull(), "impression"
     )
-    in_time = F.col("moment").isNotNull()
+    has_time = F.col("moment").isNotNull()
     return rows.where(~_is_rating()).select(
         DAY,
         F.concat(F.lit("bad-"), F.xxhash64("line")).alias("event_id"),
-        F.when(in_time, choices.event_time(kind)).otherwise(F.col("time")).alias("event_time"),
+        F.when(has_time, choices.event_time(kind)).otherwise(F.col("time")).alias("event_time"),
         "user_id",
         kind.alias("event_type"),
         "item_id",
@@ -141,20 +145,20 @@ def bad_events(rows: DataFrame) -> DataFrame:
 
 
 def catalogue(lines: DataFrame, stop_words: list[str]) -> DataFrame:
-    """Lines, `value`, to RAW_ITEM's columns that the metadata have."""
-    of = lines.select(F.from_json("value", PRODUCT).alias("of")).select("of.*")
+    """The columns of RAW_ITEM that the metadata have, from JSON lines (column `value`)."""
+    parsed = lines.select(F.from_json("value", PRODUCT).alias("of")).select("of.*")
     path = F.transform(
         F.coalesce("categories", "category", F.array().cast("array<string>")), F.trim
     )
-    path = F.filter(path, lambda level: F.length(level).between(1, LONGEST_CATEGORY))
+    path = F.filter(path, lambda level: F.length(level).between(1, MAX_CATEGORY_LENGTH))
     others = F.transform(F.slice(path, 1, F.greatest(F.size(path) - 1, F.lit(0))), F.lower)
     price = F.regexp_replace(F.regexp_extract("price", PRICE, 1), ",", "").try_cast("double")
-    return of.select(
-        _first_given("parent_asin", "asin").alias("item_id"),
-        F.coalesce(F.try_element_at(path, F.lit(-1)), _first_given("main_category")).alias(
+    return parsed.select(
+        _first_non_empty("parent_asin", "asin").alias("item_id"),
+        F.coalesce(F.try_element_at(path, F.lit(-1)), _first_non_empty("main_category")).alias(
             "category"
         ),
-        _first_given("store", "brand").alias("brand"),
+        _first_non_empty("store", "brand").alias("brand"),
         price.alias("price"),
         "title",
         F.array_distinct(F.concat(others, words(F.col("title"), stop_words))).alias("entities"),
@@ -162,16 +166,16 @@ def catalogue(lines: DataFrame, stop_words: list[str]) -> DataFrame:
 
 
 def _is_rating() -> Column:
-    """Whether a line is a review that has all it needs."""
-    return choices.all_there("user_id", "item_id", "moment", "rating")
+    """Whether a line is a review with all required fields."""
+    return choices.all_present("user_id", "item_id", "moment", "rating")
 
 
-def _first_given(*names: str) -> Column:
-    return F.coalesce(*(choices.given(F.trim(name)) for name in names))
+def _first_non_empty(*names: str) -> Column:
+    return F.coalesce(*(choices.non_empty(F.trim(name)) for name in names))
 
 
 def _files(folder: str | None) -> tuple[list[str], list[str]]:
-    """The folder's files of reviews, and those of metadata."""
+    """Paths of the folder's review files, and of its metadata files."""
     if folder is None:
         raise NotPublished(
             f"ingest.path: expected the folder of Amazon's reviews and metadata, got none; {FETCH}"
@@ -180,11 +184,11 @@ def _files(folder: str | None) -> tuple[list[str], list[str]]:
     listed = files.ls(path, detail=False) if files.exists(path) else []
     names = sorted(one.rstrip("/").rpartition("/")[2] for one in listed)
     data = [name for name in names if name.endswith(ENDINGS) and not name.startswith(("_", "."))]
-    of_products = [f"{folder}/{name}" for name in data if name.startswith("meta_")]
-    of_reviews = [f"{folder}/{name}" for name in data if not name.startswith("meta_")]
-    if not of_products or not of_reviews:
+    product_files = [f"{folder}/{name}" for name in data if name.startswith("meta_")]
+    review_files = [f"{folder}/{name}" for name in data if not name.startswith("meta_")]
+    if not product_files or not review_files:
         raise NotPublished(
             f"ingest.path: expected in {folder} a file meta_*.jsonl and one of reviews, gzipped or "
             f"not, got {', '.join(data) or 'none'}; {FETCH}"
         )
-    return of_reviews, of_products
+    return review_files, product_files

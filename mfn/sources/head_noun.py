@@ -1,4 +1,4 @@
-"""What an item is, by the last noun of its title: a rule of thumb for shops without categories.
+"""The head noun of an item's title as its category: a heuristic for shops without categories.
 
 No shuffle.
 """
@@ -12,10 +12,10 @@ PACKING = (
     r"\b(set|pack|box|bag|tube|pair|pcs|s|pk) ?(of|/) ?(\d+\b)?"
     r"|\b\d+ ?(pcs?|pce|piece|drawer|hook|tier|compartment)\b|^(set|pack) \d+"
 )
-"""How many there are in a package: SET OF 6, PACK/12, S/4, BOX OF 24, 3 PIECE."""
+"""Packaging and number of pieces: SET OF 6, PACK/12, S/4, BOX OF 24, 3 PIECE."""
 
 AFTER_NOUN = r"(?<=\w) +(with|w|w/|for|in|of|on|from|to|by)( .*|$)"
-"""What follows the noun phrase: JAM JAR with green lid."""
+"""The part after the noun phrase: "with green lid" in JAM JAR WITH GREEN LID."""
 
 _QUALIFIERS = (
     # Colours, sizes and shapes.
@@ -38,15 +38,16 @@ _QUALIFIERS = (
     "valentines"
 )
 QUALIFIERS = frozenset(_QUALIFIERS.split())
-"""Words that say which one, and not what it is, as they come behind a noun in shops' titles."""
+"""Words that describe an item but do not name it; shop titles often put them after the noun."""
 
 
 def head_noun(title: Column) -> Column:
-    """What an item is, as its title says: RED RETROSPOT LUNCH BAGS LARGE is a bag.
+    """The head noun of a title: bag for RED RETROSPOT LUNCH BAGS LARGE.
 
-    Without the packaging and what follows a preposition, the last word that is none of QUALIFIERS
-    (or, where all are, the last word), in the singular. It is a rule of thumb: of ALARM CLOCK
-    BAKELIKE RED it makes a clock, of STORAGE JAR BONBONS a bonbon. Null without any word.
+    Packaging and everything after a preposition are removed. The head noun is then the last word
+    that is not in QUALIFIERS (or the last word, if all are), in the singular. This heuristic is not
+    always right: ALARM CLOCK BAKELIKE RED gives clock, but STORAGE JAR BONBONS gives bonbon. Null
+    if there is no word.
     """
     text = F.regexp_replace(F.lower(title), PACKING, " ")
     text = F.regexp_replace(F.trim(F.regexp_replace(text, r"\s+", " ")), AFTER_NOUN, "")

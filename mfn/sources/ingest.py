@@ -1,4 +1,4 @@
-"""The job `ingest`: a public data set's own files to raw logs. A file a source."""
+"""The job `ingest`: convert a public data set's files to raw logs. One module for each source."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SOURCES = {
     "amazon": amazon,
     "taobao": taobao,
 }
-"""By the setting `ingest.source`."""
+"""Functions by the value of the setting `ingest.source`."""
 
 
 def _reads(spark: SparkSession, settings: Settings) -> Any:
@@ -30,10 +30,10 @@ def _reads(spark: SparkSession, settings: Settings) -> Any:
 
 @job(_reads, lambda settings: [settings.logs_folder("events")], sections=("logs", "ingest"))
 def ingest(spark: SparkSession, settings: Settings) -> Counts:
-    """Write raw logs made of the files of the data set that `ingest.source` names.
+    """Convert the files of the data set `ingest.source` to raw logs.
 
     Raises:
-        NotPublished: `ingest.path` is not given, or lacks a file.
-        DataRefused: the files are not what they should be, or have nothing of the days asked for.
+        NotPublished: `ingest.path` is not given, or a file is missing there.
+        DataRefused: a file has another format than expected, or no row is of the requested days.
     """
     return SOURCES[settings.ingest.source](spark, settings)

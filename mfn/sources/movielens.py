@@ -3,19 +3,19 @@
 `<name>.inter` holds user_id, item_id, rating, timestamp; `<name>.item` item_id, movie_title,
 class (the genres); `<name>.user` user_id, age, gender, occupation.
 
-**What stands for what.** The ratings of a user in one second are a request. A rated movie is one of
-its candidates, and a click where the rating is 4 or more. The first genre is the category; the
-genres and the words of the title, without numbers and stop words, are the entities. Profiles hold
-the decade of the age, the gender and the occupation.
+**Mapping.** All ratings of a user in one second are a request. Each rated movie is a candidate, and
+a click if the rating is 4 or more. The first genre is the category; the genres and the words of the
+title, without numbers and stop words, are the entities. Profiles hold the decade of the age, the
+gender and the occupation.
 
-**Negatives.** The data have no impressions, so candidates that were not rated are drawn, for each
-rated movie `ingest.negatives`, as `mfn.sources.negatives` says: by popularity on earlier days,
-among what the user has not rated by then. See `mfn.sources.choices`.
+**Negatives.** The data have no impressions. So for each rated movie, `ingest.negatives` movies that
+the user has not rated yet are sampled by popularity on earlier days; see `mfn.sources.negatives`
+and `mfn.sources.choices`.
 
-**Snapshots.** Nobody knows on which day a movie or a user came in: the one snapshot of each, in the
-folder of the first day, holds them all.
+**Snapshots.** The data do not say on which day a movie or a user was added. So there is one
+snapshot of movies and one of users, in the folder of the first day, with all of them.
 
-One shuffle beside those of `mfn.sources.choices`: by rating, for those that are there twice.
+One shuffle in addition to those of `mfn.sources.choices`: by rating, to remove duplicates.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ FILES = {
     "item": ("item_id", "movie_title", "class"),
     "user": ("user_id", "age", "gender", "occupation"),
 }
-"""The columns that are needed of each file, by the end of its name."""
+"""Required columns of each file, by the extension of its name."""
 
 NO_GENRE = "unknown"
-"""What MovieLens writes where it knows no genre."""
+"""The genre in MovieLens of a movie without a known genre."""
 FETCH = "python scripts/fetch_data.py movielens downloads MovieLens-100k and prints its folder"
 
 
 def movielens(spark: SparkSession, settings: Settings) -> dict[str, int]:
-    """Write the raw logs of all days of the data set; a day without ratings is an empty one.
+    """Write the raw logs of all days of the data set; a day without ratings gets an empty folder.
 
     Raises:
-        NotPublished: `ingest.path` is not given, or lacks a file.
-        DataRefused: a file lacks a column, or there are ratings that are none.
+        NotPublished: `ingest.path` is not given, or a file is missing there.
+        DataRefused: a file lacks a column, or there are no ratings or invalid ones.
     """
     files = {kind: _read(spark, settings.ingest.path, kind) for kind in FILES}
     rated = ratings(files["inter"], settings.logs.day_time_zone).persist()
@@ -82,10 +82,10 @@ def movielens(spark: SparkSession, settings: Settings) -> dict[str, int]:
 
 
 def ratings(rows: DataFrame, day_time_zone: str) -> DataFrame:
-    """`dt`, `user_id`, `item_id`, `moment` (seconds since 1970), `rating`, `lines`.
+    """Parse ratings: `dt`, `user_id`, `item_id`, `moment` (seconds since 1970), `rating`, `lines`.
 
-    Of several ratings of a movie by a user in one second the highest is kept, and `lines` says
-    how many they were. `moment` or `rating` is null where the text is no number.
+    If a user rated a movie several times in one second, the highest rating is kept, and `lines` is
+    the number of ratings. `moment` or `rating` is null if the text is not a number.
     """
     moment = F.col("timestamp").try_cast("double").try_cast("long")
     return (
@@ -105,7 +105,7 @@ def ratings(rows: DataFrame, day_time_zone: str) -> DataFrame:
 
 
 def catalogue(rows: DataFrame, stop_words: list[str]) -> DataFrame:
-    """RAW_ITEM's columns that MovieLens has; entities are in lower case, genres first."""
+    """The columns of RAW_ITEM that MovieLens has; entities are in lower case, genres first."""
     split = F.split(F.coalesce("class", F.lit("")), r"\s+")
     genres = F.filter(split, lambda genre: (genre != "") & (genre != NO_GENRE))
     of_title = words(F.col("movie_title"), stop_words)
@@ -126,9 +126,9 @@ def profiles(rows: DataFrame) -> DataFrame:
 
 
 def _span(rated: DataFrame) -> tuple[datetime.date, datetime.date, int]:
-    """First day, last day, and the lines that the ratings were read from."""
-    nothing = F.col("user_id").isNull() | F.col("item_id").isNull()
-    bad = nothing | F.col("dt").isNull() | F.col("rating").isNull()
+    """First day, last day, and number of lines of all ratings; refuse invalid lines."""
+    no_key = F.col("user_id").isNull() | F.col("item_id").isNull()
+    bad = no_key | F.col("dt").isNull() | F.col("rating").isNull()
     found = rated.agg(
         F.min("dt").alias("first"),
         F.max("dt").alias("last"),
@@ -139,13 +139,13 @@ def _span(rated: DataFrame) -> tuple[datetime.date, datetime.date, int]:
     if found["bad"] or not found["lines"]:
         raise DataRefused(
             "*.inter: expected lines with a user, an item, a rating and a timestamp in seconds, "
-            f"got {found['lines']} lines of which {found['bad']} have not all of them; {FETCH}"
+            f"got {found['lines']} lines, of which {found['bad']} lack one of them; {FETCH}"
         )
     return found["first"], found["last"], found["lines"]
 
 
 def _read(spark: SparkSession, folder: str | None, kind: str) -> DataFrame:
-    """The needed columns of the one file of a kind, as text."""
+    """Read the required columns of the file with this extension, as text."""
     if folder is None:
         raise NotPublished(
             f"ingest.path: expected the folder of MovieLens' files, got none; {FETCH}"
@@ -163,7 +163,7 @@ def _read(spark: SparkSession, folder: str | None, kind: str) -> DataFrame:
     if lacking:
         raise DataRefused(
             f"{file}: expected the columns {', '.join(FILES[kind])} in its first line, but "
-            f"{', '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} not there, only "
+            f"{', '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} missing, got "
             f"{', '.join(rows.columns)}; {FETCH}"
         )
     return rows.select(*(F.col(f"`{typed[name]}`").alias(name) for name in FILES[kind]))

@@ -1,34 +1,38 @@
-"""Online Retail as raw logs: a year of a British wholesaler's invoices, a file a day.
+"""Online Retail as raw logs: a year of a British wholesaler's invoices, one file for each day.
 
 Published as Online Retail (Chen, 2015) by the UCI Machine Learning Repository,
-https://doi.org/10.24432/C5BW33, as one spreadsheet; here as a folder of YYYY-MM-DD.csv or
+https://doi.org/10.24432/C5BW33, as one spreadsheet. This module reads a folder of YYYY-MM-DD.csv or
 YYYY-MM-DD.csv.gz, each with the rows of its day and the header InvoiceNo, StockCode, Description,
 Quantity, InvoiceDate (YYYY-MM-DD HH:MM:SS, in `logs.time_zone`, which is Europe/London),
-UnitPrice, CustomerID, Country. `scripts/split_online_retail.py` cuts a CSV of the whole so.
+UnitPrice, CustomerID, Country. `scripts/split_online_retail.py` splits a CSV of all rows into such
+files.
 
-**Every row is an event**, in the folder of its file, and what it lacks validation finds: a sale is
-a `purchase`; an invoice that begins with C a `cancellation` and a quantity that is not above 0 an
-`adjustment`, types that are not known; a row of too many or too few columns is `malformed`. A row
-without customer has no user_id. Only five digits and up to two letters are a product (in capitals:
-15056bl is 15056BL); postage, fees, vouchers and the like have no item_id, but their code in
-`context`, where the row's other fields stand too. A time that is none stays as it is written.
+**Every row becomes an event**, in the folder of its file; validation finds rows with missing or
+invalid fields. A sale is a `purchase`. Three other types are unknown to validation: an invoice that
+begins with C is a `cancellation`, a quantity not above 0 an `adjustment`, and a row with too many
+or too few columns is `malformed`. A row without customer has no user_id. A product code is five
+digits and up to two letters (capitalized: 15056bl becomes 15056BL). Postage, fees, vouchers and the
+like have no item_id; their code is in `context`, with the row's other fields. An invalid time is
+kept as written.
 
 **Candidates.** A purchase is also a candidate with a click, at the same moment: see
-`mfn.sources.choices`. What one customer buys in one minute is a request, mostly an invoice. Rows of
-the same product in it are one choice; their events have one id, so validation counts repeats. An
-item that nobody bought on an earlier day is bought, but is no candidate: nothing is known of it
-yet, and by that alone it would be told from what is drawn. The first day has no candidates at all.
+`mfn.sources.choices`. All purchases of a customer in one minute, usually an invoice, are a request.
+Rows of the same product in it are one choice; their events have the same id, so validation counts
+repeats. An item that nobody bought on an earlier day gets its event, but is no candidate: sampled
+negatives always have earlier purchases, so a model could recognize a click by that difference. So
+the first day has no candidates.
 
-**Snapshots** of items come from sales with a price above 0, of users from any row, and know nothing
-of their own day. The description is the title; its head noun the category, its words the
-entities (`mfn.logs.words`). The price is that of the latest sale. Profiles hold the country.
+**Snapshots** of items come from sales with a price above 0, those of users from all rows; they
+contain nothing of their own day. The description is the title, its head noun the category, and its
+words are the entities (`mfn.logs.words`). The price is that of the latest sale. Profiles hold the
+country.
 
-A day without a file between the first and the last is an empty one: the shop is closed on
-Saturdays. Days are written up to the run date, again in each run, and each time with the same
-bytes; files may go on coming.
+A day without a file, between the first and the last day, gets an empty folder: the shop is closed
+on Saturdays. Each run writes all days up to the run date, with the same bytes each time; more files
+may arrive between runs.
 
-Two shuffles beside those of `mfn.sources.choices`: by choice, to count its rows, and by item for
-`choices.known`.
+Two shuffles in addition to those of `mfn.sources.choices`: by choice, to count its rows, and by
+item for `choices.known`.
 """
 
 from __future__ import annotations
@@ -72,8 +76,8 @@ def online_retail(spark: SparkSession, settings: Settings) -> dict[str, int]:
     """Write the raw logs of all days from `ingest.first_day` to the run date.
 
     Raises:
-        NotPublished: `ingest.path` is not given, or holds no files of days.
-        DataRefused: no file is of these days, two are of the same, or one has another header.
+        NotPublished: `ingest.path` is not given, or has no files of days.
+        DataRefused: no file is of these days, two are of the same day, or one has another header.
     """
     files = _files(settings)
     first, last = choices.span(settings, min(files), max(files))
@@ -118,11 +122,17 @@ def online_retail(spark: SparkSession, settings: Settings) -> dict[str, int]:
 
 
 def lines(rows: DataFrame, time_zone: str, day_time_zone: str) -> DataFrame:
-    """What each row says: COLUMNS and `dt` to a row each of the columns below.
+    """Parse rows.
 
-    `dt`, `user_id`, `item_id` (null where there is none), `moment` (seconds since 1970, null where
-    the time is none or lies in another day), `event_type`, `quantity` and `price` (null where they
-    are no number), `title`, `country`, `context`, and the texts `time`, `invoice`, `code`.
+    Args:
+        rows: COLUMNS, `dt` and the line of a malformed row, as `_read` gives them.
+        time_zone: of InvoiceDate.
+        day_time_zone: in which days begin.
+
+    Returns:
+        dt, user_id, item_id (null if the code is not a product), moment (seconds since 1970; null
+        if the time is invalid or on another day), event_type, quantity and price (null if they are
+        not numbers), title, country, context; and time, invoice, code as text.
     """
     code = F.upper(F.trim("StockCode"))
     quantity, price = (F.col(name).try_cast("double") for name in ("Quantity", "UnitPrice"))
@@ -136,14 +146,14 @@ def lines(rows: DataFrame, time_zone: str, day_time_zone: str) -> DataFrame:
     )
     return rows.select(
         DAY,
-        choices.given(F.regexp_replace(F.trim("CustomerID"), r"\.0+$", "")).alias("user_id"),
+        choices.non_empty(F.regexp_replace(F.trim("CustomerID"), r"\.0+$", "")).alias("user_id"),
         F.when(code.rlike(PRODUCT), code).alias("item_id"),
         F.when(in_day, F.unix_seconds(time)).alias("moment"),
         kind.alias("event_type"),
         quantity.alias("quantity"),
         price.alias("price"),
-        choices.given(F.trim(F.regexp_replace("Description", r"\s+", " "))).alias("title"),
-        choices.given(F.trim("Country")).alias("country"),
+        choices.non_empty(F.trim(F.regexp_replace("Description", r"\s+", " "))).alias("title"),
+        choices.non_empty(F.trim("Country")).alias("country"),
         F.col("InvoiceDate").alias("time"),
         F.col("InvoiceNo").alias("invoice"),
         F.col("StockCode").alias("code"),
@@ -160,12 +170,12 @@ def lines(rows: DataFrame, time_zone: str, day_time_zone: str) -> DataFrame:
 
 
 def is_purchase() -> Column:
-    """Whether a line is a purchase that validation will believe."""
-    return (F.col("event_type") == SALE) & choices.all_there("user_id", "item_id", "moment")
+    """Whether a row is a purchase that validation will accept."""
+    return (F.col("event_type") == SALE) & choices.all_present("user_id", "item_id", "moment")
 
 
 def purchases(rows: DataFrame) -> DataFrame:
-    """Choices: `choices.REQUEST`, `clicked`, and `lines`, how many rows each is made of."""
+    """Choices: `choices.REQUEST`, `clicked`, and `lines`, the number of rows of each choice."""
     return (
         rows.where(is_purchase())
         .groupBy(*choices.REQUEST)
@@ -175,14 +185,14 @@ def purchases(rows: DataFrame) -> DataFrame:
 
 
 def events(rows: DataFrame) -> DataFrame:
-    """RAW_EVENT's columns but the position, and `dt`: an event of each line, good or bad."""
+    """An event for each row, good or bad: `dt` and RAW_EVENT's columns except the position."""
     kind, good = F.col("event_type"), is_purchase()
-    named = F.concat_ws("-", "invoice", "code", kind)
-    in_day = F.col("moment").isNotNull()
+    bad_id = F.concat_ws("-", "invoice", "code", kind)
+    has_time = F.col("moment").isNotNull()
     return rows.select(
         DAY,
-        F.when(good, choices.event_id(kind)).otherwise(named).alias("event_id"),
-        F.when(in_day, choices.event_time(kind)).otherwise(F.col("time")).alias("event_time"),
+        F.when(good, choices.event_id(kind)).otherwise(bad_id).alias("event_id"),
+        F.when(has_time, choices.event_time(kind)).otherwise(F.col("time")).alias("event_time"),
         "user_id",
         "event_type",
         "item_id",
@@ -192,14 +202,14 @@ def events(rows: DataFrame) -> DataFrame:
 
 
 def catalogue(rows: DataFrame, stop_words: list[str]) -> DataFrame:
-    """What sales tell of items: `dt`, `moment`, and RAW_ITEM's columns that there are."""
-    told = rows.where(
+    """Item facts from sales: `dt`, `moment`, and the columns of RAW_ITEM that the data have."""
+    sales = rows.where(
         (F.col("event_type") == SALE)
         & (F.col("price") > 0)
         & F.col("item_id").isNotNull()
         & F.col("title").isNotNull()
     )
-    return told.select(
+    return sales.select(
         DAY,
         "moment",
         "item_id",
@@ -211,13 +221,13 @@ def catalogue(rows: DataFrame, stop_words: list[str]) -> DataFrame:
 
 
 def profiles(rows: DataFrame) -> DataFrame:
-    """What rows tell of users: `dt`, `moment`, and RAW_USER's columns."""
-    told = rows.where(F.col("user_id").isNotNull() & F.col("country").isNotNull())
-    return told.select(DAY, "moment", "user_id", F.struct("country").alias("profile"))
+    """User facts from rows: `dt`, `moment`, and RAW_USER's columns."""
+    with_country = rows.where(F.col("user_id").isNotNull() & F.col("country").isNotNull())
+    return with_country.select(DAY, "moment", "user_id", F.struct("country").alias("profile"))
 
 
 def _files(settings: Settings) -> dict[datetime.date, str]:
-    """The folder's files of days, by day."""
+    """Paths of the folder's files, by day."""
     folder = settings.ingest.path
     if folder is None:
         raise NotPublished(
@@ -227,14 +237,14 @@ def _files(settings: Settings) -> dict[datetime.date, str]:
     listed = sorted(files.ls(path, detail=False)) if files.exists(path) else []
     found: dict[datetime.date, str] = {}
     for name in (one.rstrip("/").rpartition("/")[2] for one in listed):
-        of_day = _FILE.fullmatch(name)
-        if of_day is None:
+        match = _FILE.fullmatch(name)
+        if match is None:
             continue
-        day = datetime.date.fromisoformat(of_day[1])
+        day = datetime.date.fromisoformat(match[1])
         if day in found:
             raise DataRefused(
                 f"{folder}: expected one file of {day}, got {found[day].rpartition('/')[2]} and "
-                f"{name}; take one of them away"
+                f"{name}; remove one of them"
             )
         found[day] = f"{folder}/{name}"
     if not found:
@@ -246,7 +256,7 @@ def _files(settings: Settings) -> dict[datetime.date, str]:
 
 
 def _read(spark: SparkSession, files: dict[datetime.date, str]) -> DataFrame:
-    """Every row of the files as text, its file's day, and the line itself where it is broken."""
+    """Every row of the files as text, the day of its file, and the whole line of malformed rows."""
     for path in files.values():
         with fsspec.open(path, "rt", encoding="utf-8-sig", compression="infer") as file:
             header = file.readline().strip()

@@ -3,26 +3,26 @@
 Published as User Behavior Data from Taobao for Recommendation by Alibaba's Tianchi,
 https://tianchi.aliyun.com/dataset/649: UserBehavior.csv, a line each of user_id, item_id,
 category_id, behaviour (pv, cart, fav or buy) and seconds since 1970, without a header. The users
-are of China: `logs.day_time_zone` is Asia/Shanghai.
+live in China: set `logs.day_time_zone` to Asia/Shanghai.
 
-**Every line is an event**, and what it lacks validation finds. pv is a `click`, cart a `cart`, buy
-a `purchase`. fav, a bookmark, is a `cart` too: of the behaviours that logs know, it is the one of
-somebody who may come back to buy; `context` keeps the difference. Any other word stays as it is.
-The same line again has the same id, so that validation counts a repeat.
+**Every line becomes an event**; validation finds lines with missing or invalid fields. pv is a
+`click`, cart a `cart`, buy a `purchase`. fav, a bookmark, is a `cart` too: the event type of a user
+who may come back to buy; `context` keeps the original word. Any other word is kept as it is.
+Identical lines get the same id, so that validation counts them as repeats.
 
 **Candidates.** A page view is also a candidate with a click, at the same moment: see
-`mfn.sources.choices`. An item without any behaviour on an earlier day is viewed, but is no
-candidate: nothing is known of it yet, and by that alone it would be told from what is drawn. The
-first day has no candidates at all.
+`mfn.sources.choices`. An item without any behaviour on an earlier day gets its event, but is no
+candidate: sampled negatives always have earlier behaviour, so a model could recognize a click by
+that difference. So the first day has no candidates.
 
-**Days.** Lines of days before `ingest.first_day` or after the run date are left out and counted;
-the data hold a few times of other years, so it should be given (2017-11-25). A line without a time
-is in the first day's folder, with its time as it is written.
+**Days.** Lines before `ingest.first_day` or after the run date are skipped and counted; the data
+contain a few times of other years, so set it (to 2017-11-25). A line without a valid time goes to
+the first day's folder, with its time as written.
 
-**Snapshots** hold each item's category, and know nothing of their own day.
+**Snapshots** hold each item's category, and contain nothing of their own day.
 
-Two shuffles in addition to those of `mfn.sources.choices`: by choice, to make one of lines that say
-the same, and by item for `choices.known`.
+Two shuffles in addition to those of `mfn.sources.choices`: by choice, to merge lines about the same
+choice, and by item for `choices.known`.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ def taobao(spark: SparkSession, settings: Settings) -> dict[str, int]:
     """Write the raw logs of all days from `ingest.first_day` to the run date.
 
     Raises:
-        NotPublished: `ingest.path` is not given, or lacks the file.
+        NotPublished: `ingest.path` is not given, or the file is missing there.
         DataRefused: no line is of these days.
     """
     ingest = settings.ingest
     read = lines(_read(spark, ingest.path), settings.logs.day_time_zone)
-    first, last, outside = choices.look_at(read, settings)
+    first, last, outside = choices.day_range(read, settings)
     days = days_between((first, last))
     rows = choices.within(read, first, last).persist()
     try:
@@ -84,17 +84,22 @@ def taobao(spark: SparkSession, settings: Settings) -> dict[str, int]:
 
 
 def lines(rows: DataFrame, day_time_zone: str) -> DataFrame:
-    """COLUMNS as text to `dt` and `moment` (both null where there is no time) and what they say.
+    """Parse lines.
 
-    That is `user_id`, `item_id`, `category`, `event_type`, `behaviour` and the text `seconds`.
+    Args:
+        rows: COLUMNS as text.
+
+    Returns:
+        dt and moment (both null without a valid time), user_id, item_id, category, event_type,
+        behaviour, seconds (the text).
     """
     known = F.create_map(*(F.lit(text) for pair in EVENT_TYPES.items() for text in pair))
-    word = choices.given(F.trim("behaviour"))
+    word = choices.non_empty(F.trim("behaviour"))
     return rows.select(
-        *choices.when(F.col("seconds").try_cast("long"), day_time_zone),
-        choices.given(F.trim("user_id")).alias("user_id"),
-        choices.given(F.trim("item_id")).alias("item_id"),
-        choices.given(F.trim("category_id")).alias("category"),
+        *choices.day_and_moment(F.col("seconds").try_cast("long"), day_time_zone),
+        choices.non_empty(F.trim("user_id")).alias("user_id"),
+        choices.non_empty(F.trim("item_id")).alias("item_id"),
+        choices.non_empty(F.trim("category_id")).alias("category"),
         F.coalesce(F.try_element_at(known, word), "behaviour").alias("event_type"),
         "behaviour",
         "seconds",
@@ -102,7 +107,7 @@ def lines(rows: DataFrame, day_time_zone: str) -> DataFrame:
 
 
 def behaviours(rows: DataFrame) -> DataFrame:
-    """Choices: `choices.REQUEST` and `clicked`, whether a page view is among them."""
+    """Choices: `choices.REQUEST` and `clicked`, whether one of the lines is a page view."""
     return (
         rows.where(_is_behaviour())
         .groupBy(*choices.REQUEST)
@@ -112,10 +117,10 @@ def behaviours(rows: DataFrame) -> DataFrame:
 
 
 def events(rows: DataFrame) -> DataFrame:
-    """RAW_EVENT's columns but the position, and `dt`: an event of each line, good or bad."""
+    """An event for each line, good or bad: `dt` and RAW_EVENT's columns except the position."""
     kind, good = F.col("event_type"), _is_behaviour()
     view = good & (kind == "click")
-    # A favourite and a cart of one moment are two events of one type.
+    # A favourite and a cart at one moment are two events of the same type: ids must differ.
     named = choices.event_id(F.when(view, kind).otherwise(F.col("behaviour")))
     bad = F.concat_ws("-", "user_id", "seconds", "item_id", "behaviour", F.lit("bad"))
     return rows.select(
@@ -133,19 +138,19 @@ def events(rows: DataFrame) -> DataFrame:
 
 
 def catalogue(rows: DataFrame) -> DataFrame:
-    """What lines tell of items: `dt`, `moment`, `item_id` and `category`."""
-    told = rows.where(_is_behaviour() & F.col("category").isNotNull())
-    return told.select(DAY, "moment", "item_id", "category")
+    """Item facts from all good lines: `dt`, `moment`, `item_id` and `category`."""
+    with_category = rows.where(_is_behaviour() & F.col("category").isNotNull())
+    return with_category.select(DAY, "moment", "item_id", "category")
 
 
 def _is_behaviour() -> Column:
-    """Whether a line is an event that validation will believe."""
-    there = choices.all_there("user_id", "item_id", "moment")
-    return there & F.col("behaviour").isin(*EVENT_TYPES)
+    """Whether a line is an event that validation will accept."""
+    complete = choices.all_present("user_id", "item_id", "moment")
+    return complete & F.col("behaviour").isin(*EVENT_TYPES)
 
 
 def _read(spark: SparkSession, folder: str | None) -> DataFrame:
-    """Every line of the file as text; what it has beyond COLUMNS makes its time no number."""
+    """Every line of the file as text. Extra columns stay in `seconds`, which is then invalid."""
     if folder is None:
         raise NotPublished(f"ingest.path: expected the folder of {FILES[0]}, got none; {FETCH}")
     files, path = fsspec.url_to_fs(folder)

@@ -1,7 +1,7 @@
-"""Numbers as indices: quantile buckets.
+"""Quantile buckets: turn numbers into indices.
 
-Quantiles are exact and do not depend on how Spark cuts the data. What is held for them grows with
-the number of different values, so numbers of events are first rounded to three digits.
+Quantiles are exact and do not depend on Spark's partitions. Their memory grows with the number of
+distinct values. Numbers from events are therefore rounded to three digits first.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ DIGITS = 3
 
 @dataclass(frozen=True)
 class Buckets:
-    """Bucket b holds numbers from boundaries[b-1] to below boundaries[b].
+    """Bucket b holds the numbers x with boundaries[b-1] <= x < boundaries[b].
 
-    What an index means is a rank among the values that were learnt from, not an amount.
+    An index is a rank among the values that the boundaries come from, not an amount.
     """
 
     boundaries: tuple[float, ...]
@@ -31,18 +31,18 @@ class Buckets:
 
     @classmethod
     def of(cls, edges: Sequence[float] | None, count: int) -> Buckets:
-        """From what `edges` gave; none at all where there was no number."""
+        """Buckets from the result of `edges`; NO_BUCKETS if it is null."""
         return cls(tuple(edges[: count - 1]), count) if edges else NO_BUCKETS
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """As of a vocabulary whose keys are the buckets' numbers."""
+        """Fingerprint of a vocabulary whose keys are the numbers of the buckets."""
         return Fingerprint(
             FIRST_INDEX + self.count, fingerprint_of([str(bucket) for bucket in range(self.count)])
         )
 
     def index(self, number: Column) -> Column:
-        """The index of a number; MISSING where there is none, or no bucket was learnt."""
+        """The index of a number; MISSING if there is no number, or if there are no buckets."""
         if not self.count:
             return F.lit(MISSING)
         bucket = sum((F.when(number >= edge, 1).otherwise(0) for edge in self.boundaries), F.lit(0))
@@ -50,22 +50,22 @@ class Buckets:
 
 
 NO_BUCKETS = Buckets((), 0)
-"""Of values without a number."""
+"""Buckets of a field without any number."""
 
 
 def is_number(value: Column) -> Column:
-    """Whether a double is one: not null, NaN or endless."""
+    """Whether a double is a finite number: not null, NaN or infinite."""
     return value.isNotNull() & ~F.isnan(value) & (F.abs(value) != math.inf)
 
 
 def edges(number: Column, count: int) -> Column:
-    """An aggregate: the boundaries of `count` buckets as an array; null without any number."""
+    """An aggregate: the boundaries of `count` buckets as an array; null if there is no number."""
     shares = [place / count for place in range(1, count)]
     return F.percentile(F.when(is_number(number), number), shares or [0.5])
 
 
 def rounded(number: Column) -> Column:
-    """A number to three digits, so that there are few different ones."""
+    """A number rounded to three significant digits, so that there are few distinct values."""
     size = F.floor(F.log10(F.abs(number)))
     unit = F.pow(F.lit(10.0), size - (DIGITS - 1))
     return F.when(number == 0, number).otherwise(F.round(number / unit) * unit)

@@ -1,15 +1,17 @@
 """The job `build_splits`: clean events and catalogue to vocabularies, item table, request rows.
 
-Events pass once, through two shuffles: by user, and by file when the rows are written shuffled.
-In between, a task holds whole users: it sorts by request and makes requests of the events
-(`requests`), sorts by time and gives each request its history (`history`), both with numpy on
-Arrow batches. Nothing of a user is held at once but one request and the last N behaviours.
-Vocabularies and item table have small shuffles of their own, of the catalogue's size.
+Events are read in one pass with two shuffles: by user, and by file when the rows are written in
+random order. Between them a task has complete users. It sorts events by request and makes
+timelines of requests and behaviours (`requests`), then sorts these by time and adds a history to
+each request (`history`). Both steps use numpy on Arrow batches. In memory, both keep only one
+request and the last N behaviours of a user between batches. Vocabularies and the item table have
+their own small shuffles, of the catalogue's size.
 
-The run date's rows depend on nothing later than the attribution window of their last request; the
-folders of the days after it are opened for the clicks of that window alone, not for impressions or
-behaviours. So an old day that is built again finds the rows that it found before; only requests of
-its last minutes, left out as immature while the next day was not there, come in once it is.
+The rows of a run date depend on no event after the attribution window of their last request. From
+the folders after the run date only the clicks in that window are read, no impressions or
+behaviours. An old day that is built again therefore gives the same rows, with one exception:
+requests of its last minutes, which were dropped as immature while the next day was missing, are
+in it once the next day is there.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ from mfn.splits import items, snapshots, stream, vocabulary, writing
 from mfn.splits.buckets import Buckets
 from mfn.splits.history import COUNTED_ROWS, ToRows
 from mfn.splits.manifest import manifest
-from mfn.splits.requests import MOMENTS, SPLITS, ToMoments
+from mfn.splits.requests import SPLITS, TIMELINE, ToTimeline
 from mfn.splits.vocabulary import ITEM, ITEM_ID
 from mfn.windows import Windows, days_between, windows
 
@@ -46,10 +48,12 @@ log = logging.getLogger("mfn")
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run reads, besides the vocabularies: all of it lazily.
+    """What a run reads in addition to the vocabularies; Spark reads the frames lazily.
 
-    catalogue and users are snapshots as they came (RAW_ITEM and RAW_USER with dt); users is None
-    where no field of the profile is used. `named` tells the versions of all of them.
+    events: EVENTS' columns, of all days.
+    catalogue, users: raw snapshots (RAW_ITEM and RAW_USER, with dt); users is None if no field of
+        the profile is used.
+    versions: the versions of all of them, for the manifest.
     """
 
     settings: Settings
@@ -57,15 +61,16 @@ class Inputs:
     events: DataFrame
     catalogue: DataFrame
     users: DataFrame | None
-    named: Mapping[str, Any]
+    versions: Mapping[str, Any]
 
     @property
     def span(self) -> stream.Span:
-        """Moments that bound what is read."""
+        """The time range of the events to read."""
         return stream.Span.of(self.windows, self.settings)
 
 
 def _reads(spark: SparkSession, settings: Settings) -> Any:
+    """The versions of all inputs and the settings used, for the job's fingerprint."""
     dates = windows(settings.date, settings.windows)
     validated = _validated(spark, settings, dates)
     last = stream.Span.of(dates, settings).folders_ahead
@@ -96,18 +101,18 @@ def build_splits(spark: SparkSession, settings: Settings) -> Counts:
 
     Raises:
         DataRefused: a day of the windows is not validated, there is no catalogue, the
-            vocabularies began after the run date, or there is nothing to train on or to test.
+            vocabularies start after the run date, or the train or the test window has no request.
     """
     inputs, chosen = _open(spark, settings), settings.splits
     before_test = inputs.windows.test[0] - stream.ONE_DAY
-    last, indexed = _fold(spark, inputs)
+    last, indexed = _extend_vocabularies(spark, inputs)
     fields = vocabulary.event_fields(settings)
     entries = vocabulary.usable(spark, settings.root, settings.date, fields).persist()
     attributes = items.latest_attributes(inputs.catalogue).persist()
     try:
         known = vocabulary.fingerprints(entries)
-        vocabulary.refuse_if_begun_later(last, known, settings.date, settings.root)
-        catalogue = items.look_at(attributes, chosen.price_buckets)
+        vocabulary.refuse_too_early_date(last, known, settings.date, settings.root)
+        catalogue = items.summarize(attributes, chosen.price_buckets)
         learnt = stream.learn_buckets(inputs.events, inputs.users, inputs.span, settings)
         own = items.with_own_embedding(
             entries,
@@ -132,7 +137,7 @@ def build_splits(spark: SparkSession, settings: Settings) -> Counts:
                 settings.spark.shuffle_partitions,
             )
             _refuse_empty_windows(files, inputs.windows)
-            account = manifest(
+            contents = manifest(
                 settings,
                 inputs.windows,
                 files,
@@ -140,27 +145,27 @@ def build_splits(spark: SparkSession, settings: Settings) -> Counts:
                 known,
                 table,
                 {"price": catalogue.buckets, **learnt},
-                inputs.named,
+                inputs.versions,
             )
-            storage.write_json(f"{folder}/{storage.MANIFEST}", account)
+            storage.write_json(f"{folder}/{storage.MANIFEST}", contents)
     finally:
         attributes.unpersist()
         entries.unpersist()
     if table.constant:
         log.info(
-            "build_splits %s: left out of every model, since they do not vary here: %s",
+            "build_splits %s: no model uses these fields, since each has only one value: %s",
             settings.date,
             ", ".join(table.constant),
         )
-    told = {
+    split_counts = {
         f"{split}_{name}": count
-        for split, of_split in account["splits"].items()
+        for split, of_split in contents["splits"].items()
         for name, count in of_split.items()
         if name != "files"
     }
     return {
-        "rows": sum(account["splits"][split]["rows"] for split in SPLITS),
-        **told,
+        "rows": sum(contents["splits"][split]["rows"] for split in SPLITS),
+        **split_counts,
         **{name: counts[name] for name in writing.COUNTS},
         "items": known[ITEM].size - FIRST_INDEX,
         "items_not_indexed": catalogue.items - table.in_snapshots,
@@ -170,19 +175,22 @@ def build_splits(spark: SparkSession, settings: Settings) -> Counts:
 
 
 @tenacity.retry(
-    retry=tenacity.retry_if_exception_type(vocabulary.IndexedMeanwhile),
+    retry=tenacity.retry_if_exception_type(vocabulary.IndexingConflict),
     wait=tenacity.wait_random_exponential(multiplier=0.5, max=10),
     stop=tenacity.stop_after_attempt(5),
     reraise=True,
 )
-def _fold(spark: SparkSession, inputs: Inputs) -> tuple[dict[str, datetime.date], int]:
-    """Index what is new; returns the last day of each field before, and how many entries came."""
-    last = vocabulary.last_folded(spark, inputs.settings.root)
+def _extend_vocabularies(
+    spark: SparkSession, inputs: Inputs
+) -> tuple[dict[str, datetime.date], int]:
+    """Index new keys; returns each field's last indexed day before, and the number of new keys."""
+    last = vocabulary.last_indexed(spark, inputs.settings.root)
     keys = _new_keys(inputs, last)
-    return last, vocabulary.fold(spark, inputs.settings.root, keys, last)
+    return last, vocabulary.extend(spark, inputs.settings.root, keys, last)
 
 
 def _open(spark: SparkSession, settings: Settings) -> Inputs:
+    """Find the inputs of the run date and check that all of them are there."""
     dates = windows(settings.date, settings.windows)
     validated = _validated(spark, settings, dates)
     events = tables.read(spark, settings.root, EVENTS, "validate_logs")
@@ -191,25 +199,25 @@ def _open(spark: SparkSession, settings: Settings) -> Inputs:
     if not days:
         raise DataRefused(
             f"items: expected a snapshot of the catalogue in {folder}/dt=… of {settings.date} or "
-            "an earlier day, got none; make it with jobs/simulate_logs.py or jobs/ingest.py, or "
-            "say with logs.items where it is"
+            "an earlier day, got none; create it with jobs/simulate_logs.py or jobs/ingest.py, "
+            "or set logs.items to its folder"
         )
     catalogue = snapshots.read(spark, folder, days, RAW_ITEM)
     if settings.splits.title_words:
         catalogue = items.with_title_words(catalogue)
     profiles = _days_of_users(settings, dates)
-    named = {
+    versions = {
         "events": {str(day): validated[day] for day in dates.days},
         "items": [str(day) for day in days],
         "users": [str(day) for day in profiles],
     }
     folder = settings.logs_folder("users")
     users = snapshots.read(spark, folder, profiles, RAW_USER) if profiles else None
-    return Inputs(settings, dates, events, catalogue, users, named)
+    return Inputs(settings, dates, events, catalogue, users, versions)
 
 
 def _days_of_users(settings: Settings, dates: Windows) -> list[datetime.date]:
-    """Snapshots of profiles: the newest that the first window begins with, and all after it."""
+    """Days of profile snapshots: the newest one at the start of the first window, and all later."""
     if not settings.splits.all_user_fields:
         return []
     folder = settings.logs_folder("users")
@@ -217,8 +225,8 @@ def _days_of_users(settings: Settings, dates: Windows) -> list[datetime.date]:
     if not days:
         raise DataRefused(
             "splits.user_fields, splits.user_numbers: expected a snapshot of profiles in "
-            f"{folder}/dt=… of {settings.date} or an earlier day, got none; say with logs.users "
-            "where it is"
+            f"{folder}/dt=… of {settings.date} or an earlier day, got none; set logs.users "
+            "to its folder"
         )
     before = [day for day in days if day <= dates.days[0]]
     return [*before[-1:], *days[len(before) :]]
@@ -227,44 +235,50 @@ def _days_of_users(settings: Settings, dates: Windows) -> list[datetime.date]:
 def _validated(
     spark: SparkSession, settings: Settings, dates: Windows
 ) -> dict[datetime.date, str | None]:
-    """What each validated day was made from; all days of the windows are."""
+    """The fingerprint of each validated day; refuses if a day of the windows is not validated."""
     validated = validated_days(spark, settings)
     days = dates.days
-    lacking = [day.isoformat() for day in days if day not in validated]
-    if lacking:
+    missing = [day.isoformat() for day in days if day not in validated]
+    if missing:
         raise DataRefused(
             f"events: expected the days {days[0]} to {days[-1]} to be validated, but "
-            f"{', '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} not; "
+            f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not; "
             f"run jobs/validate_logs.py --date {settings.date} first"
         )
     return validated
 
 
 def _refuse_empty_windows(files: Mapping[str, writing.Files], dates: Windows) -> None:
+    """Refuse splits without rows to train on or without rows to test on."""
     for split in ("train", "test"):
         if not files[split]:
             first, last = getattr(dates, split)
             raise DataRefused(
                 f"{split}: expected requests from {first} to {last} whose labels are known, got "
-                "none; give logs of these days and validate them with jobs/validate_logs.py, or "
+                "none; add logs of these days and validate them with jobs/validate_logs.py, or "
                 "choose another date or other windows"
             )
 
 
 def _new_keys(inputs: Inputs, last: Mapping[str, datetime.date]) -> list[DataFrame]:
-    """Keys of the days that the run date may learn from and that are not folded yet.
+    """Keys of the days that the run date may use and that are not indexed yet.
 
     Args:
         inputs: of the run.
-        last: as `vocabulary.last_folded` gives it; no entry for a field means no day is folded.
+        last: result of `vocabulary.last_indexed`; a field without indexed days is not in it.
+
+    Returns:
+        Frames of day, field, key, in which a key may occur many times.
     """
+    # The catalogue: snapshots after the last indexed one.
     settings, chosen = inputs.settings, inputs.settings.splits
     day = F.col(DAY).alias("day")
     snapshots_new = inputs.catalogue.where(_since(DAY, last, [ITEM], days_before=-1))
     keys = [
         vocabulary.catalogue_keys(snapshots_new.select(day, *RAW_ITEM.names), "day").drop("place")
     ]
-    # An event may be early for its folder, and then it counts as known on its own day.
+    # Events of the days before the run date. An event's time can be later than its folder's day;
+    # then it counts as known from the day of its time.
     contexts = [f"context.{name}" for name in chosen.context_fields]
     events = (
         inputs.events.where(F.col(DAY) < settings.date)
@@ -285,7 +299,11 @@ def _new_keys(inputs: Inputs, last: Mapping[str, datetime.date]) -> list[DataFra
 def _since(
     column: str, last: Mapping[str, datetime.date], fields: list[str], days_before: int
 ) -> Column:
-    """Whether a day is later than what is folded into all of the fields."""
+    """Whether the day in `column` can have keys that are not indexed in all of the fields yet.
+
+    True for every day if a field has no indexed day. Otherwise true from the earliest of the
+    fields' last indexed days, minus `days_before` days.
+    """
     if any(field not in last for field in fields):
         return F.lit(True)
     day = min(last[field] for field in fields) - days_before * stream.ONE_DAY
@@ -293,23 +311,23 @@ def _since(
 
 
 def _rows(inputs: Inputs, entries: DataFrame, buckets: Mapping[str, Buckets]) -> DataFrame:
-    """COUNTED_ROWS of the windows."""
+    """COUNTED_ROWS of the windows, in any order."""
     settings, chosen = inputs.settings, inputs.settings.splits
     zone, partitions = settings.logs.day_time_zone, settings.spark.shuffle_partitions
     span = inputs.span
     events = inputs.events.where(F.col(DAY).between(inputs.windows.days[0], span.folders_ahead))
-    seen = stream.facts(events, span)
+    summary = stream.summarize(events, span)
     rows = stream.indexed(events, entries, span, chosen, buckets)
     if inputs.users is not None:
         profiles = stream.profiles(inputs.users, entries, chosen, buckets, zone)
         rows = rows.unionByName(profiles)
-    rules = stream.rules(span, seen, chosen.candidates, len(chosen.all_context_fields))
+    rules = stream.rules(span, summary, chosen.candidates, len(chosen.all_context_fields))
     return (
-        stream.by_user(rows, span, seen, partitions)
-        .mapInArrow(ToMoments(rules), MOMENTS)
+        stream.by_user(rows, span, summary, partitions)
+        .mapInArrow(ToTimeline(rules), TIMELINE)
         .withColumn("hash", F.xxhash64("user_id"))
         .sortWithinPartitions(
-            # Fields only orders profiles of a user who is twice in one snapshot.
+            # `fields` only orders the profiles of a user who is in one snapshot twice.
             "hash",
             "user_id",
             "time",
@@ -319,6 +337,6 @@ def _rows(inputs: Inputs, entries: DataFrame, buckets: Mapping[str, Buckets]) ->
             "slate",
             "fields",
         )
-        .select(*MOMENTS.names)
+        .select(*TIMELINE.names)
         .mapInArrow(ToRows(chosen.history_length, len(chosen.all_user_fields)), COUNTED_ROWS)
     )

@@ -1,4 +1,4 @@
-"""Small pieces of Arrow and numpy that the streams over requests and behaviours share."""
+"""Helpers for Arrow and numpy, used by the steps to timelines and to request rows."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import StructType
 
 BATCH_ROWS = 1 << 16
-"""Rows that are worked on at a time: enough that a batch's fixed cost does not show."""
+"""Rows processed at a time: enough to make the fixed cost of a batch negligible."""
 
 
 def pieces(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
-    """The same rows in tables of at least `rows` rows, the last one excepted."""
+    """The same rows in tables of at least `rows` rows; only the last table may have fewer."""
     waiting: list[pa.RecordBatch] = []
     for batch in batches:
         waiting.append(batch)
@@ -28,7 +28,7 @@ def pieces(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
 
 
 def changes(column: pa.ChunkedArray) -> np.ndarray:
-    """[rows] whether a value differs from the one in the row before; the first row's does."""
+    """[rows] whether a value differs from that of the previous row; true for the first row."""
     changed = np.ones(len(column), dtype=bool)
     if len(column) > 1:
         here, before = column.slice(1), column.slice(0, len(column) - 1)
@@ -39,7 +39,7 @@ def changes(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def numbers(column: pa.ChunkedArray, null: int = 0) -> np.ndarray:
-    """[rows] an integer column with `null` for its nulls."""
+    """[rows] an integer column, with nulls replaced by `null`."""
     return np.asarray(pc.fill_null(column, null).to_numpy())
 
 
@@ -49,26 +49,26 @@ def booleans(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def lists(values: np.ndarray) -> pa.ListArray:
-    """A list column of the rows of a matrix [rows, width]."""
+    """A list column from a matrix [rows, width]."""
     rows, width = values.shape
     offsets = np.arange(rows + 1, dtype=np.int32) * np.int32(width)
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.reshape(-1)))
 
 
 def matrix(column: pa.ChunkedArray, width: int) -> np.ndarray:
-    """[rows, width] of a list column whose lists all have that length."""
+    """[rows, width] from a list column whose lists all have the length `width`."""
     flat = pc.list_flatten(column).to_numpy()
     return np.asarray(flat).reshape(len(column), width)
 
 
 def record_batch(schema: StructType, rows: int, columns: dict[str, Any]) -> pa.RecordBatch:
-    """A batch of this schema; columns that are not given are null, or empty lists."""
+    """A batch of this schema; a missing column becomes null, or empty lists if it holds lists."""
     arrow = to_arrow_schema(schema)
     arrays = []
     for field in arrow:
         values = columns.get(field.name)
         if values is None:
-            values = _nothing(rows, field.type)
+            values = _empty(rows, field.type)
         elif isinstance(values, pa.ChunkedArray):
             values = values.combine_chunks()
         elif isinstance(values, np.ndarray):
@@ -77,7 +77,8 @@ def record_batch(schema: StructType, rows: int, columns: dict[str, Any]) -> pa.R
     return pa.RecordBatch.from_arrays(arrays, schema=arrow)
 
 
-def _nothing(rows: int, kind: pa.DataType) -> pa.Array:
+def _empty(rows: int, kind: pa.DataType) -> pa.Array:
+    """A column of nulls, or of empty lists."""
     if not pa.types.is_list(kind):
         return pa.nulls(rows, kind)
     offsets = pa.array(np.zeros(rows + 1, dtype=np.int32))

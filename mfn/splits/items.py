@@ -1,9 +1,9 @@
 """The item table: every item of the catalogue as a row of indices.
 
-One shuffle by item for the latest snapshot of each, one by item to bring the indices of its values
-together, and one that leaves the table in one sorted file; where the vocabularies are too large to
-broadcast, also one by item and one by (field, key) to look things up. `with_own_embedding` tells
-those of its own.
+Shuffles: one by item to find its latest snapshot, one by item to collect the indices of its
+values, and one to write the table as one sorted file. If the vocabularies are too large to
+broadcast, also one by item and one by (field, key) to look up indices. `with_own_embedding` has
+two more.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ _ATTRIBUTES = ("category", "shop", "brand", "price", "entities")
 
 
 @dataclass(frozen=True)
-class Catalogue:
-    """What one look at the catalogue tells before its rows are made.
+class CatalogueSummary:
+    """Statistics of the catalogue.
 
-    items: different ids in it.
-    rows_without_id: rows of snapshots that are of no use, unreadable lines among them.
+    items: number of distinct item ids.
+    rows_without_id: number of unusable rows of snapshots, which include unreadable lines.
+    buckets: of the price.
     """
 
     items: int
@@ -40,11 +41,11 @@ class Catalogue:
 
 @dataclass(frozen=True)
 class ItemTable:
-    """What is in an item table that was written.
+    """Summary of a written item table.
 
-    varying: fields of which it has at least two values, in the order of ITEM_FIELDS, then entity.
-    constant: the others.
-    in_snapshots: items that are in a snapshot.
+    varying: fields with at least two values in it, in the order of ITEM_FIELDS, then entity.
+    constant: all other fields.
+    in_snapshots: number of items that are in a snapshot.
     """
 
     varying: tuple[str, ...]
@@ -53,7 +54,7 @@ class ItemTable:
 
 
 def with_title_words(snapshots: DataFrame) -> DataFrame:
-    """RAW_ITEM's columns and dt; the entities of an item that has none are its title's words."""
+    """RAW_ITEM's columns and dt; items without entities get the words of their title."""
     given = F.filter("entities", lambda entity: entity != "")
     of_title = F.array_distinct(words(F.col("title"), stop_words()))
     lacking = F.coalesce(F.size(given), F.lit(0)) <= 0
@@ -63,14 +64,14 @@ def with_title_words(snapshots: DataFrame) -> DataFrame:
 def latest_attributes(snapshots: DataFrame) -> DataFrame:
     """Each item's attributes from its latest snapshot.
 
-    An item that one snapshot has twice takes one of them, always the same.
+    If a snapshot has an item twice, the larger row counts, so that the choice is deterministic.
 
     Args:
         snapshots: RAW_ITEM's columns and dt.
 
     Returns:
-        item_id (null in one row that stands for all without), category, shop, brand, price,
-        entities, snapshot_rows (that it has in all snapshots).
+        item_id (null in the one row for all rows without id), category, shop, brand, price,
+        entities, snapshot_rows (number of its rows in all snapshots).
     """
     return (
         snapshots.withColumn("item_id", F.nullif(F.col("item_id"), F.lit("")))
@@ -84,7 +85,7 @@ def latest_attributes(snapshots: DataFrame) -> DataFrame:
     )
 
 
-def look_at(attributes: DataFrame, price_buckets: int) -> Catalogue:
+def summarize(attributes: DataFrame, price_buckets: int) -> CatalogueSummary:
     """One aggregate over `latest_attributes`: counts, and the exact quantiles of the prices."""
     named = F.col("item_id").isNotNull()
     price = F.when(named, F.col("price"))
@@ -95,7 +96,7 @@ def look_at(attributes: DataFrame, price_buckets: int) -> Catalogue:
     ).first()
     assert found is not None
     items, rows_without_id, of_price = found
-    return Catalogue(items, rows_without_id or 0, Buckets.of(of_price, price_buckets))
+    return CatalogueSummary(items, rows_without_id or 0, Buckets.of(of_price, price_buckets))
 
 
 def item_rows(
@@ -106,21 +107,23 @@ def item_rows(
     buckets: Buckets,
     entities: int,
 ) -> DataFrame:
-    """The item table in one partition, sorted by `item`, its first rows the reserved ones.
+    """The item table in one partition, sorted by `item`, the reserved indices first.
 
-    An item that is in the vocabulary and in no snapshot any more has its row, and misses all
-    attributes.
+    An item of the vocabulary that is in no snapshot any more has a row too, with all attributes
+    missing.
 
     Args:
-        attributes: as `latest_attributes` gives them.
+        spark: the session.
+        attributes: result of `latest_attributes`.
         entries: field, key, index of the vocabularies.
-        own: those of them that have an embedding of their own; other values are unknown.
+        own: the entries that have their own embedding; all other values become unknown.
         buckets: of the price.
-        entities: how many entities a row holds.
+        entities: number of entities of a row.
 
     Returns:
-        ITEM_ROWS and in_snapshot, whether a snapshot has the item.
+        ITEM_ROWS, and in_snapshot: whether a snapshot has the item.
     """
+    # One row per item of the vocabulary, with its attributes.
     rows_of_items = entries.where(F.col("field") == ITEM).select(
         F.col("index").alias("item"), F.col("key").alias("item_id")
     )
@@ -133,11 +136,12 @@ def item_rows(
         *(name for name in _ATTRIBUTES if name != "price"),
     )
     carried = ("item", "of_log", "in_snapshot", "bucket")
-    # The item's own key is looked up among those that events brought in: it has an embedding of
-    # its own only then.
+    # One row per value of an item. The item's own id is looked up in the vocabulary of ids from
+    # events: only those have their own embedding.
     keys = catalogue_keys(of_item, *carried).withColumn(
         "field", F.when(F.col("field") == ITEM, ITEM_ID).otherwise(F.col("field"))
     )
+    # Back to one row per item: a column for each field, and the entities sorted by their place.
     index = F.coalesce("index", F.lit(UNKNOWN))
     single = {
         name: F.coalesce(F.max(F.when(F.col("field") == name, index)), F.lit(MISSING))
@@ -174,16 +178,16 @@ def with_own_embedding(
     min_events: int,
     min_items: int,
 ) -> DataFrame:
-    """Entries of values that occur often enough to have an embedding of their own.
+    """The entries of values that occur often enough to have their own embedding.
 
-    Two shuffles, by item and by (field, key), unless both numbers are 1.
+    Two shuffles, by item and by (field, key), unless both minimums are 1.
 
     Args:
         entries: field, key, index of the vocabularies.
-        attributes: as `latest_attributes` gives them.
-        events: those that are learnt from.
-        min_events: of an item, for its id.
-        min_items: that have a value of a catalogue field, for that value.
+        attributes: result of `latest_attributes`.
+        events: the events that models learn from.
+        min_events: minimum number of events of an item, for its id.
+        min_items: minimum number of items with a value of a catalogue field, for that value.
     """
     if min_events == min_items == 1:
         return entries
@@ -198,7 +202,7 @@ def with_own_embedding(
 
 
 def write(rows: DataFrame, folder: str) -> ItemTable:
-    """Write `item_rows` to a folder, and say what is in them."""
+    """Write `item_rows` to a folder, and summarize them in the same pass."""
     observed = Observation()
     columns = [F.count_if("in_snapshot").alias("in_snapshots")]
     for name in ITEM_FIELDS:
@@ -217,11 +221,13 @@ def write(rows: DataFrame, folder: str) -> ItemTable:
 
 
 def _padded(indices: Column, width: int) -> Column:
+    """An array of length `width`: indices and then padding; MISSING if there are no indices."""
     given = F.when(F.size(indices) > 0, indices).otherwise(F.array(F.lit(MISSING)))
     return F.slice(F.concat(given, F.array_repeat(F.lit(PADDING), width)), 1, width)
 
 
 def _reserved(spark: SparkSession, entities: int) -> DataFrame:
+    """The rows of PADDING, MISSING and UNKNOWN: each has its own index in all fields."""
     rows = [
         (index, None, *[index] * len(ITEM_FIELDS), [index] + [PADDING] * (entities - 1))
         for index in (PADDING, MISSING, UNKNOWN)

@@ -1,4 +1,4 @@
-"""The manifest of a day's splits: what readers need to know without opening a file."""
+"""The manifest of a day's splits: what readers need before they open a data file."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def manifest(
     buckets: Mapping[str, Buckets],
     inputs: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The manifest, ready to be written as JSON.
+    """The manifest as a value for JSON.
 
     Args:
-        settings, windows: those of the run.
-        files, counts: as `writing.write_rows` gave them.
-        vocabularies: of the fields that have entries; others are given as empty.
-        table: of the items.
-        buckets: of the price, and of each field that is a number.
-        inputs: what the splits were made from.
+        settings, windows: of the run.
+        files, counts: results of `writing.write_rows`.
+        vocabularies: of the fields that have entries; the manifest gives other fields as empty.
+        table: summary of the item table.
+        buckets: of the price and of each numeric field.
+        inputs: versions of the inputs.
     """
     empty = Fingerprint(FIRST_INDEX, fingerprint_of([]))
     known = {**vocabularies, **{name: of.fingerprint for name, of in buckets.items()}}

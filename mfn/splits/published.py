@@ -1,4 +1,4 @@
-"""What training and scoring read of a published day of splits."""
+"""Read the published splits of a day, for training and scoring."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VECTOR_OF_ENTITIES = "entities"
 
 @dataclass(frozen=True)
 class SplitFile:
-    """A Parquet file of one row group, and the rows that its footer promises."""
+    """A Parquet file of one row group, and its number of rows by the footer."""
 
     url: str
     rows: int
@@ -54,7 +54,7 @@ class Splits:
         return Features.from_manifest(self.manifest)
 
     def files(self, split: str) -> list[SplitFile]:
-        """Files of a split, as Petastorm names them."""
+        """Files of a split that have rows, with URLs as Petastorm needs them."""
         files, path = fsspec.url_to_fs(f"{self.folder}/{split}")
         return [
             SplitFile(_url(files, f"{path}/{one['name']}"), int(one["rows"]))
@@ -63,8 +63,8 @@ class Splits:
         ]
 
     def item_indices(self) -> dict[str, Tensor]:
-        """The item table, a column a field: [I] each, and `entity` [I, X]."""
-        import pyarrow.dataset as ds  # with pandas, for which Spark's tasks need not wait
+        """The item table, one tensor per field: [I] each, and `entity` [I, X]."""
+        import pyarrow.dataset as ds  # here: it imports pandas, which would slow down Spark tasks
 
         files, path = fsspec.url_to_fs(f"{self.folder}/items")
         columns = [*(name for name in ITEM_FIELDS if name in self.features.item_fields)]
@@ -76,7 +76,7 @@ class Splits:
         )
         rows = table.column("item").to_numpy()
         if not np.array_equal(rows, np.arange(len(rows))):
-            raise ValueError(f"{self.folder}/items: expected the rows 0, 1, 2, … each once")
+            raise ValueError(f"{self.folder}/items: expected the rows 0, 1, 2, … once each")
         indices = {name: torch.tensor(table.column(name).to_numpy()) for name in columns}
         flat = table.column(VECTOR_OF_ENTITIES).combine_chunks().flatten().to_numpy()
         indices[ENTITY] = torch.tensor(flat.reshape(len(rows), -1))

@@ -1,29 +1,31 @@
-"""Events of a user become requests with their slates and labels, and behaviours beside them.
+"""Turn the events of users into timelines: requests with slates and labels, and behaviours.
 
-**Request.** The impressions of one user and one request id; an impression without request id is a
-request of its own, whose id is the event's. Two users who share a request id made two requests.
-The request's time is its earliest impression, and it belongs to the window of that moment's day.
-The attribution window begins there: what comes after it, impression or click, is left out and
-counted, so that a request is known to the end when its window is over.
+**Request.** All impressions of one user with one request id. An impression without request id is
+a request by itself, with the event's id as request id. One request id of two users means two
+requests. The time of a request is its earliest impression; the day of that time decides its split.
+The attribution window starts at that time. Impressions and clicks after its end are dropped and
+counted, so that a request is complete when its attribution window is over.
 
-**Candidate.** An item of the request; of several impressions of it the earliest counts (of equal
-times the one with the lower position). Candidates are ordered by position, unplaced ones last,
-then by item id. A slate longer than M becomes several rows of one request id.
+**Candidate.** An item of the request. Of several impressions of an item the earliest counts (at
+equal times the one with the lower position). Candidates are sorted by position, those without
+position last, then by item id. A slate longer than M becomes several rows of one request id.
 
-**Label.** 1 if a click on the item with the same user and request id comes from the candidate's
-impression on and within the request's attribution window, both ends included. A click without
-request id takes that of the nearest earlier impression of its user and item, at most the
-attribution window before it. Several clicks are one; other behaviours label nothing.
+**Label.** 1 if a click on the item, with the same user and request id, comes between the
+candidate's impression and the end of the request's attribution window, both included. A click
+without request id gets that of the nearest earlier impression of its user and item, if this is at
+most one attribution window earlier. Several clicks count as one. Other behaviours do not set
+labels.
 
-**Negatives.** Where training rows keep but a share of the candidates without a click, the others
-are left out of the slate, and counted; a request with none left is no row.
+**Negatives.** If the negative sampling rate is below 1, training rows keep only that share of the
+candidates without a click. The dropped candidates are counted. A request without any candidate
+left makes no row, and is counted too.
 
-**Immature.** A request whose attribution window is not over where the data end has unknown labels:
-it is left out and counted.
+**Immature.** If the attribution window of a request ends after the time up to which all events
+are known, its labels are not known yet: it is dropped and counted.
 
-Here a task's events come sorted by (user, request, item, time), so that a request is a run of
-rows; runs are worked on with numpy, tens of thousands of rows at a time. Only a run that goes on
-in the next batch is kept.
+The events of a task are sorted by (user, request, item, time), so that a request is a contiguous
+block of rows. Numpy processes the blocks, tens of thousands of rows at a time. Only a block that
+may continue in the next batch is kept in memory.
 """
 
 from __future__ import annotations
@@ -42,10 +44,10 @@ from mfn.schema import INTEGER, LONG, STRING
 from mfn.splits.columns import BATCH_ROWS, booleans, changes, lists, numbers, pieces, record_batch
 
 SPLITS = ("pretraining", "pretraining_validation", "train", "test")
-"""The windows that rows are made of, in the order of time."""
+"""The windows whose requests become rows, oldest first."""
 
 IMPRESSION, CLICK, OTHER, PROFILE = 0, 1, 2, 3
-"""Kinds of rows in EVENTS_BY_USER. Impressions sort before clicks of the same moment."""
+"""Kinds of rows in EVENTS_BY_USER. At equal times impressions sort before clicks."""
 
 EVENTS_BY_USER = StructType(
     [
@@ -63,18 +65,21 @@ EVENTS_BY_USER = StructType(
         StructField("fields", ArrayType(INTEGER, False), False),
     ]
 )
-"""What goes in: times in microseconds; `behaviour` says whether it may enter histories, `named`
-whether the log itself gave `request`; `spared` whether an impression may be a negative of the
-training window; `fields` holds an impression's context or a profile.
+"""The input: one row per event or profile of a user. Times are in microseconds since 1970.
 
-Here and in MOMENTS a list that a row has no use for is empty, not null: runs of null lists cost
-Spark's Arrow writer time that is quadratic in their length."""
+behaviour: whether the event may enter histories.
+named: whether `request` comes from the log itself.
+spared: whether an impression without a click stays a candidate in training rows.
+fields: indices of the context of an impression, or of a profile.
 
-KNOWN_PROFILE, REQUEST, BEHAVIOUR, TALLY = 0, 1, 2, 3
-"""Kinds of rows in MOMENTS, in the order in which those of one moment are looked at: a request
-knows the profile of that moment and does not know its behaviours."""
+Here and in TIMELINE an unused list is empty, not null: Spark's Arrow writer needs time quadratic
+in the length of a run of null lists."""
 
-MOMENTS = StructType(
+KNOWN_PROFILE, REQUEST, BEHAVIOUR, DROPPED = 0, 1, 2, 3
+"""Kinds of rows in TIMELINE, in their order at equal times: a request sees a profile of the same
+time, and does not see behaviours of the same time."""
+
+TIMELINE = StructType(
     [
         StructField("user_id", STRING, False),
         StructField("time", LONG, False),
@@ -95,11 +100,15 @@ MOMENTS = StructType(
         StructField("tally", ArrayType(LONG, False), False),
     ]
 )
-"""What comes out. `own` is -1, but the same number in a request and in those behaviours of its
-own request id that precede it; `slate` counts the rows of one request from 0; `tally` holds, in
-rows of kind TALLY, the counts named in TALLIES."""
+"""The output: one row per profile, request or behaviour of a user, to be sorted by time.
 
-TALLIES = (
+own: the same number in a request and in the behaviours with its request id that come before it;
+    -1 in all other rows.
+slate: the number of the row within its request, from 0.
+clicks, unknown: how many candidates of the row have label 1, and the index UNKNOWN.
+tally: in rows of kind DROPPED the counts named in DROP_COUNTS; empty in all others."""
+
+DROP_COUNTS = (
     "immature_requests",
     "repeated_impressions",
     "impressions_after_attribution",
@@ -107,16 +116,20 @@ TALLIES = (
     "negatives_left_out",
     "requests_left_without_candidates",
 )
+"""Names of the counts of dropped requests, impressions, clicks and candidates."""
 NEVER = 1 << 62
-_UNPLACED = np.iinfo(np.int32).max
+_NO_POSITION = np.iinfo(np.int32).max
 
 
 @dataclass(frozen=True)
 class RequestRules:
-    """What decides about a request; times in microseconds since 1970.
+    """Settings of the step from events to requests; times in microseconds since 1970.
 
-    starts: first moment of each of SPLITS, and then the end of the last.
-    complete_until: the last moment whose events are all there.
+    attribution: length of the attribution window, in microseconds.
+    candidates: M, the candidates of one row.
+    starts: start of each of SPLITS, and then the end of the last one.
+    complete_until: the time up to which all events are known, included.
+    context_fields: how many fields of the context a row has.
     """
 
     attribution: int
@@ -127,14 +140,14 @@ class RequestRules:
 
 
 @dataclass(frozen=True)
-class ToMoments:
-    """The step from EVENTS_BY_USER to MOMENTS, for mapInArrow."""
+class ToTimeline:
+    """The step from EVENTS_BY_USER to TIMELINE, for mapInArrow."""
 
     rules: RequestRules
     batch_rows: int = BATCH_ROWS
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Work on whole requests; carry the rows of one that may go on in the next batch."""
+        """Process complete requests; keep the rows of the last one for the next batch."""
         rest: pa.Table | None = None
         groups = 0
         for piece in pieces(batches, self.batch_rows):
@@ -142,105 +155,124 @@ class ToMoments:
             ends = int(np.flatnonzero(_request_starts(table))[-1]) if table.num_rows else 0
             rest = table.slice(ends)
             if ends:
-                yield from moments(table.slice(0, ends), self.rules, groups)
+                yield from timeline(table.slice(0, ends), self.rules, groups)
                 groups += ends
         if rest is not None and rest.num_rows:
-            yield from moments(rest, self.rules, groups)
+            yield from timeline(rest, self.rules, groups)
 
 
-def moments(events: pa.Table, rules: RequestRules, first_group: int) -> Iterator[pa.RecordBatch]:
-    """MOMENTS of whole requests in EVENTS_BY_USER's columns, sorted as the module says.
+def timeline(events: pa.Table, rules: RequestRules, first_group: int) -> Iterator[pa.RecordBatch]:
+    """TIMELINE of the requests and behaviours in `events`.
 
-    first_group: a number that no earlier call has given or passed, for `own`.
+    Args:
+        events: EVENTS_BY_USER's columns, complete requests, sorted as the module says.
+        rules: settings of this step.
+        first_group: added to the numbers in `own`, so that no two calls use the same number.
     """
+    # [rows] time, kind and number of the request; [requests] time and end of the attribution
+    # window. A block of rows without impressions has the time NEVER.
     time, kind = numbers(events["time"]), numbers(events["kind"])
     starts_request = _request_starts(events)
     request_of = np.cumsum(starts_request) - 1
     shown = kind == IMPRESSION
     request_time = np.minimum.reduceat(np.where(shown, time, NEVER), np.flatnonzero(starts_request))
     window_ends = request_time + rules.attribution
-    after = shown & (time > window_ends[request_of])
-    shown &= ~after
+    # [rows] impressions after the attribution window (late), and within it (shown).
+    late = shown & (time > window_ends[request_of])
+    shown &= ~late
 
+    # [items of requests] the row of the item's first impression: the candidate; len(time) if the
+    # item has none. Rows of one item are contiguous within a request.
     starts_item = starts_request | changes(events["item_id"])
     candidate_of_item = np.minimum.reduceat(
         np.where(shown, np.arange(len(time)), len(time)), np.flatnonzero(starts_item)
     )
+    # [clicks] the row of each click and of its candidate, and whether the click sets the label
+    # (matched): it has a candidate, is not earlier, and lies within the attribution window.
     clicks = np.flatnonzero(kind == CLICK)
     candidate = candidate_of_item[(np.cumsum(starts_item) - 1)[clicks]]
-    met = candidate < len(time)
-    met &= time[clicks] >= time[np.where(met, candidate, 0)]
-    met &= time[clicks] <= window_ends[request_of[clicks]]
+    matched = candidate < len(time)
+    matched &= time[clicks] >= time[np.where(matched, candidate, 0)]
+    matched &= time[clicks] <= window_ends[request_of[clicks]]
+    # [rows] the label of each candidate, at the candidate's row.
     clicked = np.zeros(len(time), dtype=bool)
-    clicked[candidate[met]] = True
+    clicked[candidate[matched]] = True
 
+    # [requests] the split, and whether the request lies in one and its labels are known.
+    # [candidates] the rows of the candidates of such requests.
     candidates = candidate_of_item[candidate_of_item < len(time)]
     split = np.searchsorted(np.array(rules.starts), request_time, side="right") - 1
-    inside = (split >= 0) & (split < len(rules.starts) - 1)
+    in_split = (split >= 0) & (split < len(rules.starts) - 1)
     mature = window_ends <= rules.complete_until
-    kept = inside & mature
+    kept = in_split & mature
     candidates = candidates[kept[request_of[candidates]]]
-    seen = len(candidates)
+    before_sampling = len(candidates)
+    # [requests] the row of the earliest impression, before negatives are dropped: it gives the
+    # context.
     earliest = (
         _earliest(events, candidates, request_of, len(request_time))
         if rules.context_fields
         else np.zeros(0, dtype=np.int64)
     )
-    candidates, emptied = _without_spare_negatives(events, candidates, request_of, clicked, split)
+    candidates, emptied_requests = _drop_negatives(events, candidates, request_of, clicked, split)
 
-    # A request and the behaviours of its id that precede it share a number, so as to be told apart.
+    # [rows] behaviours with the id of a kept request and before it; [requests] the number that the
+    # request shares with them, which excludes them from its history; -1 if there are none.
     behaviour = booleans(events["behaviour"])
     early = behaviour & booleans(events["request"].is_valid())
     early &= kept[request_of] & (time < request_time[request_of])
-    numbered = np.full(len(request_time), -1)
-    numbered[request_of[early]] = first_group + request_of[early]
+    own_number = np.full(len(request_time), -1)
+    own_number[request_of[early]] = first_group + request_of[early]
 
+    # One batch for each kind of row of the timeline.
     if len(candidates):
         rows = _slates(events, candidates, request_of, clicked, rules, earliest)
         request = request_of[rows.pop("first")]
-        of_request = {"time": request_time, "own": numbered, "split": split}
+        of_request = {"time": request_time, "own": own_number, "split": split}
         columns = {name: values[request] for name, values in of_request.items()}
         yield _batch(REQUEST, len(request), {**rows, **columns})
     if behaviour.any():
-        own = np.where(early, numbered[request_of], -1)
+        own = np.where(early, own_number[request_of], -1)
         names = ("user_id", "time", "event_id", "item")
-        yield _chosen(BEHAVIOUR, events, behaviour, names, own[behaviour])
+        yield _selected(BEHAVIOUR, events, behaviour, names, own[behaviour])
     if (kind == PROFILE).any():
-        yield _chosen(KNOWN_PROFILE, events, kind == PROFILE, ("user_id", "time", "fields"))
+        yield _selected(KNOWN_PROFILE, events, kind == PROFILE, ("user_id", "time", "fields"))
+    # In the order of DROP_COUNTS.
     in_windows = (time[clicks] >= rules.starts[0]) & (time[clicks] < rules.starts[-1])
-    tally = (
-        (inside & ~mature).sum(),
-        (shown & kept[request_of]).sum() - seen,
-        (after & kept[request_of]).sum(),
-        (in_windows & ~met).sum(),
-        seen - len(candidates),
-        emptied,
+    dropped = (
+        (in_split & ~mature).sum(),
+        (shown & kept[request_of]).sum() - before_sampling,
+        (late & kept[request_of]).sum(),
+        (in_windows & ~matched).sum(),
+        before_sampling - len(candidates),
+        emptied_requests,
     )
-    if any(tally):
-        of_nobody = {"user_id": pa.array([""]), "time": np.zeros(1, dtype=np.int64)}
-        yield _batch(TALLY, 1, {**of_nobody, "tally": lists(np.array([tally], dtype=np.int64))})
+    if any(dropped):
+        no_user = {"user_id": pa.array([""]), "time": np.zeros(1, dtype=np.int64)}
+        counts = lists(np.array([dropped], dtype=np.int64))
+        yield _batch(DROPPED, 1, {**no_user, "tally": counts})
 
 
 def _batch(kind: int, rows: int, columns: dict[str, Any]) -> pa.RecordBatch:
-    same = {"kind": np.full(rows, kind), "own": np.full(rows, -1)}
-    return record_batch(MOMENTS, rows, {**same, **columns})
+    defaults = {"kind": np.full(rows, kind), "own": np.full(rows, -1)}
+    return record_batch(TIMELINE, rows, {**defaults, **columns})
 
 
-def _chosen(
+def _selected(
     kind: int,
     events: pa.Table,
-    chosen: np.ndarray,
+    selected: np.ndarray,
     names: Sequence[str],
     own: np.ndarray | None = None,
 ) -> pa.RecordBatch:
-    """Some of the events as MOMENTS, with these of their columns."""
-    rows = events.select(list(names)).filter(pa.array(chosen))
+    """TIMELINE rows of the `selected` events, with the columns `names` of these events."""
+    rows = events.select(list(names)).filter(pa.array(selected))
     columns = dict(zip(names, rows.columns, strict=True))
     return _batch(kind, len(rows), columns if own is None else {**columns, "own": own})
 
 
 def _request_starts(events: pa.Table) -> np.ndarray:
-    """[rows] whether a request begins; rows that belong to none stand alone."""
+    """[rows] whether a request starts here; a row without request is a block by itself."""
     starts = booleans(events["request"].is_null())
     for name in ("user_id", "request", "named"):
         starts |= changes(events[name])
@@ -250,26 +282,27 @@ def _request_starts(events: pa.Table) -> np.ndarray:
 def _earliest(
     events: pa.Table, candidates: np.ndarray, request_of: np.ndarray, requests: int
 ) -> np.ndarray:
-    """[requests] the row of each one's earliest impression, of equal times the first placed one."""
-    position = numbers(events["position"], null=_UNPLACED)[candidates]
+    """[requests] the row of the earliest impression; at equal times that of the lowest position."""
+    position = numbers(events["position"], null=_NO_POSITION)[candidates]
     time = numbers(events["time"])[candidates]
     order = candidates[np.lexsort((candidates, position, time, request_of[candidates]))]
     earliest = np.zeros(requests, dtype=np.int64)
-    # Of several values for one place the last is kept.
+    # Numpy keeps the last of several values that are assigned to one place; hence the reverse.
     earliest[request_of[order[::-1]]] = order[::-1]
     return earliest
 
 
-def _without_spare_negatives(
+def _drop_negatives(
     events: pa.Table,
     candidates: np.ndarray,
     request_of: np.ndarray,
     clicked: np.ndarray,
     split: np.ndarray,
 ) -> tuple[np.ndarray, int]:
-    """Candidates but the negatives of the training window that are not spared.
+    """Drop the candidates of training rows that have no click and are not `spared`.
 
-    Returns also how many requests have none left.
+    Returns:
+        The candidates that stay, and how many requests have no candidate left.
     """
     in_training = split[request_of[candidates]] == SPLITS.index("train")
     stays = ~in_training | clicked[candidates] | booleans(events["spared"])[candidates]
@@ -288,38 +321,43 @@ def _slates(
     rules: RequestRules,
     earliest: np.ndarray,
 ) -> dict[str, Any]:
-    """Columns of the requests' rows; `first` is, for each, the row in `events` of a candidate."""
-    position = numbers(events["position"], null=_UNPLACED)
-    # Rows of one request come sorted by item id, so that the row itself orders equal positions.
+    """Columns of the requests' rows, and `first`: the row in `events` of the first candidate."""
+    # [candidates] sorted by request, then position. The rows of a request come sorted by item id,
+    # so that the row number itself orders equal positions.
+    position = numbers(events["position"], null=_NO_POSITION)
     candidates = candidates[np.lexsort((candidates, position[candidates], request_of[candidates]))]
+    # [candidates] the place within the request, from 0; then the slate and the column within it.
     request = request_of[candidates]
     starts_request = np.concatenate([[True], request[1:] != request[:-1]])
     firsts = np.flatnonzero(starts_request)
     width = np.diff(np.append(firsts, len(candidates)))
     place = np.arange(len(candidates)) - np.repeat(firsts, width)
     slate, column = place // rules.candidates, place % rules.candidates
+    # [output rows] the first candidate of each; [candidates] the output row of each.
     first = np.flatnonzero(column == 0)
     row = np.cumsum(column == 0) - 1
-    ends = np.append(first, len(candidates)).astype(np.int32)
+    offsets = np.append(first, len(candidates)).astype(np.int32)
 
     def padded(values: np.ndarray) -> np.ndarray:
+        """[output rows, M] from [candidates]."""
         filled = np.full((len(first), rules.candidates), PADDING, dtype=np.int32)
         filled[row, column] = values
         return filled
 
+    # [candidates] item index, label and item id.
     item = numbers(events["item"])[candidates]
     label = clicked[candidates]
     item_ids = events["item_id"].combine_chunks().take(pa.array(candidates))
-    chosen = pa.array(candidates[first])
+    first_rows = pa.array(candidates[first])
     columns = {
         "first": candidates[first],
-        "user_id": events["user_id"].take(chosen),
-        "request_id": events["request"].take(chosen),
+        "user_id": events["user_id"].take(first_rows),
+        "request_id": events["request"].take(first_rows),
         "slate": slate[first],
         "candidates": lists(padded(item)),
         "labels": lists(padded(label)),
-        "candidate_count": np.diff(ends),
-        "candidate_ids": pa.ListArray.from_arrays(pa.array(ends), item_ids),
+        "candidate_count": np.diff(offsets),
+        "candidate_ids": pa.ListArray.from_arrays(pa.array(offsets), item_ids),
         "clicks": np.add.reduceat(label.astype(np.int32), first),
         "unknown": np.add.reduceat((item == UNKNOWN).astype(np.int32), first),
     }

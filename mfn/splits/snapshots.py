@@ -1,4 +1,4 @@
-"""Raw snapshots of the catalogue and of the users' profiles, a folder a day."""
+"""Raw snapshots of the catalogue and of the users' profiles, one folder per day."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mfn.schema import DATE
 
 
 def days_of(folder: str, last: datetime.date) -> list[datetime.date]:
-    """Days that have a snapshot in `folder`, up to and including `last`, oldest first."""
+    """Days up to and including `last` that have a snapshot in `folder`, oldest first."""
     files, path = fsspec.url_to_fs(folder)
     files.invalidate_cache()
     if not files.exists(path):
@@ -30,13 +30,13 @@ def days_of(folder: str, last: datetime.date) -> list[datetime.date]:
 def read(
     spark: SparkSession, folder: str, days: Sequence[datetime.date], schema: StructType
 ) -> DataFrame:
-    """Snapshots of these days as they are, JSON lines or Parquet, and the column `dt`.
+    """Snapshots of these days, from JSON lines or Parquet, with the column `dt`.
 
-    Columns that a file lacks are null, and so is what cannot be read as the schema's type and
-    every column of a line that is no JSON.
+    A column that a file does not have is null. A value that cannot be read as the schema's type is
+    null. In a line that is not JSON every column is null.
 
     Raises:
-        DataRefused: a day's folder is empty or holds files of another kind.
+        DataRefused: the folder of a day is empty or has files of another format.
     """
     with_day = StructType([*schema.fields, StructField(DAY, DATE)])
     folders = raw.day_folders(folder, days)
@@ -58,7 +58,7 @@ def read(
 
 
 def _as(wanted: StructField, found: StructField | None) -> Column:
-    """A column of Parquet in the type of the schema."""
+    """A Parquet column in the schema's type; null if it is missing or cannot be cast."""
     if found is None:
         return F.lit(None).cast(wanted.dataType).alias(wanted.name)
     column = F.col(wanted.name)

@@ -1,7 +1,7 @@
-"""Clean events, indexed and brought together by user: what requests and histories are made of.
+"""Prepare clean events for the step to requests: look up indices, and group and sort by user.
 
-One shuffle, by user; `learn_buckets` looks at the training window's numbers before. Looking up item
-rows adds one by item id where the item vocabulary is too large to broadcast.
+One shuffle, by user. Before it, `learn_buckets` aggregates the numbers of the training window. If
+the item vocabulary is too large to broadcast, looking up items adds one shuffle by item id.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _MINUTE = 60_000_000
 
 @dataclass(frozen=True)
 class Span:
-    """Moments that bound what is read, in microseconds since 1970.
+    """The time range of the events to read; times in microseconds since 1970.
 
-    first: when the first window begins, which may only feed histories.
-    starts: when each of SPLITS begins, and then the end of the run date.
-    attribution: the attribution window.
-    last_folder: the run date. Of later folders only clicks are read, for labels.
+    first: start of the first window, which may be the one for histories only.
+    starts: start of each of SPLITS, and then the end of the run date.
+    attribution: length of the attribution window, in microseconds.
+    last_folder: the run date. From later folders only clicks are read, for labels.
     """
 
     first: int
@@ -51,7 +51,7 @@ class Span:
 
     @classmethod
     def of(cls, windows: Windows, settings: Settings) -> Span:
-        """The span of these windows, with days cut at midnight in logs.day_time_zone."""
+        """The span of these windows; a day starts at midnight in logs.day_time_zone."""
         zone = ZoneInfo(settings.logs.day_time_zone)
         days = [getattr(windows, split)[0] for split in SPLITS]
         return cls(
@@ -68,53 +68,53 @@ class Span:
 
     @property
     def folders_ahead(self) -> datetime.date:
-        """The last folder that may hold clicks within the attribution window of a request."""
+        """The last folder that can have clicks within the attribution window of a request."""
         days = -(-self.attribution // (24 * 60 * _MINUTE))
         return self.last_folder + days * ONE_DAY
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What one look at the events tells before they are worked on.
+class EventSummary:
+    """Statistics of the events, needed before they are processed.
 
-    last_moment: of the latest event in folders after the run date; None without such.
-    unnamed_clicks: clicks that carry no request id.
+    last_time: time of the latest event in folders after the run date; None if there is none.
+    unnamed_clicks: number of clicks without request id.
     """
 
-    last_moment: int | None
+    last_time: int | None
     unnamed_clicks: int
 
 
 def midnight(day: datetime.date, zone: ZoneInfo) -> int:
-    """Microseconds since 1970 at which a day begins in a time zone."""
+    """The start of a day in a time zone, in microseconds since 1970."""
     start = datetime.datetime(day.year, day.month, day.day, tzinfo=zone)
     return int(start.timestamp()) * 1_000_000
 
 
 def day_of(time_zone: str) -> Column:
-    """The day by which an event counts as known: its folder's, or its own if that is later."""
+    """The day from which an event counts as known: that of its folder, or of its time if later."""
     return F.greatest(F.col("dt"), F.to_date(F.from_utc_timestamp("event_time", time_zone)))
 
 
-def facts(events: DataFrame, span: Span) -> Facts:
-    """One aggregate over the events of the windows' folders and those ahead."""
+def summarize(events: DataFrame, span: Span) -> EventSummary:
+    """One aggregate over the events of the windows' folders and the folders ahead."""
     later = F.col("dt") > span.last_folder
     unnamed = (F.col("event_type") == "click") & _request_id().isNull()
     found = events.agg(
         F.max(F.when(later, F.unix_micros("event_time"))), F.count_if(unnamed)
     ).first()
     assert found is not None
-    return Facts(found[0], found[1])
+    return EventSummary(found[0], found[1])
 
 
-def rules(span: Span, seen: Facts, candidates: int, context_fields: int) -> RequestRules:
-    """The rules for requests: events are complete to the run date's end, or further if seen."""
+def rules(span: Span, summary: EventSummary, candidates: int, context_fields: int) -> RequestRules:
+    """The rules for requests; events are known to the run date's end, or to a later event."""
     complete = span.end - 1
     return RequestRules(
         span.attribution,
         candidates,
         span.starts,
-        complete if seen.last_moment is None else max(complete, seen.last_moment),
+        complete if summary.last_time is None else max(complete, summary.last_time),
         context_fields,
     )
 
@@ -122,14 +122,20 @@ def rules(span: Span, seen: Facts, candidates: int, context_fields: int) -> Requ
 def learn_buckets(
     events: DataFrame, users: DataFrame | None, span: Span, settings: Settings
 ) -> dict[str, Buckets]:
-    """Quantile buckets of the fields that are numbers, from what the training window shows.
+    """Quantile buckets of the numeric fields, from the data of the training window.
 
-    That are the contexts of its impressions, and the profiles of snapshots up to its last day; a
-    user counts once a snapshot. One aggregate of each, if there are such fields.
+    These are the contexts of its impressions, and the profiles of snapshots up to its last day: a
+    user counts once per snapshot. One aggregate over events and one over profiles, if there are
+    numeric fields of theirs.
 
     Args:
         events: EVENTS' columns, of the windows' folders.
-        users: RAW_USER's columns and dt; None where no field of the profile is used.
+        users: RAW_USER's columns and dt; None if no field of the profile is used.
+        span: of these events.
+        settings: names the numeric fields and the number of buckets.
+
+    Returns:
+        Buckets by field name, such as context.seconds.
     """
     chosen = settings.splits
     first, end = (span.starts[SPLITS.index(name)] for name in ("train", "test"))
@@ -166,26 +172,28 @@ def indexed(
     chosen: SplitSettings,
     buckets: Mapping[str, Buckets],
 ) -> DataFrame:
-    """EVENTS_BY_USER's columns of the events that bear on a row, in any order.
+    """EVENTS_BY_USER's columns of the events that affect a request row, in any order.
 
-    What a kind of row does not need is null, to be cheap to move.
+    Values that a kind of row does not need are null, so that the shuffle moves less data.
 
     Args:
-        events: EVENTS' columns, of the windows' folders and those ahead.
+        events: EVENTS' columns, of the windows' folders and the folders ahead.
         entries: field, key, index of the vocabularies.
         span: of these events.
-        chosen: which behaviours enter histories, which fields of the context are used.
-        buckets: of those that are numbers.
+        chosen: settings: behaviours that enter histories, and fields of the context.
+        buckets: of the numeric fields.
     """
+    # Item indices, joined by item id.
     needed = _needed(events, span, chosen.behaviours)
     items = entries.where(F.col("field") == ITEM).select(
         F.col("key").alias("item_id"), F.col("index").alias("item")
     )
     rows = needed.join(items, "item_id", how="left")
+    # Indices of the context's fields: from the vocabularies, then from the buckets.
     is_impression = F.col("kind") == IMPRESSION
     rows, indices = _look_up(rows, entries, "context", "context", chosen.context_fields)
     numbers = _bucket_indices(buckets, "context", "context", chosen.context_numbers)
-    # Equal times are ordered by event id, in histories and where a request's context is chosen.
+    # Event ids order equal times, in histories and where the context of a request is chosen.
     with_context = bool(chosen.all_context_fields)
     ordered = F.col("behaviour") | (is_impression & F.lit(with_context))
     fields = F.array(*indices, *numbers).cast("array<int>")
@@ -200,32 +208,32 @@ def indexed(
         F.coalesce("item", F.lit(UNKNOWN)).alias("item"),
         F.when(is_impression, F.col("position")).alias("position"),
         F.when(ordered, F.col("event_id")).alias("event_id"),
-        _spared(chosen).alias("spared"),
+        _kept_without_click(chosen).alias("spared"),
         F.when(is_impression, fields).otherwise(F.array().cast("array<int>")).alias("fields"),
     )
 
 
-def _spared(chosen: SplitSettings) -> Column:
-    """Whether a candidate stays in a training row although nobody clicked on it."""
+def _kept_without_click(chosen: SplitSettings) -> Column:
+    """Whether a candidate without a click stays in training rows; decided by a hash."""
     if chosen.negative_sampling_rate == 1:
         return F.lit(True)
     parts = 1 << 20
-    drawn = F.xxhash64(F.lit(chosen.seed), F.lit("negative"), "user_id", "request", "item_id")
-    return F.pmod(drawn, F.lit(parts)) < round(chosen.negative_sampling_rate * parts)
+    hashed = F.xxhash64(F.lit(chosen.seed), F.lit("negative"), "user_id", "request", "item_id")
+    return F.pmod(hashed, F.lit(parts)) < round(chosen.negative_sampling_rate * parts)
 
 
-def by_user(rows: DataFrame, span: Span, seen: Facts, partitions: int) -> DataFrame:
-    """EVENTS_BY_USER, each user in one partition, sorted so that a request is a run of rows.
+def by_user(rows: DataFrame, span: Span, summary: EventSummary, partitions: int) -> DataFrame:
+    """EVENTS_BY_USER, each user in one partition, sorted so that a request is one block of rows.
 
     Args:
         rows: EVENTS_BY_USER's columns.
-        span, seen: of the events.
-        partitions: of the shuffle by user.
+        span, summary: of the events.
+        partitions: number of partitions of the shuffle by user.
     """
     rows = rows.repartition(partitions, "user_id")
-    if seen.unnamed_clicks:
-        rows = _named_clicks(rows, span.attribution)
-    # The hash comes first because it is cheap to compare; as a column it is computed once a row.
+    if summary.unnamed_clicks:
+        rows = _with_request_of_clicks(rows, span.attribution)
+    # The hash is first because it is cheap to compare; as a column it is computed once per row.
     return (
         rows.withColumn("hash", F.xxhash64("user_id", "request"))
         .sortWithinPartitions(
@@ -244,7 +252,7 @@ def by_user(rows: DataFrame, span: Span, seen: Facts, partitions: int) -> DataFr
 
 
 def _snapshot_begins(time_zone: str) -> Column:
-    """The moment from which on a snapshot is known: the beginning of its day."""
+    """The time from which a snapshot counts as known: the start of its day."""
     return F.to_utc_timestamp(F.col(DAY).cast("timestamp"), time_zone)
 
 
@@ -255,14 +263,14 @@ def profiles(
     buckets: Mapping[str, Buckets],
     time_zone: str,
 ) -> DataFrame:
-    """Profiles as EVENTS_BY_USER, each known from the beginning of its snapshot's day.
+    """Profiles as EVENTS_BY_USER, each with the start of its snapshot's day as time.
 
     Args:
         users: RAW_USER's columns and dt.
         entries: field, key, index of the vocabularies.
-        chosen: which fields of the profile are used.
-        buckets: of those that are numbers.
-        time_zone: in which the days are cut.
+        chosen: settings: fields of the profile.
+        buckets: of the numeric fields.
+        time_zone: in which days start at midnight.
     """
     start = F.unix_micros(_snapshot_begins(time_zone))
     rows = users.where(F.nullif(F.col("user_id"), F.lit("")).isNotNull())
@@ -289,7 +297,7 @@ def _request_id() -> Column:
 
 
 def _needed(events: DataFrame, span: Span, behaviours: Sequence[str]) -> DataFrame:
-    """The events that bear on a row: kind, behaviour, time and request beside their columns."""
+    """The events that affect a request row, with kind, behaviour, time, named and request added."""
     time = F.col("time")
     kind = (
         F.when(F.col("event_type") == "impression", IMPRESSION)
@@ -297,7 +305,8 @@ def _needed(events: DataFrame, span: Span, behaviours: Sequence[str]) -> DataFra
         .otherwise(OTHER)
     )
     on_time = F.col("dt") <= span.last_folder
-    # Requests that begin just before the first window are needed to know that they do.
+    # An attribution window earlier than the first split: a request that starts there and has more
+    # impressions in the split does not belong to the split.
     around = time >= span.starts[0] - span.attribution
     impression = (F.col("kind") == IMPRESSION) & on_time & around & (time < span.end)
     click = (F.col("kind") == CLICK) & around & (time < span.end + span.attribution + 1)
@@ -320,7 +329,7 @@ def _needed(events: DataFrame, span: Span, behaviours: Sequence[str]) -> DataFra
 def _look_up(
     frame: DataFrame, entries: DataFrame, values: str, prefix: str, names: Sequence[str]
 ) -> tuple[DataFrame, list[Column]]:
-    """`frame` with the indices of some keys of its map `values` joined, and these columns."""
+    """Join the indices of some keys of the map `values`; returns the frame and these columns."""
     columns = []
     for place, name in enumerate(names):
         key, index = f"key_{place}", f"index_{place}"
@@ -340,8 +349,8 @@ def _bucket_indices(
     return [buckets[f"{prefix}.{name}"].index(_number(values, name)) for name in names]
 
 
-def _named_clicks(rows: DataFrame, attribution: int) -> DataFrame:
-    """Clicks without request id take that of the nearest earlier impression of user and item."""
+def _with_request_of_clicks(rows: DataFrame, attribution: int) -> DataFrame:
+    """Give clicks without request id that of the nearest earlier impression of user and item."""
     nearest = F.last(
         F.when(F.col("kind") == IMPRESSION, F.struct("time", "named", "request")), ignorenulls=True
     ).over(

@@ -1,22 +1,22 @@
-"""Vocabularies: an index for every value of every field, for ever.
+"""Vocabularies: every value of every field gets an index that never changes.
 
-The Delta table `vocabularies` only grows. Days are folded into it in their order: the keys that a
-day brings in are sorted and get the next indices, and each entry tells the day. Those known by a
-day are therefore the first ones of the table as it is on any later day, and an old day that is
-built again finds the indices that it found before. A day that is folded is never folded again:
-keys that turn up in it afterwards are unknown until a later day has them.
+The Delta table `vocabularies` only grows. Days are indexed in order: the new keys of a day are
+sorted and get the next indices, and each entry has its day. The entries known by a day are
+therefore the first entries of the table on any later day, and an old day that is built again finds
+the same indices as before. A day is never indexed twice: keys that are added to it afterwards stay
+unknown until a later day has them.
 
-What a run for D may know: fields of the catalogue up to and including D (its opening snapshot),
-fields of events and profiles of the days before D only.
+A run for the date D uses the values of catalogue fields up to and including D (the snapshot at the
+start of D), and the values of event and profile fields of the days before D only.
 
-**Fingerprint** of a vocabulary's first n indices: its entries, in the order of their indices, are
-cut into blocks of 65,536; each block's SHA-256 is taken over its keys, every key preceded by its
-length in characters and a colon; the fingerprint is the SHA-256 of the blocks' hexadecimal
-digests, one after the other. So Spark computes it without bringing the keys to one place, and an
-artifact's (n, fingerprint) can be held against the first n entries of any later vocabulary.
+**Fingerprint** of the first n indices of a vocabulary: the entries, sorted by index, are split
+into blocks of 65,536. The digest of a block is the SHA-256 of its keys, each with its length in
+characters and a colon before it. The fingerprint is the SHA-256 of the hexadecimal digests of all
+blocks, joined. Spark can compute it without collecting the keys in one place, and the (n,
+fingerprint) of an artifact can be compared with the first n entries of any later vocabulary.
 
-Folding costs one shuffle by (field, key) for the first day of each key, one to leave out known
-keys (unless they fit a broadcast) and one by field to number the new ones.
+Indexing needs one shuffle by (field, key) to find the first day of each key, one to drop known
+keys (unless they fit into a broadcast), and one by field to number the new keys.
 """
 
 from __future__ import annotations
@@ -48,19 +48,19 @@ _KEYS = "array<struct<field:string,key:string,place:int>>"
 _OF_ATTRIBUTES = {"item": "item_id", "category": "category", "shop": "shop", "brand": "brand"}
 
 
-class IndexedMeanwhile(DataRefused):
-    """Another run has indexed since this one looked; what it has to index is to be found anew."""
+class IndexingConflict(DataRefused):
+    """Another run has indexed keys since this run read the table; find the new keys again."""
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What identifies a vocabulary's first entries: `size` is the largest index plus 1."""
+    """Identifies the first entries of a vocabulary; `size` is their largest index plus 1."""
 
     size: int
     digest: str
 
     def as_json(self) -> dict[str, int | str]:
-        """The form in which manifests keep it."""
+        """The form in manifests."""
         return {"size": self.size, "fingerprint": self.digest}
 
 
@@ -68,11 +68,14 @@ def catalogue_keys(items: DataFrame, *carried: str) -> DataFrame:
     """Every value of every catalogue field of each row of `items`.
 
     Args:
-        items: columns item_id, category, shop, brand, entities, and those `carried` along.
+        items: columns item_id, category, shop, brand, entities, and the `carried` ones.
+        carried: columns to copy to the result.
 
     Returns:
-        carried columns, field, key, place (of an entity among the item's, from 0; else null).
+        carried columns, field, key, place (number of an entity within its item, from 0; null for
+        other fields).
     """
+    # Fields with one value.
     single = [
         F.struct(
             F.lit(field).alias("field"),
@@ -81,6 +84,7 @@ def catalogue_keys(items: DataFrame, *carried: str) -> DataFrame:
         )
         for field, name in _OF_ATTRIBUTES.items()
     ]
+    # Entities, each once, in the item's order.
     entities = F.array_distinct(
         F.filter("entities", lambda entity: entity.isNotNull() & (entity != ""))
     )
@@ -99,16 +103,19 @@ def catalogue_keys(items: DataFrame, *carried: str) -> DataFrame:
 
 
 def event_fields(settings: Settings) -> list[str]:
-    """Fields that are learnt from events and profiles, of the days before the run date only."""
+    """Fields of events and profiles; a run uses their values of days before the run date only."""
     users = [f"user.{name}" for name in settings.splits.user_fields]
     return [ITEM_ID, *users, *(f"context.{name}" for name in settings.splits.context_fields)]
 
 
 def map_keys(frame: DataFrame, values: str, prefix: str, names: Sequence[str]) -> DataFrame:
-    """Values of these keys of a map column, under the field names `prefix.name`.
+    """The values of some keys of a map column, as keys of the fields `prefix.name`.
 
     Args:
-        frame: columns day and `values`, a map of strings.
+        frame: columns day and `values`.
+        values: the map column, strings to strings.
+        prefix: first part of the field names.
+        names: keys of the map.
 
     Returns:
         day, field, key.
@@ -127,10 +134,10 @@ def map_keys(frame: DataFrame, values: str, prefix: str, names: Sequence[str]) -
     )
 
 
-def last_folded(spark: SparkSession, root: str) -> dict[str, datetime.date]:
-    """For each field that has entries, the last day that is folded into it.
+def last_indexed(spark: SparkSession, root: str) -> dict[str, datetime.date]:
+    """The last indexed day of each field that has entries.
 
-    The catalogue's fields are folded together, so that they share the latest of their days.
+    The catalogue's fields are indexed together and therefore share the latest of their days.
     """
     if not tables.is_there(spark, root, VOCABULARIES):
         return {}
@@ -145,28 +152,29 @@ def last_folded(spark: SparkSession, root: str) -> dict[str, datetime.date]:
     return last | (dict.fromkeys(CATALOGUE_FIELDS, max(catalogue)) if catalogue else {})
 
 
-def fold(
+def extend(
     spark: SparkSession,
     root: str,
     keys: Sequence[DataFrame],
     last: Mapping[str, datetime.date],
 ) -> int:
-    """Append the keys of days after `last[field]`, all days in one pass and one commit.
+    """Index the keys of days after `last[field]`, all days in one pass and one commit.
 
     Args:
-        keys: frames of day, field, key; a key may come often.
-        last: as `last_folded` gave it before these frames were made.
+        keys: frames of day, field, key; a key may occur many times.
+        last: result of `last_indexed`, from before these frames were made.
 
     Returns:
-        How many entries were appended.
+        The number of new entries.
 
     Raises:
-        IndexedMeanwhile: another run has appended since `last` was looked at.
-        Superseded: another run of the same job has begun.
+        IndexingConflict: another run has added entries since `last` was read.
+        Superseded: a later run of the same job has started.
     """
     if not keys:
         return 0
     there = tables.is_there(spark, root, VOCABULARIES)
+    # field, key and the first day of each key that is not known yet.
     fresh = (
         reduce(DataFrame.unionByName, keys)
         .where(F.col("day") > F.coalesce(_by_field(last), F.lit(LONG_AGO)))
@@ -178,6 +186,7 @@ def fold(
         known = tables.read(spark, root, VOCABULARIES, "build_splits")
         fresh = fresh.join(known.select("field", "key"), ["field", "key"], how="left_anti")
         sizes = {row["field"]: row["count"] for row in known.groupBy("field").count().collect()}
+    # Numbers continue after the entries that the field has.
     number = F.row_number().over(Window.partitionBy("field").orderBy("indexed_on", "key"))
     entries = fresh.select(
         "field",
@@ -195,13 +204,14 @@ def fold(
 
 
 def append(spark: SparkSession, root: str, entries: DataFrame, before: int) -> None:
-    """Append in one commit, unless the table no longer has the `before` entries it was read with.
+    """Append entries in one commit, provided that the table still has `before` entries.
 
-    Delta skips a transaction version that it has seen, and refuses one that is being written.
+    `before` is the transaction version: Delta skips a version that it has committed already, and
+    refuses one that another writer is committing.
 
     Raises:
-        IndexedMeanwhile: another run has appended other entries in the meantime; nothing was.
-        Superseded: another run of the same job has begun.
+        IndexingConflict: another run has appended other entries since; these were not appended.
+        Superseded: a later run of the same job has started.
     """
     check_claims()
     if not before:
@@ -212,25 +222,26 @@ def append(spark: SparkSession, root: str, entries: DataFrame, before: int) -> N
         .option("txnVersion", before)
         .mode("append")
     )
-    refused = IndexedMeanwhile(
-        f"{tables.path_of(root, VOCABULARIES)}: another run indexed at the same time; "
-        "run this one again"
+    conflict = IndexingConflict(
+        f"{tables.path_of(root, VOCABULARIES)}: another run added entries at the same time; "
+        "run this job again"
     )
     try:
         writer.save(tables.path_of(root, VOCABULARIES))
     except Exception as error:
         if "DELTA_CONCURRENT_TRANSACTION" not in str(error):
             raise
-        raise refused from error
+        raise conflict from error
+    # Delta reports no error for a version that it skips: check that the entries are there.
     table = tables.read(spark, root, VOCABULARIES, "build_splits")
     if not entries.join(table, [*table.columns], how="left_anti").isEmpty():
-        raise refused
+        raise conflict
 
 
 def usable(
     spark: SparkSession, root: str, date: datetime.date, other_fields: Sequence[str]
 ) -> DataFrame:
-    """Entries that a run for `date` may know, of the catalogue and of `other_fields`.
+    """Entries that a run for `date` may use, of the catalogue's fields and of `other_fields`.
 
     Returns:
         field, key, index.
@@ -241,37 +252,38 @@ def usable(
     return entries.where(catalogue | others).select("field", "key", "index")
 
 
-def refuse_if_begun_later(
-    folded: Iterable[str], sizes: Mapping[str, Fingerprint], date: datetime.date, root: str
+def refuse_too_early_date(
+    indexed: Iterable[str], sizes: Mapping[str, Fingerprint], date: datetime.date, root: str
 ) -> None:
-    """Refuse a date whose items were not indexed when the vocabularies began.
+    """Refuse a date that is earlier than the first indexed day of the items' fields.
 
     Args:
-        folded: fields that have entries.
-        sizes: what `date` may use, as `fingerprints` gives it.
+        indexed: fields that have entries.
+        sizes: result of `fingerprints` for the entries that `date` may use.
 
     Raises:
-        DataRefused: a field of items has entries, but all of them are later than `date` allows.
+        DataRefused: a field of items has entries, but only of days that `date` may not use.
     """
     for field, allowed in ((ITEM, "on or before"), (ITEM_ID, "before")):
-        if field in folded and field not in sizes:
+        if field in indexed and field not in sizes:
             raise DataRefused(
                 f"date: expected entries of the vocabulary {field} indexed {allowed} {date}, but "
-                f"those in {tables.path_of(root, VOCABULARIES)} began later, and earlier days are "
-                "never indexed afterwards; choose a later date, or build this one under another "
-                "root"
+                f"all in {tables.path_of(root, VOCABULARIES)} are of later days, and earlier days "
+                "cannot be indexed afterwards; choose a later date, or build this date under "
+                "another root"
             )
 
 
 def fingerprints(entries: DataFrame) -> dict[str, Fingerprint]:
-    """Size and fingerprint of each field, in one pass; fields without entries are not in it.
+    """Size and fingerprint of each field that has entries, in one pass.
 
     Args:
         entries: field, key, index.
 
     Raises:
-        DataRefused: a field's indices are not 3, 4, 5, … each once.
+        DataRefused: a field's indices are not 3, 4, 5, … once each.
     """
+    # Each key with its length, by index; the digest of each block of each field.
     keys = F.transform(
         F.sort_array(F.collect_list(F.struct("index", "key"))),
         lambda entry: F.concat(F.length(entry["key"]), F.lit(":"), entry["key"]),
@@ -288,6 +300,7 @@ def fingerprints(entries: DataFrame) -> dict[str, Fingerprint]:
         .orderBy("field", "block")
         .collect()
     )
+    # The digest of all blocks of a field.
     found = {}
     for field, group in itertools.groupby(blocks, key=lambda row: str(row["field"])):
         of_field = list(group)
@@ -295,9 +308,9 @@ def fingerprints(entries: DataFrame) -> dict[str, Fingerprint]:
         entries_of_field = sum(row["count"] for row in of_field)
         if entries_of_field != largest - FIRST_INDEX + 1:
             raise DataRefused(
-                f"vocabulary {field}: expected the indices {FIRST_INDEX} to {largest} each once, "
-                f"got {entries_of_field} entries; restore the table {VOCABULARIES.name} to its "
-                "version from before it was changed by hand"
+                f"vocabulary {field}: expected the indices {FIRST_INDEX} to {largest} once each, "
+                f"got {entries_of_field} entries; restore the version of the table "
+                f"{VOCABULARIES.name} from before it was changed by hand"
             )
         digest = hashlib.sha256("".join(row["digest"] for row in of_field).encode())
         found[field] = Fingerprint(largest + 1, digest.hexdigest())
@@ -305,24 +318,24 @@ def fingerprints(entries: DataFrame) -> dict[str, Fingerprint]:
 
 
 def fingerprint(entries: DataFrame, size: int) -> str:
-    """Fingerprint of the first indices, up to but without `size`, of one field's vocabulary.
+    """Fingerprint of one field's indices below `size`.
 
     Args:
         entries: key, index of one field.
-        size: a size that `fingerprints` gave for it or for an earlier state of it.
+        size: the size of this vocabulary, or of an earlier state of it, from `fingerprints`.
 
     Raises:
-        ValueError: the vocabulary is smaller than that.
+        ValueError: the vocabulary is smaller than `size`.
     """
     prefix = entries.where(F.col("index") < size).withColumn("field", F.lit("one"))
     found = fingerprints(prefix).get("one", Fingerprint(FIRST_INDEX, fingerprint_of([])))
     if found.size != size:
-        raise ValueError(f"size: expected at most {found.size}, the vocabulary's own, got {size}")
+        raise ValueError(f"size: expected at most {found.size}, the vocabulary's size, got {size}")
     return found.digest
 
 
 def fingerprint_of(keys: Sequence[str]) -> str:
-    """The fingerprint of a vocabulary that has these keys, in this order, from the first index."""
+    """The fingerprint of a vocabulary with these keys, in this order, from FIRST_INDEX on."""
     blocks = itertools.groupby(enumerate(keys), key=lambda entry: entry[0] // BLOCK)
     digests = (
         hashlib.sha256("".join(f"{len(key)}:{key}" for _, key in block).encode()).hexdigest()
@@ -332,7 +345,7 @@ def fingerprint_of(keys: Sequence[str]) -> str:
 
 
 def _by_field(values: Mapping[str, datetime.date] | Mapping[str, int]) -> Column:
-    """The value of each row's field; null for fields that have none."""
+    """The value of each row's field; null if there is none."""
     if not values:
         return F.lit(None)
     return F.create_map(*(F.lit(part) for pair in values.items() for part in pair))[F.col("field")]

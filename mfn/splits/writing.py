@@ -1,8 +1,8 @@
-"""Request rows as files of one row group, shuffled once, and counted on the way.
+"""Write request rows in random order, as files of one row group, and count them in the same pass.
 
-A row's file and its place there follow from a hash of what identifies it, so that the same rows
-make the same files whatever Spark's partitions were: the same to the byte within one JVM; between
-two, Parquet may list a column's encodings in another order in the footer, and nothing else differs.
+A hash of what identifies a row decides its file and its place in it. The same rows therefore make
+the same files, however Spark partitions them. Within one JVM the files are equal byte for byte.
+Between two JVMs only the order of a column's encodings in the Parquet footer can differ.
 One shuffle, by split and file.
 """
 
@@ -18,36 +18,37 @@ from pyspark.sql import Column, DataFrame, Observation, SparkSession, Window
 from pyspark.sql import functions as F
 
 from mfn.schema import REQUEST_ROWS
-from mfn.splits.history import KNOWN_TEST_USER, LEFT_OUT
-from mfn.splits.requests import SPLITS, TALLIES
+from mfn.splits.history import KNOWN_TEST_USER, NO_SPLIT
+from mfn.splits.requests import DROP_COUNTS, SPLITS
 
 Files = list[dict[str, str | int]]
-"""Name and rows of each file of a split, in the order of the names."""
+"""Name and number of rows of each file of a split, sorted by name."""
 
 COUNTS_OF_SPLIT = ("requests", "candidates", "clicks", "empty_histories", "unknown_candidates")
-COUNTS = ("test_users", "test_users_in_training", *TALLIES)
-"""What is counted: of each split, and of all of them."""
+COUNTS = ("test_users", "test_users_in_training", *DROP_COUNTS)
+"""Names of the counts: of each split, and of all splits together."""
 
 _AS_SPARK_NAMES_THEM = "by_split_and_file"
 _ONE_ROW_GROUP = 1 << 40
-"""More bytes than any file has: Parquet then never ends a row group early."""
+"""In bytes, more than any file has: Parquet never starts a second row group."""
 
 
 def write_rows(
     rows: DataFrame, folder: str, files: int, workers: int, seed: int, partitions: int
 ) -> tuple[dict[str, Files], dict[str, int]]:
-    """Write COUNTED_ROWS to a folder a split.
+    """Write COUNTED_ROWS, each split to its own folder.
 
     Args:
         rows: COUNTED_ROWS.
-        folder: where the splits' folders go.
-        files: most files of a split, unless `workers` is more.
-        workers: a split has no fewer files than this if it has as many rows.
+        folder: the folders of the splits are created in it.
+        files: maximum number of files of a split, unless `workers` is larger.
+        workers: minimum number of files of a split that has at least this many rows.
         seed: of the hash.
-        partitions: of the shuffle.
+        partitions: number of partitions of the shuffle.
 
     Returns:
-        each split's files; the counts, those of a split named as `counts_of` wants them.
+        The files of each split; the counts COUNTS, and those of each split, which `counts_of`
+        reads.
     """
     files = max(files, workers)
     observed = Observation()
@@ -57,7 +58,7 @@ def write_rows(
         .repartition(partitions, "split", "file")
         .sortWithinPartitions("split", "file", "order", "request_time")
         .observe(observed, *_counted())
-        .where(F.col("split") != LEFT_OUT)
+        .where(F.col("split") != NO_SPLIT)
         .select(*REQUEST_ROWS.names, "split", "file")
     )
     written = f"{folder}/{_AS_SPARK_NAMES_THEM}"
@@ -69,7 +70,7 @@ def write_rows(
     _remove(written)
     for name, listed in found.items():
         if len(listed) < min(workers, rows_of(listed)):
-            found[name] = _deal_rows(rows.sparkSession, f"{folder}/{name}", files, seed)
+            found[name] = _rewrite_evenly(rows.sparkSession, f"{folder}/{name}", files, seed)
     return found, {name: count or 0 for name, count in observed.get.items()}
 
 
@@ -82,16 +83,17 @@ def write_one_file(frame: DataFrame, folder: str) -> None:
 
 
 def rows_of(files: Files) -> int:
-    """Rows of all files together."""
+    """Number of rows of all files."""
     return sum(int(file["rows"]) for file in files)
 
 
 def counts_of(split: str, counts: Mapping[str, int]) -> dict[str, int]:
-    """Those of `write_rows`' counts that belong to one split, by COUNTS_OF_SPLIT."""
+    """The counts of one split from those of `write_rows`, by the names in COUNTS_OF_SPLIT."""
     return {name: counts[f"{split}_{name}"] for name in COUNTS_OF_SPLIT}
 
 
 def _counted() -> list[Column]:
+    """One aggregate column per count; `get` gives null if `tally` is empty."""
     columns = []
     for place, split in enumerate(SPLITS):
         inside = F.col("split") == place
@@ -106,7 +108,7 @@ def _counted() -> list[Column]:
     columns.append(F.count_if(F.col("test_user") > 0).alias("test_users"))
     in_training = F.col("test_user") == KNOWN_TEST_USER
     columns.append(F.count_if(in_training).alias("test_users_in_training"))
-    columns += [F.sum(F.get("tally", F.lit(i))).alias(name) for i, name in enumerate(TALLIES)]
+    columns += [F.sum(F.get("tally", F.lit(i))).alias(name) for i, name in enumerate(DROP_COUNTS)]
     return columns
 
 
@@ -122,9 +124,9 @@ def _write(placed: DataFrame, folder: str, *by: str) -> None:
 
 @contextlib.contextmanager
 def _times_in_utc(spark: SparkSession) -> Iterator[None]:
-    """Write times as microseconds in UTC; Spark's default is a form that names no zone.
+    """Write times as microseconds in UTC; Spark's default format has no time zone.
 
-    There is no option of the writer for it, only one of the session.
+    Spark offers only a setting of the session for this, no option of the writer.
     """
     name = "spark.sql.parquet.outputTimestampType"
     before = spark.conf.get(name)
@@ -136,7 +138,7 @@ def _times_in_utc(spark: SparkSession) -> Iterator[None]:
 
 
 def _collect_files(written: str, folder: str) -> Files:
-    """Move what Spark wrote as file=n/part-… to part-n.parquet, without gaps; read the footers."""
+    """Move the files file=n/part-… to part-n.parquet, numbered without gaps; read the footers."""
     files, source = fsspec.url_to_fs(written)
     _, target = fsspec.url_to_fs(folder)
     files.makedirs(target, exist_ok=True)
@@ -155,17 +157,17 @@ def _collect_files(written: str, folder: str) -> Files:
         if footer.num_row_groups != 1:
             raise RuntimeError(
                 f"{folder}/{name}: expected one row group, got {footer.num_row_groups}; "
-                "set splits.files higher, so that files get smaller"
+                "increase splits.files, so that the files get smaller"
             )
         listed.append({"name": name, "rows": footer.num_rows})
     return listed
 
 
-def _deal_rows(spark: SparkSession, folder: str, files: int, seed: int) -> Files:
-    """Write a split of very few rows again, dealing its rows to the files in turn.
+def _rewrite_evenly(spark: SparkSession, folder: str, files: int, seed: int) -> Files:
+    """Rewrite a split of very few rows: row i goes to file i modulo `files`.
 
-    By chance a hash may leave too few files, but only where there are hardly more rows than
-    files, so that numbering them in one task costs nothing.
+    With a hash, some files may get no row. This happens only if there are hardly more rows than
+    files, so that numbering the rows in one task is cheap.
     """
     number = F.row_number().over(Window.orderBy(_order(seed), "request_time")) - 1
     placed = (

@@ -1,1 +1,1 @@
-"""The job that trains every model of a day."""
+"""The job `train`, which trains every model of a day."""

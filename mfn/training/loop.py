@@ -1,6 +1,6 @@
-"""The models of a day, trained one after the other: what each worker of `train` does.
+"""The work of each worker of the job `train`: it trains the models of a day one after the other.
 
-It loads neither Spark nor Delta.
+This module imports neither Spark nor Delta.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from mfn.settings import Settings
 from mfn.splits.published import Splits
 
 TABLE = "embedding.weight"
-"""The name of the trainable embedding among a model's tensors."""
+"""Name of the trainable embedding table among a model's tensors."""
 
 
 def train_models(
@@ -42,36 +42,49 @@ def train_models(
     todo: Mapping[str, str],
     starts: Mapping[str, str | None],
 ) -> dict[str, TrainingStats]:
-    """Train the models `todo`, which maps their names to what each is made from."""
+    """Train models, and publish each one as soon as it is done.
+
+    Args:
+        workers: this worker and its collectives.
+        frozen_folder: folder of the frozen embedding E.
+        claims: claims of this run; it publishes nothing once a later run has taken one over.
+        todo: models to train, by name, each with the fingerprint of its inputs.
+        starts: by model, the folder of the earlier model that it starts from, if any.
+
+    Returns:
+        the statistics of each training, by model.
+    """
     own = settings.train
     if workers.size > 1 and workers.rank == 0:
-        set_up_logging(settings.log_format)  # its process has not the driver's
+        set_up_logging(settings.log_format)  # a worker's process does not inherit the driver's
     torch.set_num_threads(own.threads)
     frozen = artifact.read_frozen(frozen_folder)
     item_indices = splits.item_indices()
-    accounts: dict[str, TrainingStats] = {}
-    for name, made in todo.items():
-        workers.heartbeat(f"the beginning of {name}")
+    stats: dict[str, TrainingStats] = {}
+    for name, fingerprint in todo.items():
+        workers.heartbeat(f"the start of {name}")
         exchange = workers if own.table == "sharded" else None
         model = make_model(
             settings.models[name], item_indices, frozen, settings, splits, exchange, starts[name]
         )
         checkpoints = Checkpoints(
-            settings.layout.checkpoints(name), made, workers.size, settings.checkpoints
+            settings.layout.checkpoints(name), fingerprint, workers.size, settings.checkpoints
         )
         with contextlib.closing(Events(settings.layout.tensorboard(name))) as events:
-            told = events if own.tensorboard and workers.rank == 0 else None
-            accounts[name] = fit(model, name, settings, splits, workers, checkpoints, told)
+            written = events if own.tensorboard and workers.rank == 0 else None
+            stats[name] = fit(model, name, settings, splits, workers, checkpoints, written)
         tensors = model.full_state_dict()
         if workers.rank == 0:
             with storage.holding(claims), storage.publish(settings.layout.model(name)) as folder:
-                description = describe(name, model, settings, splits, accounts[name])
+                description = describe(name, model, settings, splits, stats[name])
                 description |= {
-                    "embeddings": frozen_folder, "fingerprint": made, "started_from": starts[name]
-                }  # fmt: skip
+                    "embeddings": frozen_folder,
+                    "fingerprint": fingerprint,
+                    "started_from": starts[name],
+                }
                 artifact.write_model(folder, tensors, description)
             checkpoints.remove()
-    return accounts
+    return stats
 
 
 def make_model(
@@ -83,10 +96,11 @@ def make_model(
     exchange: Exchange | None = None,
     start: str | None = None,
 ) -> Ranker:
-    """A model as training begins: drawn from train.seed, with E, and its centers if it has any.
+    """A model before training: drawn from train.seed, with E, and with centers if it uses them.
 
-    With an `exchange` its trainable embedding is spread over the workers. It begins with the
-    parameters of the model in the folder `start`, if there is one.
+    Args:
+        exchange: if given, the rows of the trainable embedding are divided among the workers.
+        start: folder of an earlier model; if given, its parameters are the initial values.
     """
     model = Ranker(
         model_settings,
@@ -104,7 +118,8 @@ def make_model(
     )
     model.load_frozen(frozen, centers)
     if start is not None:
-        # Rows of new ids then stay as they are drawn: E of today is no space of an earlier model.
+        # Rows of new ids keep their random values: today's E is another space than the earlier
+        # model's.
         start_from(model, start)
     elif model_settings.start_at_frozen:
         model.start_at(frozen)
@@ -120,7 +135,7 @@ def fit(
     checkpoints: Checkpoints | None = None,
     events: Events | None = None,
 ) -> TrainingStats:
-    """Train a model for the epochs of the settings."""
+    """Train a model with the learning rate, batch size and epochs of the settings."""
     own = settings.train
     schedule = Schedule(own.learning_rate, own.batch_requests, own.seed, str(settings.date))
     trainer = Trainer(model, schedule, workers, events)
@@ -128,9 +143,9 @@ def fit(
 
 
 def describe(
-    name: str, model: Ranker, settings: Settings, splits: Splits, account: TrainingStats
+    name: str, model: Ranker, settings: Settings, splits: Splits, stats: TrainingStats
 ) -> dict[str, Any]:
-    """What a model folder says of itself: settings, schema, vocabularies and how it was made."""
+    """The description in a model folder: settings, schema, vocabularies, statistics of training."""
     manifest = splits.manifest
     return {
         "name": name,
@@ -142,7 +157,7 @@ def describe(
         "train_settings": settings.train.model_dump(mode="json"),
         "dimension": model.embedding.weight.shape[1],
         "parameters": parameter_count(model),
-        "train": asdict(account),
+        "train": asdict(stats),
         "splits": splits.folder,
         "schema": {
             key: manifest[key]
@@ -156,9 +171,9 @@ def describe(
 
 @torch.no_grad()
 def start_from(model: Ranker, folder: str) -> None:
-    """Take the trained parameters of an earlier model; rows of new ids stay as they were drawn.
+    """Copy the trained parameters of an earlier model; rows of new ids keep their random values.
 
-    The frozen embedding and the centers stay today's.
+    The frozen embedding and the centers remain those of today.
     """
     schema = storage.read_json(f"{folder}/{storage.MODEL}")["schema"]
     tensors = artifact.read_tensors(folder)

@@ -1,4 +1,4 @@
-"""The job `train`: all models of a day, one after the other, in one launch of the workers."""
+"""The job `train`: starts the workers once; they train all models of a day one after the other."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mfn.settings import Settings
 from mfn.spark import check_horovod
 from mfn.splits.published import Splits
 from mfn.training.loop import train_models
-from mfn.training.warm_start import newest_before, refuse_another
+from mfn.training.warm_start import check_start, newest_before
 
 log = logging.getLogger("mfn")
 
@@ -55,13 +55,13 @@ def _part(settings: Settings) -> str:
 def train(spark: SparkSession, settings: Settings) -> Counts:
     """Train every configured model on the training rows; publish each as it is done.
 
-    A model that is published already, from the same rows, settings and code, is left alone; one
-    whose training was killed goes on from its last checkpoint.
+    A model that is already published with the same rows, settings and code is skipped. A training
+    that was killed resumes from its last checkpoint.
 
     Raises:
         DataRefused: there are no training rows, or E, centers or an earlier model do not fit them.
-        TrainingFailed: a model's loss is no number any more (with one worker).
-        WorkersFailed: one of several workers has ended; it has said why.
+        TrainingFailed: a model's loss is NaN or infinite (with one worker).
+        WorkersFailed: one of several workers failed; the message says why.
     """
     splits = Splits.published(settings)
     if not splits.files("train"):
@@ -74,16 +74,18 @@ def train(spark: SparkSession, settings: Settings) -> Counts:
     for model in settings.models_to_train.values():
         if isinstance(model, PretrainedCentersSettings):
             read_centers(settings, splits, model.interests)
-    todo = {
-        name: made
+    fingerprints = {
+        name: _model_fingerprint(name, settings, splits, frozen_folder, starts[name])
         for name in settings.models_to_train
-        if (made := _model_fingerprint(name, settings, splits, frozen_folder, starts[name]))
-        != _published(name, settings)
-        or settings.force
+    }
+    todo = {
+        name: new
+        for name, new in fingerprints.items()
+        if new != _published_fingerprint(name, settings) or settings.force
     }
     for name in todo:
         if (start := starts[name]) is not None:
-            refuse_another(spark, settings, splits, name, start)
+            check_start(spark, settings, splits, name, start)
             log.info("%s: starts from %s", name, start)
     work = partial(
         train_models,
@@ -95,23 +97,23 @@ def train(spark: SparkSession, settings: Settings) -> Counts:
         starts=starts,
     )
     own = settings.train
-    accounts = launch(work, own.num_workers, own.stall_seconds) if todo else {}
-    told: dict[str, int | float | str] = {
-        "rows": sum(one.requests for one in accounts.values()),
+    stats = launch(work, own.num_workers, own.stall_seconds) if todo else {}
+    counts: dict[str, int | float | str] = {
+        "rows": sum(one.requests for one in stats.values()),
         "workers": own.num_workers,
     }
     if skipped := len(settings.models_to_train) - len(todo):
-        told["models_skipped"] = skipped
-    for name, account in accounts.items():
-        told[f"{name}.loss"] = account.loss
-        told[f"{name}.candidates_per_second"] = round(account.candidates_per_second)
-        told[f"{name}.wait_share"] = account.wait_share
-        told[f"{name}.communication_share"] = account.communication_share
-    return told
+        counts["models_skipped"] = skipped
+    for name, one in stats.items():
+        counts[f"{name}.loss"] = one.loss
+        counts[f"{name}.candidates_per_second"] = round(one.candidates_per_second)
+        counts[f"{name}.wait_share"] = one.wait_share
+        counts[f"{name}.communication_share"] = one.communication_share
+    return counts
 
 
 def _starts(settings: Settings) -> dict[str, str | None]:
-    """By model, the folder of the earlier one that it starts from, if any."""
+    """By model, the folder of the earlier model that it starts from, if any."""
     warm = settings.train.warm_start
     return {
         name: newest_before(settings, name) if warm else None for name in settings.models_to_train
@@ -121,7 +123,7 @@ def _starts(settings: Settings) -> dict[str, str | None]:
 def _model_fingerprint(
     name: str, settings: Settings, splits: Splits, frozen_folder: str, start: str | None
 ) -> str:
-    """Fingerprint of all that a model's parameters follow from, but the number of workers."""
+    """Fingerprint of all inputs of a model's training, except the number of workers."""
     model = settings.models[name]
     with_centers = isinstance(model, PretrainedCentersSettings)
     return fingerprint.of_values(
@@ -133,12 +135,12 @@ def _model_fingerprint(
     )
 
 
-def _published(name: str, settings: Settings) -> str | None:
-    """What the published model was made from; None if there is none."""
+def _published_fingerprint(name: str, settings: Settings) -> str | None:
+    """Fingerprint of the published model; None without one, or with another number of workers."""
     try:
         folder = storage.current(settings.layout.model(name), "train")
-        found = storage.read_json(f"{folder}/{storage.MODEL}")
+        description = storage.read_json(f"{folder}/{storage.MODEL}")
     except FileNotFoundError:
         return None
-    same_workers = found["train_settings"]["num_workers"] == settings.train.num_workers
-    return str(found["fingerprint"]) if same_workers else None
+    same_workers = description["train_settings"]["num_workers"] == settings.train.num_workers
+    return str(description["fingerprint"]) if same_workers else None

@@ -1,4 +1,4 @@
-"""A model that starts from an earlier day's, with rows of its own for ids that are new since."""
+"""Warm start: a model starts from the parameters of an earlier day's; new ids get new rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mfn.splits.vocabulary import fingerprints
 
 
 def newest_before(settings: Settings, name: str) -> str | None:
-    """The folder of the newest model of this name published for a date before the run date."""
+    """Folder of the newest model of this name for a date before the run date; None without one."""
     for date in reversed(storage.folders_by_date(layout.all_dates(settings.root, layout.MODELS))):
         if date < settings.date:
             earlier = settings.model_copy(update={"date": date})
@@ -30,23 +30,24 @@ def newest_before(settings: Settings, name: str) -> str | None:
 
 
 _FIELDS = ("item_fields", "user_fields", "context_fields", "history_length")
-"""What of a schema the shapes of parameters follow from, beside the sizes of vocabularies."""
+"""Parts of a schema that determine shapes of parameters, in addition to vocabulary sizes."""
 
 
-def refuse_another(
+def check_start(
     spark: SparkSession, settings: Settings, splits: Splits, name: str, folder: str
 ) -> None:
-    """Refuse a model of other settings or fields, or whose indices are not the first of today's.
+    """Check that an earlier model can be the start of today's model.
 
-    This is one pass over the table of vocabularies.
+    It must have the same settings and fields, and its vocabularies must be the first entries of
+    today's. The check reads the table of vocabularies once.
 
     Raises:
-        WrongArtifact: it says what differs, and how.
+        WrongArtifact: the message says what differs.
     """
-    made = storage.read_json(f"{folder}/{storage.MODEL}")
-    vocabularies = made["schema"]["vocabularies"]
-    before = made["settings"] | {key: made["schema"][key] for key in _FIELDS}
-    before |= {"embeddings.dimension": made["dimension"]}
+    earlier = storage.read_json(f"{folder}/{storage.MODEL}")
+    vocabularies = earlier["schema"]["vocabularies"]
+    before = earlier["settings"] | {key: earlier["schema"][key] for key in _FIELDS}
+    before |= {"embeddings.dimension": earlier["dimension"]}
     now = settings.models[name].model_dump(mode="json")
     now |= {key: splits.manifest[key] for key in _FIELDS}
     now |= {"embeddings.dimension": settings.embeddings.dimension}
@@ -59,28 +60,34 @@ def refuse_another(
         if before.get(key) != now.get(key):
             raise artifact.WrongArtifact(
                 f"{folder}: made with {key} of {before.get(key)}, which is now {now.get(key)}; set "
-                "train.warm_start to false to train from the beginning"
+                "train.warm_start to false to train from scratch"
             )
 
 
 def _first_entries(
-    spark: SparkSession, settings: Settings, splits: Splits, made: Mapping[str, Mapping[str, Any]]
+    spark: SparkSession,
+    settings: Settings,
+    splits: Splits,
+    earlier: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, dict[str, Any]]:
-    """What today's vocabularies were when they had as many entries.
+    """By field, size and fingerprint of the first entries of today's vocabulary.
 
-    Of numbers there are as many quantile buckets as before, or it says so; their edges may move.
+    There are as many entries as in the earlier vocabulary. Fields of numbers have no entries there,
+    but quantile buckets: only their number is compared, since their edges may move.
     """
-    sizes = {field: int(one["size"]) for field, one in made.items()}
+    sizes = {field: int(one["size"]) for field, one in earlier.items()}
     size = F.create_map(*map(F.lit, itertools.chain.from_iterable(sizes.items())))
     entries = tables.read(spark, settings.root, VOCABULARIES, "build_splits")
-    found = fingerprints(entries.where(F.col("index") < size[F.col("field")]))
-    used = splits.manifest["vocabularies"]
+    first_entries = fingerprints(entries.where(F.col("index") < size[F.col("field")]))
+    today = splits.manifest["vocabularies"]
     return {
-        field: found[field].as_json()
-        if field in found
+        field: first_entries[field].as_json()
+        if field in first_entries
         else {
-            **made[field],
-            "size": FIRST_INDEX if size == FIRST_INDEX else used.get(field, made[field])["size"],
+            **earlier[field],
+            "size": FIRST_INDEX
+            if size == FIRST_INDEX
+            else today.get(field, earlier[field])["size"],
         }
         for field, size in sizes.items()
     }

@@ -1,1 +1,1 @@
-"""Trainings in processes of this machine, scored at once: what comparisons of many are made of."""
+"""Comparisons over several seeds: many trainings in processes of this machine, and their scores."""

@@ -1,8 +1,8 @@
-"""The job `compare`: every model with several seeds on one run date, and which of them is better.
+"""The job `compare`: trains every model with several seeds on one run date and compares them.
 
 It trains in processes on this machine, `compare.max_parallel` at a time, on the rows that
-`build_splits` left, and writes `evaluation/over_seeds`. What has been trained is not trained again,
-so that a run that was stopped goes on.
+`build_splits` has written, and writes `evaluation/over_seeds`. Finished trainings are not repeated,
+so a run that was stopped can resume.
 """
 
 from __future__ import annotations
@@ -30,10 +30,12 @@ from mfn.trials.trial import Point
 
 @dataclass(frozen=True)
 class Compared:
-    """What a comparison found.
+    """The results of a comparison.
 
     Attributes:
-        points: by model and learning rate, what choices follow from.
+        points: by model and learning rate, the curve from which the settings were chosen.
+        choices: by model, the chosen settings.
+        found: metrics of the models, trained with these settings.
     """
 
     points: Mapping[str, Mapping[float, list[Point]]]
@@ -42,29 +44,34 @@ class Compared:
 
 
 def train_and_compare(plan: Plan, title: str) -> Compared:
-    """Choose for every model, train all seeds, and measure; what has run is left alone.
+    """Choose settings for every model, train all seeds, and measure; skip finished trainings.
+
+    Args:
+        title: shown with the progress.
 
     Raises:
-        NotPublished: splits, E or centers of a date and seed are not there.
+        NotPublished: splits, E or centers of a date and seed are missing.
     """
-    at_once = plan.real.compare.max_parallel
+    max_parallel = plan.real.compare.max_parallel
     to_choose = curves(plan)
-    run_all([c for rates in to_choose.values() for c in rates.values()], f"{title}: rates", at_once)
+    all_curves = [curve for rates in to_choose.values() for curve in rates.values()]
+    run_all(all_curves, f"{title}: rates", max_parallel)
     points = {
         name: {rate: one.points() for rate, one in rates.items()}
         for name, rates in to_choose.items()
     }
     choices = {name: choose(of_rates) for name, of_rates in points.items()}
     trials = finals(plan, choices)
-    run_all([t for seeds in trials.values() for t in seeds.values()], f"{title}: seeds", at_once)
+    all_finals = [final for seeds in trials.values() for final in seeds.values()]
+    run_all(all_finals, f"{title}: seeds", max_parallel)
     return Compared(points, choices, results(trials, plan.real.evaluate.base_model))
 
 
 def pretrain_all(spark: SparkSession, plan: Plan) -> None:
-    """Learn all E and centers of a plan, unless they are there.
+    """Learn the frozen embeddings E and the centers of a plan, unless they exist.
 
     Raises:
-        NotPublished: splits of one of the dates are not there.
+        NotPublished: splits of one of the dates are missing.
     """
     seeds = plan.real.compare.seeds
     pretrain(spark, plan.earlier, seeds[:1])
@@ -86,13 +93,13 @@ def pretrain_all(spark: SparkSession, plan: Plan) -> None:
     )
 )
 def compare(spark: SparkSession, settings: Settings) -> Counts:
-    """Train every model with several seeds on this run date, and write which of them is better.
+    """Train every model with several seeds on this run date, and compare them.
 
-    Rates and epochs are chosen on the last run date whose test window ends before this one's
-    begins: for a test of one day, that is the day before.
+    Learning rates and epochs are chosen on the last run date whose test window ends before the
+    test window of this run date: with a test window of one day, that is the day before.
 
     Raises:
-        DataRefused: the splits of one of the two dates are not there, or the root is no local
+        DataRefused: the splits of one of the two dates are missing, or the root is not a local
             folder.
     """
     earlier = first_test_day(settings) - datetime.timedelta(days=1)
@@ -101,23 +108,24 @@ def compare(spark: SparkSession, settings: Settings) -> Counts:
     pretrain_all(spark, plan)
     compared = train_and_compare(plan, str(settings.date))
     rows = [_row(one, settings) for one in compared.found.of_models.values()]
-    # One file a day: there are as many rows as models.
+    # One file per run date: there is only one row per model.
     frame = spark.createDataFrame(rows, OVER_SEEDS.columns).coalesce(1)
     tables.replace(frame, settings.root, OVER_SEEDS, {"run_date": [settings.date]})
-    told: dict[str, int | float | str] = {"rows": len(rows), "chosen_on": str(earlier)}
+    counts: dict[str, int | float | str] = {"rows": len(rows), "chosen_on": str(earlier)}
     for one in compared.found.of_models.values():
-        told[f"auc_{one.model}"] = one.auc_mean
+        counts[f"auc_{one.model}"] = one.auc_mean
         gain = one.relaimpr
-        ends = f"{per_cent(gain.low)} to {per_cent(gain.high)}"
-        told[f"relaimpr_{one.model}"] = f"{per_cent(gain.value)} ({ends})"
-    return told
+        interval = f"{per_cent(gain.low)} to {per_cent(gain.high)}"
+        counts[f"relaimpr_{one.model}"] = f"{per_cent(gain.value)} ({interval})"
+    return counts
 
 
 def _check(plan: Plan) -> None:
+    """Raise DataRefused if the root is not local or splits are missing."""
     settings = plan.real
     if "://" in settings.root:
         raise DataRefused(
-            f"root: compare trains in processes of this machine and expects a local folder, got "
+            f"root: compare trains in processes of this machine: expected a local folder, got "
             f"{settings.root}"
         )
     for of_date in (plan.earlier, settings):

@@ -1,9 +1,10 @@
-"""Which trainings a comparison takes, and which settings each model is given: pure functions.
+"""Which trainings a comparison needs, and with which settings: pure functions.
 
-Every model is tuned in the same way: for each learning rate one curve on an earlier run date, of
-one seed, and of all points of them the rate and the number of epochs with the highest AUC. Then
-each is trained anew with these on the whole training window of the real run date, once a seed. A
-seed is also one of E and of the centers, under a root of its own.
+Every model is tuned in the same way. One seed is trained with each learning rate on an earlier run
+date, which gives a curve of AUC over epochs. Of all points of these curves, the learning rate and
+the number of epochs with the highest AUC are chosen. Then the model is trained again with them on
+the whole training window of the real run date, once per seed. E and the centers are also learnt
+once per seed; each seed has its own root for them.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from mfn.windows import windows
 
 @dataclass(frozen=True)
 class Variant:
-    """A model that is no name of its own, but another's choice of rate and epochs is taken for it.
+    """A model that is not tuned itself: it takes another model's learning rate and epochs.
 
     Attributes:
-        sharpness: what its centers are multiplied by.
-        words: its own `embeddings.words`; None for those of the settings.
+        tuned_as: name of the model whose choice it takes.
+        sharpness: factor for its centers.
+        words: its own `embeddings.words`; None for the value in the settings.
     """
 
     tuned_as: str
@@ -37,11 +39,12 @@ class Plan:
     """A comparison on one data set.
 
     Attributes:
-        real: settings of the run date whose test window is read once, with all models; those of
-            `compare` hold for both dates.
-        earlier: the same data on a run date whose test window ends before that one begins.
-        variants: those of the models that are not tuned themselves.
-        files: most files of training rows that are read.
+        real: settings of the run date on whose test window all models are compared; it is read
+            only once. Its section `compare` is used for both dates.
+        earlier: settings of the same data on a run date whose test window ends before the test
+            window of the real one; rates and epochs are chosen there.
+        variants: by name, the models that are not tuned themselves.
+        files: maximum number of files of training rows to read; None for all.
     """
 
     real: Settings
@@ -58,7 +61,7 @@ class Plan:
 
     @property
     def words(self) -> list[str]:
-        """Each `embeddings.words` of a variant, for which E and centers are learnt beside."""
+        """Every `embeddings.words` of a variant; each needs E and centers of its own."""
         return sorted({one.words for one in self.variants.values() if one.words is not None})
 
 
@@ -69,7 +72,7 @@ def first_test_day(settings: Settings) -> datetime.date:
 
 @dataclass(frozen=True)
 class Choice:
-    """The settings that a model is given, and the AUC that they had on the earlier window."""
+    """The settings chosen for a model, and their AUC on the earlier test window."""
 
     learning_rate: float
     epochs: int
@@ -77,9 +80,10 @@ class Choice:
 
 
 def of_seed(settings: Settings, seed: int, words: str | None = None) -> Settings:
-    """The settings of one seed: of E, the centers and the training, under a root of its own.
+    """Settings with this seed for E, the centers and the training, under the seed's own root.
 
-    With words of its own, E and so the root is another again.
+    Args:
+        words: another `embeddings.words`; E then differs, so the root differs too.
     """
     embeddings: dict[str, int | str] = {"seed": seed}
     name = str(seed)
@@ -97,7 +101,7 @@ def of_seed(settings: Settings, seed: int, words: str | None = None) -> Settings
 
 
 def curves(plan: Plan) -> dict[str, dict[float, Curve]]:
-    """What is trained to choose: by model and learning rate."""
+    """The trainings for the choice of settings, by model and learning rate."""
     own = plan.real.compare
     settings = of_seed(plan.earlier, own.seeds[0])
     return {
@@ -117,20 +121,22 @@ def curves(plan: Plan) -> dict[str, dict[float, Curve]]:
 
 
 def choose(points: Mapping[float, Sequence[Point]]) -> Choice:
-    """Of all rates and epochs those with the highest AUC; of equal ones the fewest epochs.
+    """The learning rate and epochs with the highest AUC; of equal ones, those with fewest epochs.
 
     Raises:
-        ValueError: no training came to the end of its first epoch.
+        ValueError: no training has finished its first epoch.
     """
-    found = [(-point.auc, point.epochs, rate) for rate, curve in points.items() for point in curve]
-    if not found:
+    options = [
+        (-point.auc, point.epochs, rate) for rate, curve in points.items() for point in curve
+    ]
+    if not options:
         raise ValueError(f"expected a training to succeed with one of the rates {list(points)}")
-    auc, epochs, rate = min(found)
+    auc, epochs, rate = min(options)
     return Choice(rate, epochs, -auc)
 
 
 def finals(plan: Plan, choices: Mapping[str, Choice]) -> dict[str, dict[int, Final]]:
-    """What is trained with the choices: by model and seed."""
+    """The trainings with the chosen settings, by model and seed."""
     trials: dict[str, dict[int, Final]] = {}
     for name in plan.real.models:
         variant = plan.variants.get(name, Variant(tuned_as=name))
@@ -151,6 +157,6 @@ def finals(plan: Plan, choices: Mapping[str, Choice]) -> dict[str, dict[int, Fin
 
 
 def with_training(settings: Settings, learning_rate: float, epochs: int) -> Settings:
-    """The settings with another rate and number of epochs."""
+    """The settings with this learning rate and number of epochs."""
     train = settings.train.model_copy(update={"learning_rate": learning_rate, "epochs": epochs})
     return settings.model_copy(update={"train": train})

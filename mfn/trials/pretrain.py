@@ -1,4 +1,4 @@
-"""E and the centers of each seed, under a root of its own that shares the splits of all."""
+"""E and the centers of each seed, under the seed's own root; all seeds share the splits."""
 
 from __future__ import annotations
 
@@ -16,25 +16,28 @@ from mfn.settings import Settings
 from mfn.trials.plan import of_seed
 
 SHARED = ("splits", VOCABULARIES.name)
-"""What the root of a seed has of the root of all."""
+"""Folders in the common root that each seed's root links to."""
 
 
 def pretrain(
     spark: SparkSession, settings: Settings, seeds: Iterable[int], words: str | None = None
 ) -> None:
-    """Learn E and the centers of every seed, unless they are there."""
+    """Learn E and the centers of every seed, unless they exist."""
     for seed in seeds:
-        of_this = share(settings, seed, words)
+        seed_settings = share(settings, seed, words)
         for step in (pretrain_embeddings, train_centers):
-            job.run(step, spark, of_this)
+            job.run(step, spark, seed_settings)
 
 
 def share(settings: Settings, seed: int, words: str | None = None) -> Settings:
-    """Give a seed its root, with links to what is shared; the root must be a local folder."""
-    of_this = of_seed(settings, seed, words)
-    root = Path(of_this.root)
+    """Make the root of a seed, with links to the shared folders; give its settings.
+
+    The root must be a local folder.
+    """
+    seed_settings = of_seed(settings, seed, words)
+    root = Path(seed_settings.root)
     root.mkdir(parents=True, exist_ok=True)
     for name in SHARED:
         if not (root / name).is_symlink():
             os.symlink(Path(settings.root) / name, root / name)
-    return of_this
+    return seed_settings

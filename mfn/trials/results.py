@@ -1,4 +1,4 @@
-"""What models are worth on a test window over several seeds, and how sure that is.
+"""Metrics of models on a test window over several seeds, with confidence intervals.
 
 Legend: n candidates of the test window, R draws of users.
 """
@@ -30,15 +30,15 @@ SEED = 29
 
 @dataclass(frozen=True)
 class Result:
-    """A model over its seeds.
+    """Metrics of a model over its seeds.
 
     Attributes:
-        auc_mean, auc_std: over the seeds; the spread is that of a sample, NaN for one seed.
-        gauc_mean: over the seeds, of AUC by user, weighted by the candidates that he was shown.
-        users_left_out: those who have no AUC of their own.
-        logloss_mean: over the seeds, in nats.
-        relaimpr: in per cent, of the seeds' mean scores, beside those of Base.
-        candidates_per_second: of training, in one thread.
+        auc_mean, auc_std: over the seeds; the sample standard deviation, NaN for one seed.
+        gauc_mean: mean over the seeds of GAUC: AUC per user, weighted by the user's candidates.
+        users_left_out: number of users without an AUC, who clicked all candidates or none.
+        logloss_mean: mean over the seeds, in nats.
+        relaimpr: in per cent, against Base; both with the mean of the seeds' scores.
+        candidates_per_second: in training, with one thread.
     """
 
     model: str
@@ -55,7 +55,7 @@ class Result:
     epochs: int
 
     def as_json(self) -> dict[str, float | int | None]:
-        """The numbers that others compute with; None where there is none."""
+        """The metrics that other programs read; None for a value that is NaN or infinite."""
         numbers: dict[str, float | int] = {
             "auc_mean": self.auc_mean,
             "auc_std": self.auc_std,
@@ -71,34 +71,38 @@ class Result:
 
 @dataclass(frozen=True)
 class Drawn:
-    """AUC of a model's mean scores: on all users, and on every draw of them, [R]."""
+    """AUC of a model's scores, averaged over seeds: on all users, and on each draw of users [R]."""
 
     auc: float
     aucs_R: np.ndarray
 
     def less(self, other: Drawn, level: float = LEVEL) -> Interval:
-        """AUC less another's on the same draws."""
+        """Difference of AUC: this model minus the other one, on the same draws."""
         return difference_interval(self.auc, other.auc, self.aucs_R, other.aucs_R, level)
 
 
 @dataclass(frozen=True)
 class Results:
-    """All models of a comparison: their numbers, and the draws for differences of two."""
+    """Metrics of all models of a comparison, and the draws for differences between two of them."""
 
     base: str
     of_models: Mapping[str, Result]
     drawn: Mapping[str, Drawn]
 
     def difference(self, model: str, other: str, level: float = LEVEL) -> Interval:
-        """AUC of a model's mean scores less that of another's."""
+        """Difference of AUC, `model` minus `other`, each with its seeds' mean scores."""
         return self.drawn[model].less(self.drawn[other], level)
 
 
 def results(trials: Mapping[str, Mapping[int, Final]], base: str) -> Results:
-    """What trainings that have run are worth.
+    """Metrics of finished trainings.
+
+    Args:
+        trials: by model and seed.
+        base: name of the model that RelaImpr compares with.
 
     Raises:
-        NotPublished: one of them has not run.
+        NotPublished: one of the trainings has not finished.
         ValueError: models were scored on different versions of the test rows.
     """
     folders = {one.splits.folder.rpartition("/")[2] for s in trials.values() for one in s.values()}
@@ -108,8 +112,8 @@ def results(trials: Mapping[str, Mapping[int, Final]], base: str) -> Results:
     drawn_RU = draw_users(candidates.users, DRAWS, SEED)
     scores = {name: [one.scores() for one in seeds.values()] for name, seeds in trials.items()}
     drawn = {}
-    for name, of_seeds in scores.items():
-        mean_n = np.mean(of_seeds, axis=0)
+    for name, scores_of_seeds in scores.items():
+        mean_n = np.mean(scores_of_seeds, axis=0)
         aucs_R = resampled_aucs(candidates.labels_n, mean_n, candidates.users_n, drawn_RU)
         drawn[name] = Drawn(auc(candidates.labels_n, mean_n), aucs_R)
     return Results(
@@ -130,7 +134,7 @@ def _result(
     drawn: Mapping[str, Drawn],
     base: str,
 ) -> Result:
-    accounts: list[dict[str, Any]] = [one.account() for one in trials]
+    manifests: list[dict[str, Any]] = [one.manifest() for one in trials]
     labels_n, users_n = candidates.labels_n, candidates.users_n
     aucs = [auc(labels_n, scores_n) for scores_n in scores]
     gaucs = [gauc_by_impressions(labels_n, scores_n, users_n) for scores_n in scores]
@@ -145,9 +149,9 @@ def _result(
         users_left_out=gaucs[0].users_left_out,
         logloss_mean=float(np.mean([loss(labels_n, scores_n) for scores_n in scores])),
         relaimpr=relaimpr_interval(own.auc, of_base.auc, own.aucs_R, of_base.aucs_R),
-        parameters=accounts[0]["parameters"],
+        parameters=manifests[0]["parameters"],
         candidates_per_second=float(
-            np.mean([one["train"]["candidates_per_second"] for one in accounts])
+            np.mean([one["train"]["candidates_per_second"] for one in manifests])
         ),
         learning_rate=train.learning_rate,
         epochs=train.epochs,

@@ -1,4 +1,4 @@
-"""Many trainings, some at a time, each in a process of one thread; those that have run are left."""
+"""Runs many trainings, several at a time, each in a process with one thread."""
 
 from __future__ import annotations
 
@@ -10,20 +10,24 @@ from mfn.engine.progress import Progress
 from mfn.trials.trial import Trial
 
 
-def run_all(trials: Sequence[Trial], name: str, at_once: int) -> None:
-    """Run what has not run; the first error of one ends all.
+def run_all(trials: Sequence[Trial], name: str, max_parallel: int) -> None:
+    """Run the trainings that are not finished; the first error stops all of them.
 
-    They are copies of a process that has loaded what a trial needs and has begun nothing; a copy of
-    this one, with its threads of torch and Java, may hang.
+    The processes are forked from a server process that has only imported the modules of a trial.
+    A fork of this process, which has threads of torch and of Java, could hang.
+
+    Args:
+        name: shown with the progress.
+        max_parallel: maximum number of processes at a time.
     """
     waiting = [one for one in trials if not one.finished()]
     if not waiting:
         return
-    copies = multiprocessing.get_context("forkserver")
-    copies.set_forkserver_preload([Trial.__module__])
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([Trial.__module__])
     with (
         Progress(name, len(waiting), shown=True) as progress,
-        ProcessPoolExecutor(min(at_once, len(waiting)), mp_context=copies) as pool,
+        ProcessPoolExecutor(min(max_parallel, len(waiting)), mp_context=context) as pool,
     ):
         running = {pool.submit(one.run): one for one in waiting}
         try:

@@ -1,9 +1,9 @@
 """One training of one model in this process: its curve, or its scores of the test rows.
 
-A **curve** says which settings to take: the test window of an earlier run date, whose every day
-lies before the real one's, is read after each epoch. A **final** training reads the test window
-once, when all is chosen. Both leave a published folder, and are not made again while what they
-follow from is the same.
+A **curve** is for the choice of settings: after each epoch it measures AUC on the test window of an
+earlier run date, which ends before the real test window begins. A **final** training reads the real
+test window once, after the choice. Both publish a folder, and are not repeated while their inputs,
+settings and code are unchanged.
 
 Legend: n candidates of the test window, in the order of its files, rows and slates.
 """
@@ -44,23 +44,23 @@ SCORES = "scores"
 
 @dataclass(frozen=True)
 class Candidates:
-    """The rows of a test window, and of each candidate its user, label and names."""
+    """The rows of a test window, with the user, label and names of each candidate."""
 
     batch: Batch
     users_n: np.ndarray
     labels_n: np.ndarray
     names_n: tuple[tuple[str, str], ...]
-    """Request and item of each candidate."""
+    """Request id and item id of each candidate."""
 
     @property
     def users(self) -> int:
-        """How many users there are; each has a number below that."""
+        """Number of users; `users_n` holds numbers below it."""
         return int(self.users_n.max()) + 1
 
 
 @lru_cache(maxsize=4)
 def read_candidates(splits_folder: str) -> Candidates:
-    """The test rows of one version of splits."""
+    """The candidates of the test rows, in one version of the splits."""
     batches: list[Batch] = []
     users: list[str] = []
     names: list[tuple[str, str]] = []
@@ -80,15 +80,15 @@ def read_candidates(splits_folder: str) -> Candidates:
 
 @dataclass(frozen=True)
 class Trial(ABC):
-    """A training that leaves a folder.
+    """A training that publishes its results in a folder.
 
     Attributes:
-        name: of the model; one of the settings' models.
-        settings: of the run date, with E and the centers under their root.
-        folder: where what it found is published.
-        sharpness: what the centers are multiplied by, and so the logits of P (eq. 4): the inverse
-            of a temperature.
-        files: most files of the training rows that are read.
+        name: name of the model in the settings.
+        settings: settings of the run date; E and the centers are under their root.
+        folder: where the results are published.
+        sharpness: factor for the centers and so for the logits of P (eq. 4): the inverse of a
+            temperature.
+        files: maximum number of files of training rows to read; None for all.
     """
 
     name: str
@@ -99,7 +99,7 @@ class Trial(ABC):
 
     @property
     def splits(self) -> Splits:
-        """The run date's splits, with as many training rows as are read."""
+        """The run date's splits, with at most `files` files of training rows."""
         splits = Splits.published(self.settings)
         if self.files is None:
             return splits
@@ -108,24 +108,24 @@ class Trial(ABC):
         return replace(splits, manifest={**splits.manifest, "splits": {**parts, "train": fewer}})
 
     def finished(self) -> bool:
-        """Whether it has run on all that it would read now."""
+        """Whether it has finished with the same inputs, settings and code as now."""
         try:
-            return bool(self.account()["fingerprint"] == self.fingerprint())
+            return bool(self.manifest()["fingerprint"] == self.fingerprint())
         except FileNotFoundError:
             return False
 
-    def account(self) -> dict[str, Any]:
-        """What it told of itself when it had run.
+    def manifest(self) -> dict[str, Any]:
+        """The manifest that it has published with its results.
 
         Raises:
-            NotPublished: it has not.
+            NotPublished: it has not finished.
         """
         folder = storage.current(self.folder, "compare")
-        account: dict[str, Any] = storage.read_json(f"{folder}/{storage.MANIFEST}")
-        return account
+        manifest: dict[str, Any] = storage.read_json(f"{folder}/{storage.MANIFEST}")
+        return manifest
 
     def fingerprint(self) -> str:
-        """Fingerprint of what it follows from."""
+        """Fingerprint of its inputs, settings and code."""
         splits = self.splits
         centers = storage.current(self.settings.layout.centers, "train_centers")
         return fingerprint.of_values(
@@ -135,26 +135,31 @@ class Trial(ABC):
             self.settings.train.of_the_result,
             [splits.folder, current_frozen(self.settings, splits), centers],
             [self.sharpness, self.files],
-            self._own(),
+            self._own_settings(),
         )
 
     def run(self) -> None:
-        """Train, and publish what was found; progress goes to a log beside it."""
+        """Train, and publish the results; progress is written to log.txt in the same folder."""
         torch.set_num_threads(1)
         Path(self.folder).mkdir(parents=True, exist_ok=True)
-        made = self.fingerprint()
+        fingerprint_now = self.fingerprint()  # of the inputs that are read now
         with (
-            Path(self.folder, "log.txt").open("w", encoding="utf-8") as told,
-            contextlib.redirect_stderr(told),
+            Path(self.folder, "log.txt").open("w", encoding="utf-8") as log,
+            contextlib.redirect_stderr(log),
         ):
             model = self._model()
-            account, tensors = self._train(model)
+            manifest, tensors = self._train(model)
         with storage.publish(self.folder) as folder:
             artifact.write_tensors(folder, tensors)
-            account = {**account, "fingerprint": made, "parameters": parameter_count(model)}
-            storage.write_json(f"{folder}/{storage.MANIFEST}", account)
+            manifest = {
+                **manifest,
+                "fingerprint": fingerprint_now,
+                "parameters": parameter_count(model),
+            }
+            storage.write_json(f"{folder}/{storage.MANIFEST}", manifest)
 
     def _model(self) -> Ranker:
+        """The model before training, with its centers multiplied by `sharpness`."""
         settings, splits = self.settings, self.splits
         frozen = artifact.read_frozen(current_frozen(settings, splits))
         model = make_model(
@@ -166,7 +171,7 @@ class Trial(ABC):
         return model
 
     def _scores(self, model: Ranker) -> np.ndarray:
-        """Probabilities of a click of the test window's candidates, [n]."""
+        """Probabilities of a click for the candidates of the test window, [n]."""
         splits = self.splits
         rows = read_candidates(splits.folder)
         correction = float(np.log(splits.manifest["negative_sampling_rate"]))
@@ -176,17 +181,17 @@ class Trial(ABC):
         return scores_n
 
     @abstractmethod
-    def _own(self) -> Any:
-        """What else it follows from, as JSON."""
+    def _own_settings(self) -> Any:
+        """Settings of the subclass that its results depend on, as JSON."""
 
     @abstractmethod
     def _train(self, model: Ranker) -> tuple[dict[str, Any], Mapping[str, torch.Tensor]]:
-        """Train the model; give an account and tensors."""
+        """Train the model; return entries of the manifest, and tensors to publish."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """A model on the earlier test window after so many epochs; log loss in nats."""
+    """Metrics of a model on the earlier test window after `epochs` epochs; log loss in nats."""
 
     epochs: int
     auc: float
@@ -195,18 +200,18 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve(Trial):
-    """AUC of an earlier run date's test window after each epoch, until one is no better.
+    """AUC on an earlier run date's test window after each epoch, until an epoch lowers it.
 
-    A training whose loss is no number any more ends its curve there.
+    The curve also ends where the loss becomes NaN or infinite.
     """
 
     max_epochs: int = 4
 
     def points(self) -> list[Point]:
-        """What was found, an epoch each; none where the first one failed."""
-        return [Point(**one) for one in self.account()["points"]]
+        """The measured points, one per epoch; an empty list if the first epoch failed."""
+        return [Point(**one) for one in self.manifest()["points"]]
 
-    def _own(self) -> Any:
+    def _own_settings(self) -> Any:
         return self.max_epochs
 
     def _train(self, model: Ranker) -> tuple[dict[str, Any], Mapping[str, torch.Tensor]]:
@@ -233,7 +238,7 @@ class Curve(Trial):
 
 @dataclass(frozen=True)
 class Final(Trial):
-    """A model of the settings' rate and epochs, and its scores of the test window, read once."""
+    """A model with the settings' learning rate and epochs, and its scores of the test window."""
 
     def scores(self) -> np.ndarray:
         """Probabilities of a click, [n]."""
@@ -241,12 +246,12 @@ class Final(Trial):
         scores_n: np.ndarray = artifact.read_tensors(folder)[SCORES].numpy()
         return scores_n
 
-    def _own(self) -> Any:
+    def _own_settings(self) -> Any:
         return None
 
     def _train(self, model: Ranker) -> tuple[dict[str, Any], Mapping[str, torch.Tensor]]:
-        account = fit(model, self.name, self.settings, self.splits, SingleWorker())
-        return {"train": asdict(account)}, {SCORES: torch.from_numpy(self._scores(model))}
+        stats = fit(model, self.name, self.settings, self.splits, SingleWorker())
+        return {"train": asdict(stats)}, {SCORES: torch.from_numpy(self._scores(model))}
 
 
 def loss(labels_n: np.ndarray, scores_n: np.ndarray) -> float:

@@ -296,8 +296,8 @@ def test_a_day_by_airflow_on_a_cluster_that_loses_executors_ends_as_one_on_this_
     assert Counter((row.step, row.outcome) for row in ran) == expected
     assert {str(row.run_date) for row in ran} == {"2026-03-08"}
     (failed,) = [row for row in ran if row.outcome == "failed"]
-    assert "one of 2 workers has ended before its work was done" in failed.message
-    assert re.search(r"base: goes on at step \d+ of epoch", told)
+    assert "one of 2 workers failed before its work was done" in failed.message
+    assert re.search(r"base: resumes at step \d+ of epoch", told)
     rows, found = content(spark, day[0]), content(spark, root)
     for name, of_day in rows.items():
         assert found[name] == of_day, name

@@ -157,9 +157,9 @@ def tear(file: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (lambda newest: tear(newest / PART), "its tensors are not those that were written"),
-        (lambda newest: (newest / PART).unlink(), "it was not written to its end"),
-        (lambda newest: (newest / ABOUT).unlink(), "it was not written to its end"),
+        (lambda newest: tear(newest / PART), "damaged: its tensors have another digest"),
+        (lambda newest: (newest / PART).unlink(), "incomplete: a file is missing"),
+        (lambda newest: (newest / ABOUT).unlink(), "incomplete: a file is missing"),
         (lambda newest: (newest / ABOUT).write_text("{"), "cannot be read"),
         (lambda newest: (newest / ABOUT).write_text("{}"), "cannot be read"),
     ],
@@ -178,7 +178,7 @@ def test_a_torn_checkpoint_is_named_and_the_one_before_it_taken(
     damage(folder / "0002-000000012")
     with caplog.at_level(logging.WARNING):
         assert steps_of_newest(of) == 8
-    assert f"{folder}/0002-000000012: passed over: " in caplog.text
+    assert f"{folder}/0002-000000012: skipped checkpoint: " in caplog.text
     assert reason in caplog.text
     assert same(trained(splits, of)[0], trained(splits, None)[0])
 
@@ -190,7 +190,7 @@ def test_checkpoints_of_something_else_are_passed_over(
         trained(splits, checkpoints(folder), KilledAt("mfn epoch 2, step 9"))
     with caplog.at_level(logging.WARNING):
         assert checkpoints(folder, fingerprint="those").newest() is None
-    assert "it is of other rows, settings or code" in caplog.text
+    assert "made with other rows, settings or code" in caplog.text
     assert checkpoints(folder).newest() is not None
 
 
@@ -201,7 +201,7 @@ def test_another_number_of_workers_goes_on_from_the_end_of_an_epoch(
         trained(splits, checkpoints(folder), KilledAt("mfn epoch 2, step 9"))
     with caplog.at_level(logging.WARNING):
         saved = checkpoints(folder, workers=2).newest()
-    assert "it lies within an epoch of 1 workers, and there are now 2" in caplog.text
+    assert "written within an epoch by 1 workers, and there are now 2" in caplog.text
     assert saved is not None
     assert saved[0].epoch_ended
     assert len(saved[0].epochs) == 1
@@ -246,7 +246,10 @@ def test_parameters_that_are_no_numbers_are_not_written(splits: Splits, folder: 
                     model.embedding.weight[1] = math.inf
 
     of = checkpoints(folder)
-    with pytest.raises(TrainingFailed, match=r"after step 8 of epoch 1 parameter\.embedding\.w"):
+    with pytest.raises(
+        TrainingFailed,
+        match=r"after step 8 of epoch 1: NaN or infinite values in parameter\.embedding\.w",
+    ):
         Trainer(model, SCHEDULE, Breaking()).train(splits.files("train"), EPOCHS, "mfn", of)
     assert steps_of_newest(of) == 4
 

@@ -108,7 +108,7 @@ def test_a_worker_that_fails_ends_the_job_and_the_next_run_goes_on(
     failed_at: list[float] = []
     failing = threading.Thread(target=fail, args=(tmp_path, how, failed_at))
     failing.start()
-    with pytest.raises(WorkersFailed, match="one of 2 workers has ended before its work was done"):
+    with pytest.raises(WorkersFailed, match="one of 2 workers failed before its work was done"):
         run(splits, tmp_path)
     ended_at = time.monotonic()
     failing.join()
@@ -123,11 +123,13 @@ def test_a_worker_that_fails_ends_the_job_and_the_next_run_goes_on(
 def test_a_worker_that_sleeps_in_its_own_code_is_found_too(
     splits: Splits, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(WorkersFailed, match=r"with it; worker [01] has come no further than"):
+    with pytest.raises(
+        WorkersFailed, match=r"all were stopped; worker [01] has made no progress past"
+    ):
         run(splits, tmp_path, asleep=True)
     wait_until_nobody_is_left(tmp_path)
     told = capfd.readouterr()
-    assert "worker 1 has come no further than base epoch 2, step 5 for 15 s" in told.out + told.err
+    assert "worker 1 has made no progress past base epoch 2, step 5 for 15 s" in told.out + told.err
 
 
 def fills_the_disk(workers: Workers, rank: int) -> None:
@@ -146,7 +148,7 @@ def test_why_a_worker_has_failed_stands_in_the_message(
     with pytest.raises(WorkersFailed) as failed:
         launch(partial(fills_the_disk, rank=rank), 2, STALL_SECONDS)
     assert str(failed.value).startswith(
-        "one of 2 workers has ended before its work was done, and the others with it; "
+        "one of 2 workers failed before its work was done, so all were stopped; "
         f"worker {rank} has failed: OSError: [Errno 28] No space left on device. Horovod says: "
     )
     assert "\n" not in str(failed.value)

@@ -73,7 +73,7 @@ def test_a_loss_that_is_no_number_stops_the_training_at_its_step(splits: Splits)
     with torch.no_grad():
         trainer.model.head.candidate.bias[0] = math.nan
     with pytest.raises(
-        TrainingFailed, match=r"base epoch 2: the loss is nan at step 0, of worker 0"
+        TrainingFailed, match=r"base epoch 2: the loss is nan at step 0, on worker 0"
     ):
         trainer.epoch(splits.files("train"), 1, "base")
 

@@ -1,4 +1,4 @@
-"""Validation believes nothing, loses nothing, and says why."""
+"""Every row gets the right outcome and reason, and no row is lost."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def judged(spark: SparkSession, settings: Settings, days: Sequence[datetime.date
     return outcomes.judge(rows, settings)
 
 
-# One line for each reason, with a clean line beside it that differs in just that.
+# For each reason, a bad line and a clean line that differs only in what is wrong.
 
 PAIRS: dict[str, tuple[Line, Line]] = {
     "wrong_encoding": (
@@ -68,12 +68,12 @@ PAIRS: dict[str, tuple[Line, Line]] = {
         event("bad_context: a list", context=None),
     ),
     **{
-        f"missing_{name}: {what}": (
+        f"missing_{name}: {variant}": (
             event("x", **{name: value}),
-            event(f"missing_{name}: {what}"),
+            event(f"missing_{name}: {variant}"),
         )
         for name in outcomes.REQUIRED
-        for what, value in {"lacking": ..., "null": None, "empty": "", "blank": "  "}.items()
+        for variant, value in {"absent": ..., "null": None, "empty": "", "blank": "  "}.items()
     },
     "unknown_event_type": (
         event("x", event_type="Click"),
@@ -125,7 +125,7 @@ PAIRS: dict[str, tuple[Line, Line]] = {
         event("id_too_long: request", request_id="r" * 50),
     ),
 }
-"""A bad line and a clean one; a case is named after its reason, and what is behind a colon."""
+"""A bad line and a clean one. A case is named after its reason; a colon separates the variant."""
 
 CASES = {name: (name.split(":")[0], *pair) for name, pair in PAIRS.items()}
 
@@ -134,7 +134,7 @@ CASES = {name: (name.split(":")[0], *pair) for name, pair in PAIRS.items()}
 def of_cases(
     spark: SparkSession, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[str, str], dict[str, Any]]:
-    """Reason by raw text of what is bad, and the other events by id; one day of all cases."""
+    """One day with all cases: reasons of bad lines by raw text, and good events by id."""
     root = str(tmp_path_factory.mktemp("cases"))
     chosen = Settings(root=root, date=LAST, validation=ValidateSettings(max_id_length=50))
     lines = [line for _, bad, control in CASES.values() for line in (bad, control)]
@@ -146,7 +146,7 @@ def of_cases(
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_bad_line_is_found_and_the_line_like_it_is_not(
+def test_a_bad_line_gets_its_reason_and_a_similar_good_line_is_clean(
     case: str, of_cases: tuple[dict[str, str], dict[str, Any]]
 ) -> None:
     bad, clean = of_cases
@@ -157,11 +157,11 @@ def test_a_bad_line_is_found_and_the_line_like_it_is_not(
 
 
 def test_every_reason_has_a_case() -> None:
-    """But for too_many_events, which no line has of itself."""
+    """Except too_many_events, which depends on the other lines of the user."""
     assert {*(reason for reason, _, _ in CASES.values()), TOO_MANY_EVENTS} == set(REASONS)
 
 
-def test_a_wrongly_encoded_line_can_be_turned_back_into_its_bytes(
+def test_a_wrongly_encoded_line_can_be_converted_back_to_its_bytes(
     of_cases: tuple[dict[str, str], dict[str, Any]],
 ) -> None:
     bad, _ = of_cases
@@ -169,7 +169,7 @@ def test_a_wrongly_encoded_line_can_be_turned_back_into_its_bytes(
     assert kept.encode("latin-1") == as_bytes(CASES["wrong_encoding"][1])
 
 
-def test_what_is_clean_keeps_its_values(
+def test_clean_events_keep_their_values(
     of_cases: tuple[dict[str, str], dict[str, Any]],
 ) -> None:
     _, clean = of_cases
@@ -182,7 +182,7 @@ def test_what_is_clean_keeps_its_values(
 # Times.
 
 
-def test_a_time_means_the_same_moment_in_whatever_way_it_is_written(spark: SparkSession) -> None:
+def test_every_notation_of_a_time_is_parsed_to_the_same_moment(spark: SparkSession) -> None:
     zone = zoneinfo.ZoneInfo("America/New_York")
     moment = datetime.datetime(2026, 7, 1, 1, 30, 15, 250000, tzinfo=datetime.UTC)
     same = [
@@ -198,7 +198,7 @@ def test_a_time_means_the_same_moment_in_whatever_way_it_is_written(spark: Spark
     assert [row[0] for row in times.collect()] == [moment.timestamp()] * len(same)
 
 
-def test_the_setting_cuts_the_days_and_not_the_zone_of_the_machine(
+def test_days_follow_the_zone_of_the_setting_and_not_of_the_machine(
     spark: SparkSession, make_settings: MakeSettings
 ) -> None:
     midnight = datetime.datetime(2026, 3, 8, tzinfo=zoneinfo.ZoneInfo("Asia/Tokyo"))
@@ -219,7 +219,7 @@ def test_the_setting_cuts_the_days_and_not_the_zone_of_the_machine(
     assert [row["reason"] for row in rows if row["reason"]] == ["future_time"]
 
 
-def test_late_events_are_tolerated_as_far_as_the_setting_says(
+def test_late_and_early_events_are_accepted_up_to_the_settings(
     spark: SparkSession, make_settings: MakeSettings
 ) -> None:
     times = {
@@ -261,7 +261,7 @@ def test_each_format_gives_the_same_events(
 
     def of(day: datetime.date) -> list[Any]:
         folder = chosen.logs_folder("events")
-        # Of another day than the folder's, so that only the format can make a difference.
+        # All as if of the same day's folder, so that only the format can make a difference.
         rows = raw.read_events(spark, folder, raw.day_folders(folder, [day]))
         rows = rows.withColumn("dt", F.lit(LAST))
         judged_rows = outcomes.judge(rows, chosen).drop("source_file", "raw").collect()
@@ -275,7 +275,7 @@ def test_each_format_gives_the_same_events(
     }
     assert from_gzip == from_lines
     assert from_table == from_lines
-    # A struct has no nulls to keep.
+    # JSON of a struct has no fields with null, so null values of its context are lost.
     assert from_typed_table == [
         {**row, "context": row["context"] and {"device": "phone"}} for row in from_lines
     ]
@@ -296,13 +296,13 @@ def _table(lines: list[dict[str, Any]], context: pa.DataType) -> pa.Table:
     )
 
 
-# Repeats, and that nothing is lost: against plain Python.
+# Repeats, and that no row is lost: against plain Python.
 
 
-def oracle(
+def reference(
     folders: dict[datetime.date, list[bytes]], late_hours: float, user_events: int
 ) -> tuple[dict[datetime.date, Counter[str]], set[tuple[datetime.date, str, str]]]:
-    """Outcomes by day, and what is clean as (day, event id, user id), row by row."""
+    """Outcomes by day, and clean events as (day, event id, user id), computed row by row."""
     counts, kept = {}, set()
     ids_before: set[str] = set()
     for day, lines in sorted(folders.items()):
@@ -383,7 +383,7 @@ def _at_minute(minutes: int) -> datetime.datetime:
 
 @st.composite
 def logs(draw: st.DrawFn) -> dict[datetime.date, list[bytes]]:
-    """Days of lines in which few ids come again and again, and much is wrong."""
+    """Days of lines with few ids, so that there are many repeats, and with many bad lines."""
     folders = {}
     for day in DAYS[:3]:
         minutes = int(datetime.datetime.combine(day, NOON, datetime.UTC).timestamp()) // 60
@@ -413,7 +413,7 @@ def logs(draw: st.DrawFn) -> dict[datetime.date, list[bytes]]:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(logs(), st.sampled_from([0.0, 1.0]), st.sampled_from([1, 2, 1000]))
-def test_every_row_has_one_outcome_that_plain_python_gives_it_too(
+def test_every_row_has_the_same_outcome_as_in_plain_python(
     spark: SparkSession,
     tmp_path_factory: pytest.TempPathFactory,
     folders: dict[datetime.date, list[bytes]],
@@ -439,14 +439,14 @@ def test_every_row_has_one_outcome_that_plain_python_gives_it_too(
     kept = {
         (row["dt"], row["event_id"], row["user_id"]) for row in rows if row["outcome"] == "clean"
     }
-    assert (found, kept) == oracle(folders, late_hours, user_events)
+    assert (found, kept) == reference(folders, late_hours, user_events)
     for row in rows:
         assert (row["raw"] is None) == (row["outcome"] in ("clean", "repeat"))
     assert len(rows) == sum(map(len, folders.values()))
 
 
 @pytest.mark.parametrize("late_hours", [0.0, 1.0])
-def test_only_events_that_come_more_than_once_are_shuffled(
+def test_only_events_whose_id_occurs_more_than_once_are_shuffled(
     spark: SparkSession, make_settings: MakeSettings, late_hours: float
 ) -> None:
     chosen = make_settings(validation={"late_hours": late_hours})
@@ -457,7 +457,7 @@ def test_only_events_that_come_more_than_once_are_shuffled(
     assert repeated.count() == 1
     frame = outcomes.mark_repeats(read, repeated, before)
     plan = frame._jdf.queryExecution().executedPlan().toString()
-    # A join by sorting would shuffle all of them first.
+    # A sort-merge join would shuffle all events.
     assert "SortMergeJoin" not in plan
     joins = [line for line in plan.splitlines() if "BroadcastHashJoin" in line]
     assert [kind for line in joins for kind in ("LeftAnti", "LeftSemi") if kind in line] == [
@@ -468,7 +468,7 @@ def test_only_events_that_come_more_than_once_are_shuffled(
     repeated.unpersist()
 
 
-def test_what_a_bot_did_too_much_can_be_delivered_again(
+def test_quarantined_events_of_a_bot_can_be_delivered_again(
     spark: SparkSession, make_settings: MakeSettings
 ) -> None:
     chosen = make_settings()
@@ -481,7 +481,7 @@ def test_what_a_bot_did_too_much_can_be_delivered_again(
     marked = outcomes.mark_repeats(read, outcomes.repeated_ids(read, None), None)
     limited = outcomes.limit_users(marked, outcomes.last_allowed(marked, 3)).collect()
     bad = [row for row in limited if row["outcome"] == TOO_MANY_EVENTS]
-    # Later events have the lower numbers here.
+    # Here the later events have the lower numbers.
     assert sorted(json.loads(row["raw"])["event_id"] for row in bad) == ["e0", "e1"]
     assert all(row["source_file"].endswith(f"dt={LAST}/part-0.json") for row in bad)
 

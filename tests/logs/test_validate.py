@@ -1,4 +1,4 @@
-"""Days are validated whole or not at all, and what stops one says why."""
+"""A day is validated whole or not at all, and a refusal gives its reasons."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def all_tables(spark: SparkSession, settings: Settings) -> list[Any]:
     return [table(spark, settings, which) for which in (EVENTS, QUARANTINE, VALIDATION)]
 
 
-def test_a_file_that_is_cut_short_is_refused_and_not_read_as_far_as_it_goes(
+def test_a_truncated_file_is_refused_instead_of_read_in_part(
     spark: SparkSession, make_settings: MakeSettings
 ) -> None:
     chosen = make_settings(windows=WINDOWS)
@@ -55,7 +55,7 @@ LAST_DAY: list[Line] = [
 def validated(
     spark: SparkSession, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Settings, Any, list[Any]]:
-    """Four days: one empty, the last with bad lines, blanks and repeats, as many as may be."""
+    """Four days: one empty, the last with repeats, a blank and as many bad lines as allowed."""
     root = str(tmp_path_factory.mktemp("validated"))
     limit = ValidateSettings(max_quarantined_share=1 / 23, reference_days=0)
     chosen = Settings(root=root, date=LAST, windows=WINDOWS, validation=limit)
@@ -67,7 +67,7 @@ def validated(
     return chosen, counts, all_tables(spark, chosen)
 
 
-def test_every_row_is_in_one_table_once_and_counted(
+def test_every_row_has_one_outcome_and_is_counted_once(
     validated: tuple[Settings, Any, list[Any]],
 ) -> None:
     _, counts, (events, quarantine, validation) = validated
@@ -105,7 +105,7 @@ def test_every_row_is_in_one_table_once_and_counted(
     }
 
 
-def test_a_second_run_finds_nothing_to_do_and_one_by_force_leaves_the_same_tables(
+def test_a_second_run_does_nothing_and_a_forced_run_writes_the_same_tables(
     spark: SparkSession, validated: tuple[Settings, Any, list[Any]]
 ) -> None:
     chosen, _, before = validated
@@ -114,7 +114,7 @@ def test_a_second_run_finds_nothing_to_do_and_one_by_force_leaves_the_same_table
     assert all_tables(spark, chosen) == before
 
 
-def test_a_day_whose_files_or_rules_have_changed_is_validated_again_and_no_other(
+def test_only_days_with_changed_files_or_settings_are_validated_again(
     spark: SparkSession, make_settings: MakeSettings
 ) -> None:
     any_share = {"max_quarantined_share": 1.0, "reference_days": 0}
@@ -139,7 +139,7 @@ def test_a_day_whose_files_or_rules_have_changed_is_validated_again_and_no_other
     assert counts["too_many_events"] == 1
 
 
-def test_a_file_that_comes_while_the_job_reads_is_left_for_the_next_run(
+def test_a_file_that_arrives_during_a_run_is_read_by_the_next_run(
     spark: SparkSession, make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     any_share = {"max_quarantined_share": 1.0, "reference_days": 0}
@@ -148,21 +148,21 @@ def test_a_file_that_comes_while_the_job_reads_is_left_for_the_next_run(
         deliver(chosen, day, [event("a", day)])
     read = raw.read_events
 
-    def read_as_a_file_comes(*arguments: Any) -> Any:
+    def read_while_a_file_arrives(*arguments: Any) -> Any:
         deliver(chosen, LAST, [event("b"), "cut"], "meanwhile.json")
         return read(*arguments)
 
-    monkeypatch.setattr(raw, "read_events", read_as_a_file_comes)
+    monkeypatch.setattr(raw, "read_events", read_while_a_file_arrives)
     assert validate_logs(spark, chosen)["rows"] == 4
     monkeypatch.undo()
     again = validate_logs(spark, chosen)
     assert (again["days"], again["rows"], again["quarantined"]) == (1, 3, 1)
 
 
-def test_the_gate_refuses_a_bad_day_and_leaves_the_tables_as_they_were(
+def test_a_gate_refuses_a_bad_day_and_the_tables_do_not_change(
     spark: SparkSession, validated: tuple[Settings, Any, list[Any]]
 ) -> None:
-    """The control is `validated` itself, a day that is just good enough."""
+    """The control is `validated` itself: a day that just passes."""
     chosen, _, before = validated
     added: list[Line] = [event("x", user_id=""), event("y", user_id="")]
     path = deliver(chosen, LAST, [*LAST_DAY, *added])
@@ -171,14 +171,14 @@ def test_the_gate_refuses_a_bad_day_and_leaves_the_tables_as_they_were(
             validate_logs(spark, chosen)
     finally:
         deliver(chosen, LAST, LAST_DAY)
-    told = str(refused.value)
+    message = str(refused.value)
     assert (
         f"{LAST}: the share of rows that go to quarantine: expected at most 4.3478% "
         "(validation.max_quarantined_share), got 12.0000%"
-    ) in told
-    assert f"{LAST}: 3 of 25 rows are bad: missing_user_id 2, not_json 1" in told
-    assert f"an example of missing_user_id, in file:{path}" in told.replace("///", "/")
-    assert '"event_id": "x"' in told
+    ) in message
+    assert f"{LAST}: 3 of 25 rows are bad: missing_user_id 2, not_json 1" in message
+    assert f"an example of missing_user_id, in file:{path}" in message.replace("///", "/")
+    assert '"event_id": "x"' in message
     assert all_tables(spark, chosen) == before
     measured = {
         row["measure"]: (row["value"], row["most"], row["passed"])
@@ -191,7 +191,7 @@ def test_the_gate_refuses_a_bad_day_and_leaves_the_tables_as_they_were(
     }
 
 
-def test_a_day_unlike_those_before_it_stops_and_one_like_them_does_not(
+def test_a_day_unlike_the_days_before_is_refused_and_a_similar_day_passes(
     spark: SparkSession, make_settings: MakeSettings
 ) -> None:
     def events(day: datetime.date, number: int) -> list[Line]:
@@ -208,7 +208,7 @@ def test_a_day_unlike_those_before_it_stops_and_one_like_them_does_not(
         validate_logs(spark, chosen)
     assert str(refused.value).splitlines()[0] == (
         f"{LAST}: the number of clean events: expected at least 125 (the median of the days "
-        "before is 500, and validation.max_events_ratio 4), got 100"
+        "before is 500, and validation.max_events_ratio is 4), got 100"
     )
     assert not tables.is_there(spark, chosen.root, EVENTS)
     deliver(chosen, LAST, events(LAST, 160))
@@ -226,7 +226,7 @@ def test_a_day_unlike_those_before_it_stops_and_one_like_them_does_not(
 
 
 def jobs_of(spark: SparkSession, settings: Settings) -> int:
-    """Spark jobs that a validation takes."""
+    """Number of Spark jobs of one validation."""
     context = spark.sparkContext
     context.setJobGroup(settings.root, "validation")
     try:
@@ -236,10 +236,10 @@ def jobs_of(spark: SparkSession, settings: Settings) -> int:
     return len(context.statusTracker().getJobIdsForGroup(settings.root))
 
 
-def test_more_days_checks_and_files_take_no_more_spark_jobs(
+def test_the_number_of_spark_jobs_does_not_grow_with_days_reasons_and_files(
     spark: SparkSession, tmp_path: Path, make_settings: MakeSettings
 ) -> None:
-    """A job a check would make a validation of many checks take minutes before it reads a row."""
+    """With one Spark job for each check, many checks would take minutes."""
     numbers = []
     for number, files in ((1, 1), (2, 3)):
         chosen = make_settings(
@@ -257,15 +257,15 @@ def test_more_days_checks_and_files_take_no_more_spark_jobs(
     assert numbers[0] <= 25
 
 
-def test_days_validated_in_one_go_are_as_those_validated_day_by_day(
+def test_days_validated_together_give_the_same_tables_as_day_by_day(
     spark: SparkSession, tmp_path: Path, make_settings: MakeSettings
 ) -> None:
-    """With late events, of which a day's repeats depend on what was kept the day before."""
+    """With late events: then a day's repeats depend on the events kept on the day before."""
     draw = random.Random(3)
     late = {"late_hours": 12.0}
     days = [LAST - datetime.timedelta(days=back) for back in reversed(range(5))]
-    one_go = make_settings(
-        root=str(tmp_path / "one go"),
+    together = make_settings(
+        root=str(tmp_path / "together"),
         validation=late,
         windows=WindowSettings(pretraining_days=3, training_days=1),
     )
@@ -275,17 +275,17 @@ def test_days_validated_in_one_go_are_as_those_validated_day_by_day(
             event(str(draw.randrange(30)), day, event_time=f"{day}T{hour:02}:00:00Z")
             for hour in range(24)
         ]
-        for chosen in (one_go, by_day):
+        for chosen in (together, by_day):
             deliver(chosen, day, lines)
-    assert validate_logs(spark, one_go)["days"] == 5
+    assert validate_logs(spark, together)["days"] == 5
     for date, number in ((days[3], 4), (days[4], 1)):
         assert validate_logs(spark, by_day.model_copy(update={"date": date}))["days"] == number
-    assert all_tables(spark, by_day) == all_tables(spark, one_go)
-    repeats = [row for row in table(spark, one_go, VALIDATION) if row["reason"] == "repeat"]
+    assert all_tables(spark, by_day) == all_tables(spark, together)
+    repeats = [row for row in table(spark, together, VALIDATION) if row["reason"] == "repeat"]
     assert all(row["rows"] > 0 for row in repeats)
 
 
-def test_a_day_without_a_folder_or_with_an_empty_one_is_refused_and_named(
+def test_a_missing_or_empty_folder_is_refused_and_the_message_names_its_day(
     make_settings: MakeSettings,
 ) -> None:
     chosen = make_settings()
@@ -295,18 +295,20 @@ def test_a_day_without_a_folder_or_with_an_empty_one_is_refused_and_named(
     deliver(chosen, LAST, [event("a")], "part-0.csv")
     with pytest.raises(DataRefused) as refused:
         raw.day_folders(folder, DAYS)
-    told = str(refused.value)
-    assert f"{DAYS[0]}:" not in told
-    assert f"{DAYS[1]}: {folder}/dt={DAYS[1]} holds no rows" in told
-    assert f"{DAYS[2]}: there is no folder {folder}/dt={DAYS[2]}" in told
-    assert f"{LAST}: expected files that end with .json, .json.gz, .parquet, got {folder}" in told
+    message = str(refused.value)
+    assert f"{DAYS[0]}:" not in message
+    assert f"{DAYS[1]}: {folder}/dt={DAYS[1]} holds no rows" in message
+    assert f"{DAYS[2]}: there is no folder {folder}/dt={DAYS[2]}" in message
+    assert (
+        f"{LAST}: expected files that end with .json, .json.gz, .parquet, got {folder}" in message
+    )
 
     deliver(chosen, DAYS[1], [], raw.SUCCESS)
-    found = raw.day_folders(folder, DAYS[:2])  # the control
+    found = raw.day_folders(folder, DAYS[:2])  # control
     assert [len(one.json_lines) for one in found] == [1, 0]
 
 
-def test_a_folder_whose_files_are_empty_needs_the_mark_of_a_finished_day(
+def test_a_folder_with_only_empty_files_is_refused_unless_it_has_success(
     spark: SparkSession, make_settings: MakeSettings
 ) -> None:
     chosen = make_settings(windows=WINDOWS)
@@ -318,7 +320,7 @@ def test_a_folder_whose_files_are_empty_needs_the_mark_of_a_finished_day(
         validate_logs(spark, chosen)
 
 
-def test_a_share_of_nothing_is_nothing_and_blank_lines_do_not_thin_it() -> None:
+def test_the_quarantined_share_is_0_without_rows_and_ignores_blank_lines() -> None:
     assert validate.quarantined_share({}) == 0
     assert validate.quarantined_share({"blank": 5}) == 0
     assert math.isclose(validate.quarantined_share({"clean": 3, "not_json": 1, "blank": 96}), 0.25)

@@ -1,4 +1,4 @@
-"""What is drawn for a test is the same in each run."""
+"""Random parameters and inputs of tests are the same in each run."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ import torch
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
-    """Else a parameter that is drawn once in a thousand runs fails a test of something else."""
+    """Without a fixed seed, a rare draw of parameters would fail an unrelated test."""
     torch.manual_seed(0)

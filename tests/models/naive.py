@@ -1,6 +1,6 @@
-"""Histories to test extractors with, and what equations say of them in plain loops.
+"""Histories for tests of extractors, and the equations of models in plain loops.
 
-Legend: B requests, N history steps, d width of an item's vector, K interests.
+Legend: B requests, N history steps, d width of an item vector, K interests.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mfn.models.extractor import History
 
 STEPS = 12
-"""The most steps of a history for which models are made in these tests."""
+"""The maximum history length of the models in these tests."""
 
 SHAPES = st.fixed_dictionaries(
     {
@@ -29,9 +29,9 @@ SHAPES = st.fixed_dictionaries(
 
 
 def history(lengths: Sequence[int], d: int, seed: int, scale: float = 1.0, pad: int = 0) -> History:
-    """Random histories in float64, with garbage where there is padding.
+    """Random histories in float64, with garbage at padded steps.
 
-    The real steps are the same whatever `pad`.
+    `pad` adds padded steps; it does not change the real steps.
     """
     random = torch.Generator().manual_seed(seed)
     longest = max([*lengths, 1])
@@ -44,19 +44,19 @@ def history(lengths: Sequence[int], d: int, seed: int, scale: float = 1.0, pad: 
 
 
 def real(past: History, b: int) -> list[Tensor]:
-    """The vectors of one request's behaviours, oldest first."""
-    return [x for x, there in zip(past.trainable_BNd[b], past.mask_BN[b], strict=True) if there]
+    """The vectors of the behaviours of request b, oldest first."""
+    return [x for x, is_real in zip(past.trainable_BNd[b], past.mask_BN[b], strict=True) if is_real]
 
 
 def softmax(scores: Sequence[float | Tensor]) -> list[float]:
-    """Of numbers, one at a time."""
+    """Softmax of a list of numbers, one at a time."""
     numbers = [float(s.detach()) if isinstance(s, Tensor) else s for s in scores]
     weights = [math.exp(number - max(numbers)) for number in numbers]
     return [weight / sum(weights) for weight in weights]
 
 
 def matvec(W: Tensor, x: Tensor) -> Tensor:
-    """W x, one product at a time."""
+    """W x, one multiplication at a time."""
     return torch.stack(
         [sum((W[i, j] * x[j] for j in range(len(x))), x.new_zeros(())) for i in range(len(W))]
     )
@@ -73,9 +73,9 @@ def weighted(weights: Sequence[float], xs: Sequence[Tensor], d: int) -> Tensor:
 def routed(
     votes: list[list[Tensor]], logits: list[list[float]], iterations: int, d: int
 ) -> list[Tensor]:
-    """Dynamic routing of votes[t][j], a step's vote for an interest, from logits[t][j].
+    """The interests by dynamic routing: votes[t][j] of step t for interest j, with logits[t][j].
 
-    Alg. 1 of Li et al. (2019), with votes as constants until the last iteration.
+    Alg. 1 of Li et al. (2019); votes are constants in all iterations except the last.
     """
     K = len(logits[0])
     logits = [list(row) for row in logits]
@@ -97,7 +97,7 @@ def routed(
 
 
 def stirred(module: nn.Module, seed: int = 4, spread: float = 0.3) -> nn.Module:
-    """With noise on every parameter, so that nothing holds only as training begins."""
+    """Add noise to every parameter, so that tests do not depend on special initial values."""
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -107,18 +107,18 @@ def stirred(module: nn.Module, seed: int = 4, spread: float = 0.3) -> nn.Module:
 
 
 def gradient_of(result: Tensor, past: History, seed: int = 8) -> Tensor:
-    """The gradient of a random mix of the result by the behaviours' vectors."""
-    mix = torch.randn(result.shape, generator=torch.Generator().manual_seed(seed)).double()
-    (gradient,) = torch.autograd.grad((result * mix).sum(), past.trainable_BNd)
+    """The gradient of a random linear combination of the result, for the behaviours' vectors."""
+    weights = torch.randn(result.shape, generator=torch.Generator().manual_seed(seed)).double()
+    (gradient,) = torch.autograd.grad((result * weights).sum(), past.trainable_BNd)
     return gradient
 
 
 def self_attention(
     inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor], heads: int, xs: Sequence[Tensor]
 ) -> list[Tensor]:
-    """Each step over all steps, a head, a query and a key at a time (Vaswani et al., 2017).
+    """Self-attention, one head, query and key at a time (Vaswani et al., 2017).
 
-    `inputs` and `output` are the weight and bias of the projections.
+    `inputs` and `output` are the weights and biases of the projections.
     """
     d = len(xs[0])
     width = d // heads

@@ -1,4 +1,4 @@
-"""A small catalogue, its frozen embedding, request rows and models on them.
+"""A small catalogue with a frozen embedding, request rows and models for tests.
 
 Legend: B requests, N history steps, M candidates.
 """
@@ -29,7 +29,7 @@ ITEMS = 33
 
 
 def item_indices() -> dict[str, Tensor]:
-    """The item table; each item's third entity is padding."""
+    """The item table; the third entity of each item is padding."""
     random = torch.Generator().manual_seed(5)
     indices = {
         name: torch.randint(3, SIZES[name], (ITEMS,), generator=random)
@@ -43,7 +43,7 @@ def item_indices() -> dict[str, Tensor]:
 
 
 def frozen(seed: int = 1) -> FrozenEmbedding:
-    """An E of which padding, missing and unknown were not learnt."""
+    """A random E in which padding, missing and unknown are not learnt."""
     random = torch.Generator().manual_seed(seed)
     vectors = {name: torch.randn(size, D, generator=random) for name, size in SIZES.items()}
     return FrozenEmbedding(
@@ -55,7 +55,7 @@ def frozen(seed: int = 1) -> FrozenEmbedding:
 
 
 def made(settings: RankerSettings, features: Features = FEATURES, seed: int = 1) -> Ranker:
-    """A model as training begins: with E, and centers drawn from the seed."""
+    """A model before training, with E and with random centers from the seed."""
     model = Ranker(settings, features, item_indices(), D, 0.2, seed)
     random = torch.Generator().manual_seed(seed)
     centers = {
@@ -73,7 +73,7 @@ def made(settings: RankerSettings, features: Features = FEATURES, seed: int = 1)
 def batch(
     B: int = 5, N: int = 6, M: int = 4, seed: int = 3, lengths: list[int] | None = None
 ) -> Batch:
-    """Random rows; without `lengths` the first has no history."""
+    """Random rows; if `lengths` is None, the first row has no history."""
     random = torch.Generator().manual_seed(seed)
     length_B = torch.randint(0, N + 1, (B,), generator=random)
     length_B[0] = 0
@@ -97,7 +97,7 @@ def batch(
 
 
 def gradients(model: Ranker, rows: list[Batch]) -> dict[str, Tensor]:
-    """Of the loss of all rows, by parameter; what has none is left out."""
+    """Gradients of the loss of all rows, by parameter; parameters without one are left out."""
     model.zero_grad()
     for one in rows:
         model.loss(one).backward()

@@ -1,4 +1,4 @@
-"""Combination interests against plain loops."""
+"""Combination interests, compared with plain loops."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.models.naive import (
 
 
 def oracle(past: History, branch: Combination) -> Tensor:
-    """Eq. 6 and 7, one head, query and key at a time, over the real behaviours alone."""
+    """Eq. 6 and 7, one head, query and key at a time, over the real behaviours only."""
     attention = branch.attention
     inputs = (attention.inputs.weight, attention.inputs.bias)
     output = (attention.output.weight, attention.output.bias)
@@ -39,20 +39,20 @@ def oracle(past: History, branch: Combination) -> Tensor:
     return R
 
 
-def made(K: int, d: int, seed: int) -> Combination:
+def make(K: int, d: int, seed: int) -> Combination:
     torch.manual_seed(seed)
-    own = MfnSettings(interests=K, heads=2, combination_units=5)
-    return Combination(own, d, STEPS).double()
+    config = MfnSettings(interests=K, heads=2, combination_units=5)
+    return Combination(config, d, STEPS).double()
 
 
 @settings(max_examples=30, deadline=None)
 @given(SHAPES)
 def test_combination_is_equations_6_and_7(shape: dict) -> None:
     past = history(shape["lengths"], shape["d"], shape["seed"], shape["scale"], pad=1)
-    branch = made(shape["K"], shape["d"], shape["seed"])
+    branch = make(shape["K"], shape["d"], shape["seed"])
     torch.testing.assert_close(branch(past), oracle(past, branch))
 
 
-def test_one_behaviour_is_every_combination_interest() -> None:
+def test_with_one_behaviour_every_combination_interest_is_its_vector() -> None:
     past = history([1], 4, seed=2)
-    torch.testing.assert_close(made(3, 4, 1)(past), past.trainable_BNd.expand(1, 3, 4))
+    torch.testing.assert_close(make(3, 4, 1)(past), past.trainable_BNd.expand(1, 3, 4))

@@ -1,6 +1,6 @@
-"""DIN's target attention against a network over the whole concatenation, pair by pair.
+"""DIN's target attention, compared with a network over the full concatenation of each pair.
 
-Legend: B requests, M candidates, N history steps, d width of an item's vector.
+Legend: B requests, M candidates, N history steps, d width of an item vector.
 """
 
 from __future__ import annotations
@@ -17,71 +17,71 @@ from mfn.models.settings import DinSettings
 from tests.models.naive import SHAPES, STEPS, history, matvec, real, softmax, stirred, weighted
 
 
-def of_whole(made: TargetAttention, whole: Tensor) -> None:
-    """Give it a first layer over [r, i, r − i, r ⊙ i], as the paper has it."""
-    of_r, of_i, of_difference, of_product = whole.chunk(4, dim=1)
+def set_first_layer(model: TargetAttention, weight_h4d: Tensor) -> None:
+    """Set the first layer to this weight over [r, i, r − i, r ⊙ i], as in the paper."""
+    of_r, of_i, of_difference, of_product = weight_h4d.chunk(4, dim=1)
     with torch.no_grad():
-        made.behaviour.weight.copy_(of_r + of_difference)
-        made.candidate.weight.copy_(of_i - of_difference)
-        made.product.weight.copy_(of_product)
+        model.behaviour.weight.copy_(of_r + of_difference)
+        model.candidate.weight.copy_(of_i - of_difference)
+        model.product.weight.copy_(of_product)
 
 
-def oracle(made: TargetAttention, whole: Tensor, past: History, candidates: Tensor) -> Tensor:
-    """Eq. 3 of Zhou et al. (2018), a behaviour and a candidate at a time."""
+def oracle(model: TargetAttention, weight_h4d: Tensor, past: History, candidates: Tensor) -> Tensor:
+    """Eq. 3 of Zhou et al. (2018), one behaviour and one candidate at a time."""
     R = torch.zeros_like(candidates)
     for b, slate in enumerate(candidates):
         xs = real(past, b)
         for m, i in enumerate(slate if xs else []):
             scores = []
             for r in xs:
-                hidden = matvec(whole, torch.cat([r, i, r - i, r * i])) + made.candidate.bias
-                for layer in (*made.rest, made.score):
+                hidden = matvec(weight_h4d, torch.cat([r, i, r - i, r * i])) + model.candidate.bias
+                for layer in (*model.rest, model.score):
                     assert isinstance(layer, nn.Linear)
                     hidden = torch.stack([h if h > 0 else 0.25 * h for h in hidden])
                     hidden = matvec(layer.weight, hidden)
                     if layer.bias is not None:
                         hidden = hidden + layer.bias
                 scores.append(float(hidden[0].detach()))
-            R[b, m] = weighted(softmax(scores) if made.softmax else scores, xs, len(i))
+            R[b, m] = weighted(softmax(scores) if model.softmax else scores, xs, len(i))
     return R
 
 
 @settings(max_examples=25, deadline=None)
 @given(SHAPES, st.integers(1, 3), st.sampled_from([(3,), (4, 2)]), st.booleans())
-def test_din_is_its_paper_s_equation(
+def test_din_is_the_equation_of_its_paper(
     shape: dict, M: int, units: tuple[int, ...], softmax: bool
 ) -> None:
     torch.manual_seed(shape["seed"])
-    own = DinSettings(target_units=units, target_softmax=softmax)
-    made = TargetAttention(own, shape["d"], STEPS).double()
-    stirred(made)
-    whole = torch.randn(units[0], 4 * shape["d"]).double()
-    of_whole(made, whole)
+    config = DinSettings(target_units=units, target_softmax=softmax)
+    model = TargetAttention(config, shape["d"], STEPS).double()
+    stirred(model)
+    weight_h4d = torch.randn(units[0], 4 * shape["d"]).double()
+    set_first_layer(model, weight_h4d)
     past = history(shape["lengths"], shape["d"], shape["seed"], shape["scale"], pad=1)
     candidates = torch.randn(len(shape["lengths"]), M, shape["d"]).double()
-    found, expected = made(past, candidates), oracle(made, whole, past, candidates)
+    found, expected = model(past, candidates), oracle(model, weight_h4d, past, candidates)
     torch.testing.assert_close(found, expected)
 
 
-def test_din_worked_by_hand() -> None:
-    # One hidden unit, r · i. A candidate 3 weighs the behaviours 1, 2 and −1 by 3, 6 and −3/4, of
-    # which the last has passed the leaky side: R = 3 · 1 + 6 · 2 + (−3/4)(−1).
-    made = TargetAttention(DinSettings(target_units=(1,)), 1, STEPS).double()
-    of_whole(made, torch.tensor([[0.0, 0.0, 0.0, 1.0]]))
+def test_din_on_an_example_by_hand() -> None:
+    # One hidden unit, r · i. The candidate 3 gives the behaviours 1, 2 and −1 the weights 3, 6 and
+    # −3/4 (negative slope 1/4). So R = 3 · 1 + 6 · 2 + (−3/4)(−1).
+    model = TargetAttention(DinSettings(target_units=(1,)), 1, STEPS).double()
+    set_first_layer(model, torch.tensor([[0.0, 0.0, 0.0, 1.0]]))
     with torch.no_grad():
-        made.candidate.bias.zero_()
-        made.score.weight.fill_(1.0)
+        model.candidate.bias.zero_()
+        model.score.weight.fill_(1.0)
     past = History(
         torch.tensor([[[1.0], [2.0], [-1.0], [9.0]]]).double(),
         None,
         torch.tensor([[True, True, True, False]]),
     )
-    assert made(past, torch.tensor([[[3.0]]]).double()).item() == pytest.approx(15.75)
+    assert model(past, torch.tensor([[[3.0]]]).double()).item() == pytest.approx(15.75)
 
 
-def test_nothing_as_wide_as_an_item_is_made_for_every_pair() -> None:
+def test_no_tensor_with_the_width_of_an_item_vector_is_computed_per_pair() -> None:
     B, M, N, d, h = 2, 5, 7, 64, 3
-    made = TargetAttention(DinSettings(target_units=(h,)), d, STEPS)
+    model = TargetAttention(DinSettings(target_units=(h,)), d, STEPS)
     past = history([N] * B, d, seed=1)
     past = History(past.trainable_BNd.float(), None, past.mask_BN)
     sizes: list[int] = []
@@ -91,6 +91,6 @@ def test_nothing_as_wide_as_an_item_is_made_for_every_pair() -> None:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        made(past, torch.randn(B, M, d, requires_grad=True))
-    assert B * M * N * h in sizes  # the control: hidden layers are seen here
+        model(past, torch.randn(B, M, d, requires_grad=True))
+    assert B * M * N * h in sizes  # control: the hidden layer is recorded
     assert max(sizes) < B * M * N * d

@@ -1,4 +1,4 @@
-"""TransformerRec against a transformer encoder in plain loops."""
+"""TransformerRec, compared with a transformer encoder in plain loops."""
 
 from __future__ import annotations
 
@@ -20,22 +20,23 @@ def linear(layer: nn.Linear, x: Tensor) -> Tensor:
 
 
 def normed(norm: nn.LayerNorm, x: Tensor) -> Tensor:
-    spread = ((x - x.mean()).square().mean() + norm.eps).sqrt()
-    return (x - x.mean()) / spread * norm.weight + norm.bias
+    std = ((x - x.mean()).square().mean() + norm.eps).sqrt()
+    return (x - x.mean()) / std * norm.weight + norm.bias
 
 
 def gelu(x: Tensor) -> Tensor:
     return x * (1 + torch.erf(x / math.sqrt(2))) / 2
 
 
-def oracle(made: TransformerRec, past: History) -> Tensor:
+def oracle(model: TransformerRec, past: History) -> Tensor:
+    """The mean of the encoded history, one request, layer and step at a time."""
     B, _, d = past.trainable_BNd.shape
     rows = torch.zeros(B, 1, d).double()
     for b in range(B):
-        xs = [x + made.positions_Nd[t] for t, x in enumerate(real(past, b))]
+        xs = [x + model.positions_Nd[t] for t, x in enumerate(real(past, b))]
         if not xs:
             continue
-        for layer in made.layers:
+        for layer in model.layers:
             assert isinstance(layer, nn.TransformerEncoderLayer)
             attention = layer.self_attn
             inputs = (attention.in_proj_weight, attention.in_proj_bias)
@@ -51,16 +52,16 @@ def oracle(made: TransformerRec, past: History) -> Tensor:
 @pytest.mark.parametrize("training", [True, False])
 @settings(max_examples=12, deadline=None)
 @given(SHAPES)
-def test_transformer_rec_is_the_mean_of_an_encoded_history(training: bool, shape: dict) -> None:
+def test_transformer_rec_is_the_mean_of_the_encoded_history(training: bool, shape: dict) -> None:
     torch.manual_seed(shape["seed"])
-    made = TransformerRec(TransformerRecSettings(), shape["d"], STEPS).double()
-    stirred(made)
-    made.train(training)  # torch takes another way when it only evaluates
+    model = TransformerRec(TransformerRecSettings(), shape["d"], STEPS).double()
+    stirred(model)
+    model.train(training)  # torch has a separate fast path for inference
     past = history(shape["lengths"], shape["d"], shape["seed"], shape["scale"], pad=1)
     with torch.no_grad():
-        torch.testing.assert_close(made(past), oracle(made, past), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(model(past), oracle(model, past), rtol=1e-6, atol=1e-6)
 
 
-def test_heads_that_do_not_divide_the_width_are_told() -> None:
+def test_heads_that_do_not_divide_the_width_are_refused() -> None:
     with pytest.raises(ValueError, match=r"heads: expected a divisor of 6, .* got 4"):
         TransformerRec(TransformerRecSettings(heads=4), 6, STEPS)

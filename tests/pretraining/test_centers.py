@@ -1,4 +1,4 @@
-"""Alg. 1: its entropies against plain loops, and what the descent and the sample do.
+"""The job `train_centers`: entropies compared with plain loops, the descent, the sample of users.
 
 Legend: B users, N history steps, K centers.
 """
@@ -75,7 +75,7 @@ def test_entropies_are_equations_1_and_2(
     assert float(found.loss) == pytest.approx(expected[1] - expected[0], abs=1e-12)
 
 
-def test_hard_even_assignment_has_the_lowest_loss() -> None:
+def test_a_hard_uniform_assignment_has_the_lowest_loss() -> None:
     hard = torch.eye(2, dtype=torch.double)[None]
     mask = torch.ones(1, 2, dtype=torch.bool)
     found = entropies(hard, mask, "user")
@@ -84,7 +84,7 @@ def test_hard_even_assignment_has_the_lowest_loss() -> None:
     assert float(entropies(soft, mask, "user").loss) == pytest.approx(0.0)
 
 
-def test_gradient_is_finite_where_an_assignment_is_exactly_hard() -> None:
+def test_the_gradient_is_finite_for_a_hard_assignment() -> None:
     centers_Kd = torch.tensor([[500.0, 0], [0, 500.0]], requires_grad=True)
     frozen_BNd = torch.tensor([[[3.0, 0], [0, 3.0]]])
     P_BNK = torch.softmax(frozen_BNd @ centers_Kd.T, -1)
@@ -93,7 +93,7 @@ def test_gradient_is_finite_where_an_assignment_is_exactly_hard() -> None:
     assert torch.isfinite(centers_Kd.grad).all()
 
 
-def test_centers_start_at_behaviours_that_lie_apart() -> None:
+def test_initial_centers_are_behaviours_that_lie_far_apart() -> None:
     clusters = torch.tensor([[10.0, 0], [0, 10], [-10, 0]])
     behaviours = torch.cat([clusters + 0.01 * k for k in range(20)])
     chosen = start(behaviours, 3, seed=1)
@@ -101,11 +101,11 @@ def test_centers_start_at_behaviours_that_lie_apart() -> None:
     assert all((behaviours == c).all(dim=1).any() for c in chosen)
 
 
-def test_fewer_behaviours_than_centers_still_start_every_center() -> None:
+def test_all_centers_are_initialised_with_fewer_behaviours_than_centers() -> None:
     assert start(torch.tensor([[1.0, 2.0]]), 3, seed=1).tolist() == [[1.0, 2.0]] * 3
 
 
-def test_only_models_with_pretrained_centers_ask_for_them(
+def test_centers_are_learnt_only_for_models_with_pretrained_centers(
     make_settings: Callable[..., Settings],
 ) -> None:
     with_centers = {
@@ -122,11 +122,12 @@ def test_only_models_with_pretrained_centers_ask_for_them(
 
 @pytest.fixture
 def day(spark: SparkSession, make_settings: Callable[..., Settings]) -> Settings:
-    made = make_settings(embeddings={"max_epochs": 1, "dimension": 8})
-    publish_splits(made, {"pretraining": [60, 50], "pretraining_validation": [30], "train": [40]})
-    publish_vocabularies(spark, made)
-    pretrain_embeddings(spark, made)
-    return made
+    settings = make_settings(embeddings={"max_epochs": 1, "dimension": 8})
+    rows = {"pretraining": [60, 50], "pretraining_validation": [30], "train": [40]}
+    publish_splits(settings, rows)
+    publish_vocabularies(spark, settings)
+    pretrain_embeddings(spark, settings)
+    return settings
 
 
 def test_each_user_is_in_the_sample_once_with_the_latest_history(
@@ -137,22 +138,22 @@ def test_each_user_is_in_the_sample_once_with_the_latest_history(
     rows = spark.read.parquet(f"{splits.folder}/pretraining").where("history_length > 0").collect()
     latest: dict[str, tuple[str, list[int]]] = {}
     for row in rows:
-        here = (row.request_id, row.history)
-        latest[row.user_id] = max(latest.get(row.user_id, here), here)
+        candidate = (row.request_id, row.history)
+        latest[row.user_id] = max(latest.get(row.user_id, candidate), candidate)
     assert sorted(found.tolist()) == sorted(history for _, history in latest.values())
-    few = day.centers.model_copy(update={"steps": 1, "batch_users": 3})
+    few = day.centers.model_copy(update={"max_steps": 1, "batch_users": 3})
     bounded = histories_of_users(spark, splits, few)
     assert bounded.shape == (3, 6)
     assert {tuple(row) for row in bounded} <= {tuple(row) for row in found}
 
 
-def test_descent_lowers_the_loss_and_publishes_what_it_found(
+def test_the_descent_lowers_the_loss_and_its_centers_are_published(
     spark: SparkSession, day: Settings
 ) -> None:
     def loss(steps: int) -> float:
-        own = CenterSettings(max_steps=steps, learning_rate=1.0)
-        told = centers.train_centers(spark, day.model_copy(update={"centers": own}))
-        return float(told["L_E_fine.8"])
+        changed = CenterSettings(max_steps=steps, learning_rate=1.0)
+        counts = centers.train_centers(spark, day.model_copy(update={"centers": changed}))
+        return float(counts["L_E_fine.8"])
 
     assert loss(60) < loss(1)
     found = read_centers(day, Splits.published(day), 8)
@@ -160,22 +161,22 @@ def test_descent_lowers_the_loss_and_publishes_what_it_found(
         "category": (8, 32),
         "fine": (8, 16),
     }
-    with pytest.raises(WrongArtifact, match=r"expected 5 centers of the level category"):
+    with pytest.raises(WrongArtifact, match=r"expected 5 centers of level category"):
         read_centers(day, Splits.published(day), 5)
 
 
-def test_no_history_at_all_is_refused(
+def test_pretraining_rows_without_any_history_are_refused(
     spark: SparkSession, make_settings: Callable[..., Settings]
 ) -> None:
-    made = make_settings(embeddings={"max_epochs": 1, "dimension": 8})
+    settings = make_settings(embeddings={"max_epochs": 1, "dimension": 8})
     rows = {"pretraining": [20], "pretraining_validation": [10]}
-    publish_splits(made, rows, longest_history=0)
-    pretrain_embeddings(spark, made)
+    publish_splits(settings, rows, longest_history=0)
+    pretrain_embeddings(spark, settings)
     with pytest.raises(DataRefused, match="expected users with a history"):
-        centers.train_centers(spark, made)
+        centers.train_centers(spark, settings)
 
 
-def test_same_seed_gives_the_same_centers(spark: SparkSession, day: Settings) -> None:
+def test_the_same_seed_gives_the_same_centers(spark: SparkSession, day: Settings) -> None:
     def trained() -> dict[str, Tensor]:
         centers.train_centers(spark, day)
         return read_centers(day, Splits.published(day), 8)
@@ -184,7 +185,7 @@ def test_same_seed_gives_the_same_centers(spark: SparkSession, day: Settings) ->
     assert all(torch.equal(one[level], other[level]) for level in one)
 
 
-def test_what_each_center_is_about_stands_in_delta_and_beside_the_centers(
+def test_profiles_of_the_centers_are_in_the_delta_table_and_in_the_manifest(
     spark: SparkSession, day: Settings
 ) -> None:
     centers.train_centers(spark, day)
@@ -201,10 +202,10 @@ def test_what_each_center_is_about_stands_in_delta_and_beside_the_centers(
         kinds = {name.rstrip("0123456789").strip() for name in named}
         assert kinds == {"item", "category", "entity"}
     folder = storage.current(day.layout.centers, "train_centers")
-    beside = storage.read_json(f"{folder}/{storage.MANIFEST}")["profiles"]
+    in_manifest = storage.read_json(f"{folder}/{storage.MANIFEST}")["profiles"]
     in_table = [
         {name: value for name, value in row.asDict().items() if name != "run_date"} for row in rows
     ]
-    for side in (beside, in_table):
+    for side in (in_manifest, in_table):
         side.sort(key=lambda row: (row["level"], row["center"]))
-    assert beside == in_table
+    assert in_manifest == in_table

@@ -1,4 +1,4 @@
-"""Alg. 1: when it stops, and what becomes of centers that say nothing."""
+"""Alg. 1: early stopping, and the replacement of collapsed centers."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 
 from mfn.indices import FIRST_INDEX
 from mfn.models.embedding import FrozenItems, ItemEncoder, ItemTable, offsets_of
-from mfn.pretraining.descent import MENDINGS, Sample, collapsed, describe, learn, mend
+from mfn.pretraining.descent import MAX_REPLACEMENTS, Sample, collapsed, describe, learn, replace
 from mfn.pretraining.profiles import profiles
 from mfn.settings import CenterSettings
 from mfn.splits.published import Splits
 
 ITEMS, GROUPS, X = 23, 4, 2
-"""Items 3 to 22, of five items each in four groups that E holds far apart."""
+"""Items 3 to 22 in four groups of five, whose vectors in E are far apart."""
 
 
 def indices() -> dict[str, Tensor]:
@@ -26,14 +26,14 @@ def indices() -> dict[str, Tensor]:
     return {
         "item_id": item,
         "category": torch.where(item < FIRST_INDEX, item, category),
-        # The first word is the group's own, the second is one that all have.
+        # The first word is specific to the group; all items have the second.
         "entity": torch.stack([FIRST_INDEX + group, torch.full_like(item, 7)], dim=1),
     }
 
 
 @pytest.fixture
 def sample_of() -> Callable[[list[list[int]]], Sample]:
-    """A sample of these histories, seen through an E of the categories alone, [I, 4]."""
+    """Builds a sample of these histories, with an E of only the categories, [I, 4]."""
     manifest = {
         "item_fields": ["category"],
         "user_fields": [],
@@ -55,35 +55,38 @@ def sample_of() -> Callable[[list[list[int]]], Sample]:
 
 
 def of_group(group: int, count: int = 3) -> list[int]:
+    """The first items of a group."""
     return [FIRST_INDEX + group + GROUPS * n for n in range(count)]
 
 
-def test_centers_that_no_behaviour_is_nearest_to_or_that_double_another_are_collapsed() -> None:
+def test_empty_and_duplicate_centers_are_collapsed() -> None:
     behaviours = torch.tensor([[1.0, 0], [0, 1], [1, 0.1]])
     apart = torch.tensor([[5.0, 0], [0, 5]])
     assert collapsed(apart, behaviours) == []
     empty = torch.tensor([[5.0, 0], [-5, -5], [0, 5]])
     assert collapsed(empty, behaviours) == [1]
-    doubled = torch.tensor([[5.0, 0], [0, 5], [5, 0.1]])
-    assert collapsed(doubled, behaviours) == [2]
+    duplicate = torch.tensor([[5.0, 0], [0, 5], [5, 0.1]])
+    assert collapsed(duplicate, behaviours) == [2]
     assert collapsed(torch.ones(3, 2), behaviours) == [1, 2]
 
 
-def test_a_collapsed_center_goes_where_behaviours_are_farthest_from_the_others() -> None:
+def test_a_collapsed_center_moves_to_the_behaviour_farthest_from_the_other_centers() -> None:
     behaviours = torch.tensor([[1.0, 0], [0, 1], [-1, 0.2]])
     centers = torch.tensor([[4.0, 0], [4, 0], [0, 4]])
-    mended = mend(centers, [1], behaviours)
-    assert torch.equal(mended[[0, 2]], centers[[0, 2]])
-    assert mended[1].tolist() == pytest.approx((4 * behaviours[2] / behaviours[2].norm()).tolist())
-    assert collapsed(mended, behaviours) == []
+    replaced = replace(centers, [1], behaviours)
+    assert torch.equal(replaced[[0, 2]], centers[[0, 2]])
+    assert replaced[1].tolist() == pytest.approx(
+        (4 * behaviours[2] / behaviours[2].norm()).tolist()
+    )
+    assert collapsed(replaced, behaviours) == []
 
 
-def test_centers_that_all_are_one_are_drawn_apart() -> None:
+def test_equal_centers_are_replaced_by_distinct_ones() -> None:
     behaviours = torch.tensor([[1.0, 0], [0, 1], [-1, 0]])
-    assert collapsed(mend(torch.tensor([[4.0, 0]] * 3), [0, 1, 2], behaviours), behaviours) == []
+    assert collapsed(replace(torch.tensor([[4.0, 0]] * 3), [0, 1, 2], behaviours), behaviours) == []
 
 
-def test_with_as_many_centers_as_groups_none_is_collapsed_and_with_more_it_is_told(
+def test_surplus_centers_are_reported_as_collapsed_and_others_are_not(
     sample_of: Callable[[list[list[int]]], Sample],
 ) -> None:
     sample = sample_of([of_group(n % GROUPS) for n in range(40)])
@@ -91,26 +94,26 @@ def test_with_as_many_centers_as_groups_none_is_collapsed_and_with_more_it_is_to
     fit = learn(sample, GROUPS, settings, "fit")
     assert describe(fit, sample, "user")["collapsed"] == 0
     more = learn(sample, GROUPS + 2, settings, "more")
-    told = describe(more, sample, "user")
-    assert told["collapsed"] == 2
-    assert told["replaced"] == more.replaced >= 2 * MENDINGS
+    stats = describe(more, sample, "user")
+    assert stats["collapsed"] == 2
+    assert stats["replaced"] == more.replaced >= 2 * MAX_REPLACEMENTS
 
 
-def test_the_descent_ends_when_ten_steps_no_longer_lower_the_loss(
+def test_the_descent_stops_when_ten_steps_improve_the_loss_too_little(
     sample_of: Callable[[list[list[int]]], Sample],
 ) -> None:
     sample = sample_of([of_group(n % GROUPS) for n in range(40)])
     few, all_ = (
-        learn(sample, GROUPS, CenterSettings(max_steps=95, min_progress=least), "steps").steps
-        for least in (1.0, 0.0)
+        learn(sample, GROUPS, CenterSettings(max_steps=95, min_progress=minimum), "steps").steps
+        for minimum in (1.0, 0.0)
     )
     assert (few, all_) == (10, 95)
 
 
-def test_a_profile_names_what_its_behaviours_have_more_often_than_others(
+def test_a_profile_names_values_that_are_more_frequent_at_its_center(
     sample_of: Callable[[list[list[int]]], Sample],
 ) -> None:
-    """Against counts by hand; the word that all items have tells nothing."""
+    """Compared with counts by hand; the word that all items have is in no profile."""
     histories = [of_group(0), of_group(0, 2) + of_group(1, 1), of_group(2, 1)]
     sample = sample_of(histories)
     centers = 5 * torch.eye(GROUPS)
@@ -122,7 +125,7 @@ def test_a_profile_names_what_its_behaviours_have_more_often_than_others(
     assert [one.entities for one in found] == [[3], [4], [5], []]
 
 
-def test_items_of_a_profile_come_nearest_first(
+def test_items_of_a_profile_are_sorted_by_their_score(
     sample_of: Callable[[list[list[int]]], Sample],
 ) -> None:
     sample = sample_of([of_group(0, 1) + of_group(1, 1)])

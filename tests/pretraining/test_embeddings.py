@@ -1,4 +1,4 @@
-"""The frozen embedding: what it is learnt from, when it stops, how it is standardised."""
+"""The frozen embedding: the rows that it learns from, early stopping, standardisation."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def learn(spark: SparkSession, day: Settings, **seeds: int) -> bytes:
     return Path(folder, artifact.TENSORS).read_bytes()
 
 
-def test_rows_of_the_training_and_test_windows_never_reach_it(
+def test_rows_of_the_training_and_test_windows_do_not_change_the_embedding(
     spark: SparkSession, day: Settings
 ) -> None:
     before = learn(spark, day)
@@ -44,38 +44,39 @@ def test_rows_of_the_training_and_test_windows_never_reach_it(
     assert learn(spark, day, pretraining=2) != before
 
 
-def test_the_epoch_that_is_best_on_the_validation_day_is_kept(
+def test_the_best_epoch_on_the_validation_day_is_kept(
     spark: SparkSession, make_settings: Callable[..., Settings]
 ) -> None:
-    # At this rate it overfits: the validation loss falls and then rises.
-    made = make_settings(embeddings={"max_epochs": 12, "learning_rate": 0.1, "batch_requests": 16})
-    publish_splits(made, ROWS)
-    told = pretrain_embeddings(spark, made)
-    folder = current_frozen(made, Splits.published(made))
+    # With this learning rate the model overfits: the validation loss falls, then rises.
+    settings = make_settings(
+        embeddings={"max_epochs": 12, "learning_rate": 0.1, "batch_requests": 16}
+    )
+    publish_splits(settings, ROWS)
+    counts = pretrain_embeddings(spark, settings)
+    folder = current_frozen(settings, Splits.published(settings))
     losses = storage.read_json(f"{folder}/{storage.MANIFEST}")["validation_log_losses"]
     assert 1 < len(losses) < 12
-    assert losses[-1] > losses[-2] == min(losses) == told["validation_log_loss"]
-    shorter = made.embeddings.model_copy(update={"epochs": len(losses) - 1})
+    assert losses[-1] > losses[-2] == min(losses) == counts["validation_log_loss"]
+    shorter = settings.embeddings.model_copy(update={"max_epochs": len(losses) - 1})
     best = artifact.read_frozen(folder)
-    pretrain_embeddings(spark, made.model_copy(update={"embeddings": shorter}))
-    again = artifact.read_frozen(current_frozen(made, Splits.published(made)))
+    counts = pretrain_embeddings(spark, settings.model_copy(update={"embeddings": shorter}))
+    assert counts["epochs"] == len(losses) - 1
+    again = artifact.read_frozen(current_frozen(settings, Splits.published(settings)))
     assert all(torch.equal(best.vectors[name], again.vectors[name]) for name in best.vectors)
 
 
-def test_only_values_of_the_pretraining_rows_count_as_learnt(
-    spark: SparkSession, day: Settings
-) -> None:
+def test_only_values_in_the_pretraining_rows_are_learnt(spark: SparkSession, day: Settings) -> None:
     learn(spark, day)
     splits = Splits.published(day)
     frozen = artifact.read_frozen(current_frozen(day, splits))
     rows = spark.read.parquet(f"{splits.folder}/pretraining").collect()
-    met = {item for row in rows for item in [*row.history, *row.candidates]}
+    items = {item for row in rows for item in [*row.history, *row.candidates]}
     category = splits.item_indices()["category"]
-    expected = {int(category[item]) for item in met if item}
+    expected = {int(category[item]) for item in items if item}
     assert set(frozen.learnt["category"].nonzero().flatten().tolist()) == expected
 
 
-def test_each_part_of_the_catalogue_is_standardised() -> None:
+def test_every_field_of_an_item_vector_is_standardised() -> None:
     random = torch.Generator().manual_seed(1)
     features = Splits("", _manifest()).features
     indices = {
@@ -108,13 +109,15 @@ def _manifest() -> dict[str, object]:
     }
 
 
-def test_an_embedding_of_other_vocabularies_is_refused(spark: SparkSession, day: Settings) -> None:
+def test_an_embedding_made_with_other_vocabularies_is_refused(
+    spark: SparkSession, day: Settings
+) -> None:
     learn(spark, day)
     splits = Splits.published(day)
     assert current_frozen(day, splits)
     vocabularies = {**splits.manifest["vocabularies"], "brand": {"size": 9, "fingerprint": "x"}}
     other = Splits(splits.folder, {**splits.manifest, "vocabularies": vocabularies})
-    with pytest.raises(WrongArtifact, match="made with the vocabulary brand of"):
+    with pytest.raises(WrongArtifact, match="expected vocabulary brand as in the splits"):
         current_frozen(day, other)
 
 

@@ -1,4 +1,4 @@
-"""Vectors of entities from text: what they are is held against numpy, and what is refused."""
+"""Entity vectors from text, compared with numpy, and the inputs that are refused."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ROWS = {"pretraining": [60, 50], "pretraining_validation": [30], "train": [40], 
 
 
 def write_vectors(path: Path, width: int, words: list[str] = WORDS) -> dict[str, np.ndarray]:
-    """A file as GloVe's are, and what is in it."""
+    """Write a file in GloVe's format; return its vectors by word."""
     random = np.random.default_rng(3)
     vectors = {word: random.normal(size=width).round(4) for word in words}
     lines = [" ".join([word, *map(str, vector)]) for word, vector in vectors.items()]
@@ -41,17 +41,17 @@ def read(
 ) -> EntityVectors:
     rows = [(key, FIRST_INDEX + place) for place, key in enumerate(keys)]
     entries = spark.createDataFrame(rows, "key string, index int")
-    own = EmbeddingSettings(dimension=dimension, initial_std=std)
-    return from_file(spark, str(path), entries, FIRST_INDEX + len(keys), own)
+    settings = EmbeddingSettings(dimension=dimension, initial_std=std)
+    return from_file(spark, str(path), entries, FIRST_INDEX + len(keys), settings)
 
 
 KEYS = ["red", "Blue", "nowhere", "jam jar", "clock-lamp nowhere", "green", "jar", "lamp"]
 
 
-def test_a_file_as_wide_as_the_embedding_keeps_the_distances_of_its_words(
+def test_a_file_with_the_embedding_s_dimension_keeps_the_distances_of_its_words(
     spark: SparkSession, tmp_path: Path
 ) -> None:
-    """An entity of several words is their mean; what the file lacks is not known."""
+    """An entity of several words gets their mean; words that are not in the file are unknown."""
     given = write_vectors(tmp_path / "words.txt", width=4)
     found = read(spark, tmp_path / "words.txt", KEYS)
     assert found.known_V.tolist() == [False] * 3 + [key != "nowhere" for key in KEYS]
@@ -62,15 +62,15 @@ def test_a_file_as_wide_as_the_embedding_keeps_the_distances_of_its_words(
         ]
     )  # fmt: skip
     vectors = found.vectors_VD[found.known_V].double().numpy()
-    apart, as_given = (
+    distances, expected_distances = (
         np.linalg.norm(one[:, None] - one[None], axis=2) for one in (vectors, expected)
     )
-    ratio = apart[0, 1] / as_given[0, 1]
-    assert apart == pytest.approx(as_given * ratio, rel=1e-5, abs=1e-6)
+    ratio = distances[0, 1] / expected_distances[0, 1]
+    assert distances == pytest.approx(expected_distances * ratio, rel=1e-5, abs=1e-6)
     assert found.vectors_VD[~found.known_V].abs().sum() == 0
 
 
-def test_a_wider_file_gives_its_first_components_with_the_spread_of_the_settings(
+def test_a_wider_file_is_reduced_to_principal_components_with_the_configured_std(
     spark: SparkSession, tmp_path: Path
 ) -> None:
     given = write_vectors(tmp_path / "words.txt", width=6)
@@ -80,21 +80,21 @@ def test_a_wider_file_gives_its_first_components_with_the_spread_of_the_settings
     assert vectors.mean(dim=0).abs().max() < 1e-6
     centred = np.stack(list(given.values())) - np.stack(list(given.values())).mean(axis=0)
     _, singular, _ = np.linalg.svd(centred)
-    own = torch.linalg.svdvals(vectors).numpy()
-    assert own / own[0] == pytest.approx(singular[:4] / singular[0], rel=1e-5)
+    found_singular = torch.linalg.svdvals(vectors).numpy()
+    assert found_singular / found_singular[0] == pytest.approx(singular[:4] / singular[0], rel=1e-5)
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("red 1 2 3\nblue 2 3 4\n", r"embeddings.dimension 4, got the widths \[3\]"),
-        ("red 1 2 3 4\nblue 1 2 3 4 5\n", r"got the widths \[4, 5\] in 2 lines"),
-        ("rot 1 2 3 4\n", r"got the widths \[\] in 0 lines"),
+        ("red 1 2 3\nblue 2 3 4\n", r"embeddings.dimension 4, got widths \[3\]"),
+        ("red 1 2 3 4\nblue 1 2 3 4 5\n", r"got widths \[4, 5\] in 2 lines"),
+        ("rot 1 2 3 4\n", r"got widths \[\] in 0 lines"),
         ("red 1 2 3 4\nblue 2 3 4 5\n", "words of at least 4 entities"),
         ("red 1 2 3 NaN\nblue 2 3 4 5\n", "expected finite numbers"),
     ],
 )
-def test_a_file_that_holds_no_fitting_vectors_is_refused(
+def test_a_file_without_usable_vectors_is_refused(
     spark: SparkSession, tmp_path: Path, text: str, expected: str
 ) -> None:
     (tmp_path / "words.txt").write_text(text)
@@ -102,10 +102,10 @@ def test_a_file_that_holds_no_fitting_vectors_is_refused(
         read(spark, tmp_path / "words.txt", KEYS)
 
 
-def test_words_of_titles_that_go_together_are_near_and_the_same_each_time(
+def test_words_that_share_titles_get_close_vectors_and_reruns_give_equal_ones(
     spark: SparkSession,
 ) -> None:
-    """Of two groups of words, a title takes its words from one; index 13 is in no title."""
+    """Each title uses words of one of two groups; index 13 is in no title."""
     random = np.random.default_rng(5)
     titles = [
         random.choice(range(3 + 5 * (n % 2), 8 + 5 * (n % 2)), 4, replace=False).tolist()
@@ -115,46 +115,46 @@ def test_words_of_titles_that_go_together_are_near_and_the_same_each_time(
         (n, f"i{n}", *[3] * (len(ITEM_ROWS) - 3), [*words, 0]) for n, words in enumerate(titles)
     ]
     items = spark.createDataFrame(rows, ITEM_ROWS)
-    own = EmbeddingSettings(dimension=6)
-    found = from_titles(items, 14, own)
+    settings = EmbeddingSettings(dimension=6)
+    found = from_titles(items, 14, settings)
     assert found.known_V.tolist() == [False] * 3 + [True] * 10 + [False]
-    near = torch.cdist(found.vectors_VD[3:13], found.vectors_VD[3:13])
-    within = (near[:5, :5].sum() + near[5:, 5:].sum()) / 40
-    assert float(within) < 0.75 * float(near[:5, 5:].mean())
-    assert torch.equal(from_titles(items, 14, own).vectors_VD, found.vectors_VD)
+    distances = torch.cdist(found.vectors_VD[3:13], found.vectors_VD[3:13])
+    within = (distances[:5, :5].sum() + distances[5:, 5:].sum()) / 40
+    assert float(within) < 0.75 * float(distances[:5, 5:].mean())
+    assert torch.equal(from_titles(items, 14, settings).vectors_VD, found.vectors_VD)
 
 
-def test_items_without_entities_have_no_titles_to_learn_from(spark: SparkSession) -> None:
+def test_word2vec_without_any_entities_is_refused(spark: SparkSession) -> None:
     rows = [(3, "i", *[3] * (len(ITEM_ROWS) - 3), [1, 0])]
-    with pytest.raises(DataRefused, match="items with entities, or with titles, got none"):
+    with pytest.raises(DataRefused, match="items with entities or titles, got none"):
         from_titles(spark.createDataFrame(rows, ITEM_ROWS), 4, EmbeddingSettings())
 
 
 @pytest.fixture
 def day(spark: SparkSession, make_settings: Callable[..., Settings], tmp_path: Path) -> Settings:
-    """Splits whose entities are named entity3, entity4, …; the file has half of them."""
-    made = make_settings(embeddings={"max_epochs": 1, "dimension": 4})
-    publish_splits(made, ROWS)
-    publish_vocabularies(spark, made)
+    """Splits with the entities entity3, entity4, …; the file has half of them."""
+    settings = make_settings(embeddings={"max_epochs": 1, "dimension": 4})
+    publish_splits(settings, ROWS)
+    publish_vocabularies(spark, settings)
     write_vectors(tmp_path / "words.txt", 5, [f"entity{n}" for n in range(FIRST_INDEX, 12)])
-    return made
+    return settings
 
 
 def frozen_of(
     spark: SparkSession, day: Settings, words: str
 ) -> tuple[artifact.FrozenEmbedding, dict[str, float]]:
-    own = day.embeddings.model_copy(update={"words": words})
-    chosen = day.model_copy(update={"embeddings": own})
+    changed = day.embeddings.model_copy(update={"words": words})
+    chosen = day.model_copy(update={"embeddings": changed})
     pretrain_embeddings(spark, chosen)
     folder = current_frozen(chosen, Splits.published(chosen))
     covered: dict[str, float] = storage.read_json(f"{folder}/{storage.MANIFEST}")["covered"]
     return artifact.read_frozen(folder), covered
 
 
-def test_only_the_entities_are_taken_from_text(
+def test_only_entity_vectors_come_from_text(
     spark: SparkSession, day: Settings, tmp_path: Path
 ) -> None:
-    """The control is the vanilla model's own; coverage counts behaviours of the training rows."""
+    """The control uses the vanilla model only; coverage counts behaviours of the training rows."""
     of_clicks, _ = frozen_of(spark, day, "ctr")
     of_file, covered = frozen_of(spark, day, str(tmp_path / "words.txt"))
     of_titles, _ = frozen_of(spark, day, "word2vec")
@@ -182,8 +182,10 @@ def test_only_the_entities_are_taken_from_text(
     assert 0 < covered[ENTITY] < 1
 
 
-def test_a_file_of_words_that_is_not_there_is_refused_by_name(
+def test_a_missing_file_of_words_is_refused_with_its_name(
     spark: SparkSession, day: Settings
 ) -> None:
-    with pytest.raises(DataRefused, match=r"embeddings.words: .* got /no/such, which is not"):
+    with pytest.raises(
+        DataRefused, match=r"embeddings.words: .* got /no/such, which does not exist"
+    ):
         frozen_of(spark, day, "/no/such")

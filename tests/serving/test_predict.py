@@ -1,4 +1,4 @@
-"""Predictions on Spark: what the model says of every test candidate, and nothing else."""
+"""The job `predict`: exactly one score per model and test candidate, equal to the model's."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mfn.splits.published import Splits
 from mfn.training.train import train
 from tests.synthetic import publish_splits, publish_vocabularies
 
-KEPT = 0.25
+NEGATIVE_SAMPLING_RATE = 0.25
 ROWS = {"pretraining": [40], "pretraining_validation": [20], "train": [40], "test": [30, 0, 11]}
 
 
@@ -30,19 +30,19 @@ ROWS = {"pretraining": [40], "pretraining_validation": [20], "train": [40], "tes
 def day(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     from tests.conftest import RUN_DATE, SPARK
 
-    made = Settings(
+    settings = Settings(
         root=str(tmp_path_factory.mktemp("day")),
         date=RUN_DATE,
         spark=SPARK,
         embeddings={"max_epochs": 1, "dimension": 8},
         predict={"batch_requests": 16},
-        splits={"negative_sampling_rate": KEPT},
+        splits={"negative_sampling_rate": NEGATIVE_SAMPLING_RATE},
     )
-    publish_splits(made, ROWS)
-    publish_vocabularies(spark, made)
+    publish_splits(settings, ROWS)
+    publish_vocabularies(spark, settings)
     for job in (pretrain_embeddings, train_centers, train):
-        job(spark, made)
-    return made
+        job(spark, settings)
+    return settings
 
 
 def rows(spark: SparkSession, day: Settings) -> list[Row]:
@@ -50,11 +50,11 @@ def rows(spark: SparkSession, day: Settings) -> list[Row]:
     return sorted(found.collect(), key=lambda r: (r.model, r.request_id, r.item_id, r.label))
 
 
-def test_every_candidate_has_its_models_score_as_often_as_the_job_runs(
+def test_every_candidate_has_the_score_of_each_model_also_after_a_second_run(
     spark: SparkSession, day: Settings
 ) -> None:
-    """As a probability among all candidates, though training saw a quarter of the unclicked."""
-    told = predict(spark, day)
+    """Scores are probabilities among all candidates; training saw a quarter of the unclicked."""
+    counts = predict(spark, day)
     found = rows(spark, day)
     splits = Splits.published(day)
     expected = []
@@ -65,16 +65,16 @@ def test_every_candidate_has_its_models_score_as_often_as_the_job_runs(
             table = pq.read_table(file.url.removeprefix("file://")).combine_chunks()
             batch = batch_of(table.to_batches()[0])
             with torch.no_grad():
-                among_fewer = torch.sigmoid(model(batch).double())
-            scores = (among_fewer / (among_fewer + (1 - among_fewer) / KEPT)).tolist()
-            for place, row in enumerate(table.to_pylist()):
+                sampled = torch.sigmoid(model(batch).double())  # probabilities among sampled rows
+            scores = (sampled / (sampled + (1 - sampled) / NEGATIVE_SAMPLING_RATE)).tolist()
+            for r, row in enumerate(table.to_pylist()):
                 for m, item in enumerate(row["candidate_ids"]):
                     expected.append(
-                        (name, row["request_id"], item, row["labels"][m], scores[place][m],
+                        (name, row["request_id"], item, row["labels"][m], scores[r][m],
                          row["user_id"], row["history_length"])
                     )  # fmt: skip
     expected.sort(key=lambda r: r[:4])
-    assert told["rows"] == len(found) == len(expected)
+    assert counts["rows"] == len(found) == len(expected)
     for row, wanted in zip(found, expected, strict=True):
         assert (row.model, row.request_id, row.item_id, row.label) == wanted[:4]
         assert row.score == pytest.approx(wanted[4], abs=1e-6)
@@ -84,14 +84,14 @@ def test_every_candidate_has_its_models_score_as_often_as_the_job_runs(
     assert rows(spark, day) == found
 
 
-def test_a_model_folder_says_what_it_was_made_with(day: Settings) -> None:
+def test_a_model_folder_describes_settings_schema_and_training(day: Settings) -> None:
     folder = storage.current(day.layout.model("mfn"), "train")
-    described = storage.read_json(f"{folder}/{storage.MODEL}")
-    assert described["settings"]["extractor"] == "mfn"
-    assert described["settings"]["interests"] == 8
-    assert described["schema"]["vocabularies"] == Splits.published(day).manifest["vocabularies"]
-    assert described["train"]["requests"] == 40
-    assert described["parameters"] > 0
+    description = storage.read_json(f"{folder}/{storage.MODEL}")
+    assert description["settings"]["extractor"] == "mfn"
+    assert description["settings"]["interests"] == 8
+    assert description["schema"]["vocabularies"] == Splits.published(day).manifest["vocabularies"]
+    assert description["train"]["requests"] == 40
+    assert description["parameters"] > 0
     files, path = storage.fsspec.url_to_fs(folder)
     assert sorted(name.rpartition("/")[2] for name in files.ls(path, detail=False)) == [
         storage.MODEL,
@@ -99,13 +99,13 @@ def test_a_model_folder_says_what_it_was_made_with(day: Settings) -> None:
     ]
 
 
-def test_a_model_of_other_vocabularies_is_refused(day: Settings) -> None:
+def test_a_model_with_other_vocabularies_is_refused(day: Settings) -> None:
     splits = Splits.published(day)
     folder = storage.current(day.layout.model("mfn"), "train")
     vocabularies = splits.manifest["vocabularies"]
     assert artifact.read_model(folder, splits.item_indices(), vocabularies)
     other = {**vocabularies, "category": {"size": 12, "fingerprint": "another"}}
-    with pytest.raises(WrongArtifact, match="made with the vocabulary category of"):
+    with pytest.raises(WrongArtifact, match="expected vocabulary category as in the splits"):
         artifact.read_model(folder, splits.item_indices(), other)
 
 
@@ -113,19 +113,17 @@ def test_a_model_folder_with_a_pickle_is_refused(day: Settings) -> None:
     splits = Splits.published(day)
     folder = storage.current(day.layout.model("mfn"), "train")
     vocabularies = splits.manifest["vocabularies"]
-    strange = Path(folder, "model.pkl")
-    strange.write_bytes(b"")
+    pickled = Path(folder, "model.pkl")
+    pickled.write_bytes(b"")
     try:
-        with pytest.raises(
-            WrongArtifact, match=r"got model.pkl beside them; a model is never read"
-        ):
+        with pytest.raises(WrongArtifact, match=r"also found model.pkl; a model is never read"):
             artifact.read_model(folder, splits.item_indices(), vocabularies)
     finally:
-        strange.unlink()
+        pickled.unlink()
     assert artifact.read_model(folder, splits.item_indices(), vocabularies)
 
 
-def test_a_model_that_was_not_trained_is_named(spark: SparkSession, day: Settings) -> None:
+def test_an_untrained_model_is_named_in_the_error(spark: SparkSession, day: Settings) -> None:
     more = {**day.models, "mfn_k16": day.models["mfn"]}
     with pytest.raises(NotPublished, match=r"mfn_k16: nothing is published.*jobs/train.py"):
         predict(spark, day.model_copy(update={"models": more}))

@@ -1,4 +1,4 @@
-"""The simulated shop as pure functions: shelves, customers, the click law, a day's events."""
+"""The simulated shop: catalogue, customers, click probabilities, and the events of a day."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_draw_is_the_same_on_every_machine_and_in_every_version() -> None:
     )
 
 
-def test_draws_are_spread_evenly_and_do_not_follow_from_one_another() -> None:
+def test_draws_are_uniform_or_normal_and_uncorrelated() -> None:
     one = draws.uniform(7, "one", np.arange(20000))
     other = draws.uniform(7, "other", np.arange(20000))
     bell = draws.normal(7, "bell", np.arange(20000))
@@ -40,15 +40,15 @@ def test_draws_are_spread_evenly_and_do_not_follow_from_one_another() -> None:
 
 
 @pytest.mark.parametrize("size", [6, 570, 1440])
-def test_every_pair_and_category_is_found_where_the_catalogue_has_it(size: int) -> None:
+def test_every_pair_and_category_in_the_catalogue_is_found(size: int) -> None:
     shelves = catalogue(size, seed=3)
     everything = shelves.items(np.arange(shelves.places))
     pairs = set(zip(everything.colour, everything.material, strict=True))
     colour, material = (part.ravel() for part in np.meshgrid(np.arange(24), np.arange(24)))
-    luck = draws.uniform(1, "luck", np.arange(colour.size))
+    draw = draws.uniform(1, "luck", np.arange(colour.size))
 
-    found = shelves.items(shelves.of_pair(colour, material, luck, luck))
-    of_kind = shelves.items(shelves.of_category(np.arange(120), luck[:120], luck[:120]))
+    found = shelves.items(shelves.of_pair(colour, material, draw, draw))
+    of_kind = shelves.items(shelves.of_category(np.arange(120), draw[:120], draw[:120]))
 
     there = np.array([pair in pairs for pair in zip(colour, material, strict=True)])
     np.testing.assert_array_equal((found.colour == colour) & (found.material == material), there)
@@ -57,7 +57,7 @@ def test_every_pair_and_category_is_found_where_the_catalogue_has_it(size: int) 
     assert there.all() == kinds.all() == (size == 1440)
 
 
-def test_a_family_differs_in_colour_alone() -> None:
+def test_items_of_a_family_differ_only_in_colour() -> None:
     shelves = catalogue(1440, seed=3)
     family = shelves.items(np.arange(6, 12))
 
@@ -66,7 +66,7 @@ def test_a_family_differs_in_colour_alone() -> None:
         assert len(set(getattr(family, name))) == 1, name
 
 
-def test_a_collection_is_followed_by_one_of_new_items_in_the_same_places() -> None:
+def test_the_next_collection_has_new_items_in_the_same_places() -> None:
     shelves, places = catalogue(1440, seed=3), np.arange(1440)
     today, sold_out = shelves.listed(places, TODAY)
     later, then_sold_out = shelves.listed(places, TODAY + shop.COLLECTION_DAYS)
@@ -82,7 +82,7 @@ def test_a_collection_is_followed_by_one_of_new_items_in_the_same_places() -> No
     assert (before.appeal != after.appeal).all()
 
 
-def test_no_interests_of_a_customer_share_an_attribute_so_that_decoys_are_none_of_them() -> None:
+def test_interests_of_a_customer_share_no_attribute_so_decoys_match_none() -> None:
     who = customers(3, np.arange(500))
 
     assert set(who.interests_R) == {2, 3, 4}
@@ -92,7 +92,7 @@ def test_no_interests_of_a_customer_share_an_attribute_so_that_decoys_are_none_o
     assert (who.shares_RJ[~who.real_RJ] == 0).all()
 
 
-def test_the_third_thing_is_welcome_only_once_both_others_are_bought() -> None:
+def test_the_third_thing_completes_an_outing_only_after_both_others_are_bought() -> None:
     camping = Outing(np.array([0]), np.array([100]), np.array([200]))
     stove, tent = np.array([2]), np.array([0])
 
@@ -101,7 +101,7 @@ def test_the_third_thing_is_welcome_only_once_both_others_are_bought() -> None:
     assert not camping.completed_by(tent, np.array([201])).any()
 
 
-def test_an_outing_is_the_same_on_each_of_its_days_and_starts_with_them() -> None:
+def test_an_outing_is_the_same_on_each_of_its_days() -> None:
     days = np.arange(TODAY, TODAY + 3 * shop.OUTING_DAYS)
     user = np.full(len(days), 5)
     turns = outing(3, user, days)
@@ -115,7 +115,7 @@ def test_an_outing_is_the_same_on_each_of_its_days_and_starts_with_them() -> Non
 
 
 @pytest.mark.parametrize("how", ["joint", "additive"])
-def test_click_law_is_the_documented_formula(how: str) -> None:
+def test_click_probabilities_follow_the_documented_formula(how: str) -> None:
     settings = SHOP.model_copy(update={"interest_match": how})
     day, index = np.full(200, TODAY), np.arange(200)
     shown = traffic.pages(settings, day, index)
@@ -157,7 +157,7 @@ def test_click_law_is_the_documented_formula(how: str) -> None:
     assert {match for match, _, _ in kinds} == ({0, 1} if how == "joint" else {0, 0.5, 1})
 
 
-def test_candidates_are_the_intents_decoys_complements_and_others_as_documented() -> None:
+def test_candidates_have_the_documented_shares_of_intent_and_decoys() -> None:
     large = SHOP.model_copy(update={"items": 12000})
     index = np.arange(2000)
     shown = traffic.pages(large, np.full(len(index), TODAY), index)
@@ -171,7 +171,7 @@ def test_candidates_are_the_intents_decoys_complements_and_others_as_documented(
 
     assert meets.any(axis=1).mean() == pytest.approx(0.28, abs=0.04)
     assert decoy.mean() == pytest.approx(0.33, abs=0.04)
-    # Each real interest is the intent of about as many pages, however rarely it is browsed for.
+    # All real interests are the intent equally often, also those with few browsing events.
     intents = meets.sum(axis=2).argmax(axis=1)
     least = np.where(who.real_RJ, who.shares_RJ, 2).argmin(axis=1)
     expected = (1 / who.interests_R).mean()
@@ -193,7 +193,7 @@ def test_no_item_is_twice_on_a_page() -> None:
 
 @settings(max_examples=10, deadline=None)
 @given(cuts=st.lists(st.integers(0, 300), max_size=5), source=st.sampled_from([0, 1, 2]))
-def test_a_days_events_do_not_depend_on_how_they_are_batched(
+def test_the_events_of_a_day_do_not_depend_on_the_batches(
     cuts: list[int], source: traffic.Source
 ) -> None:
     whole = traffic.events_of(SHOP, source, TODAY, np.arange(300))
@@ -203,7 +203,7 @@ def test_a_days_events_do_not_depend_on_how_they_are_batched(
     assert _rows([whole]) == _rows(parts)
 
 
-def test_another_seed_is_another_shop() -> None:
+def test_another_seed_gives_other_events() -> None:
     one, other = (
         traffic.events_of(
             SHOP.model_copy(update={"seed": seed}), traffic.PAGES, TODAY, np.arange(9)

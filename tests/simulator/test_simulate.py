@@ -1,4 +1,4 @@
-"""The logs that `simulate_logs` writes: the same every time, and worth comparing models on."""
+"""The logs of `simulate_logs` are the same every time and can distinguish models."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _simulate(spark: SparkSession, root: Path, date: datetime.date, **sizes: Any
 
 @pytest.fixture(scope="module")
 def shop(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """Logs of eight days, written once for all tests that only read them."""
+    """Logs of eight days, written once for all tests that only read."""
     return _simulate(spark, tmp_path_factory.mktemp("shop"), RUN_DATE)
 
 
@@ -60,17 +60,17 @@ def _lines(settings: Settings, kind: str, day: datetime.date) -> list[str]:
 
 
 def _events(settings: Settings, day: datetime.date) -> list[dict[str, Any]]:
-    """The sound events of a day's folder, each once."""
-    sound: dict[str, dict[str, Any]] = {}
+    """The valid events of a day's folder, without repeats."""
+    valid: dict[str, dict[str, Any]] = {}
     for line in _lines(settings, "events", day):
         try:
             event = json.loads(line)
         except ValueError:
             continue
-        whole = {"user_id", "item_id"} <= set(event) and event["event_type"] in TYPES
-        if whole and event["event_time"].startswith(str(day)):
-            sound[event["event_id"]] = event
-    return list(sound.values())
+        complete = {"user_id", "item_id"} <= set(event) and event["event_type"] in TYPES
+        if complete and event["event_time"].startswith(str(day)):
+            valid[event["event_id"]] = event
+    return list(valid.values())
 
 
 def _contents(settings: Settings, day: datetime.date) -> dict[str, bytes]:
@@ -82,7 +82,7 @@ def _contents(settings: Settings, day: datetime.date) -> dict[str, bytes]:
     }
 
 
-def test_each_day_has_finished_folders_with_the_file_names_that_readers_look_for(
+def test_each_day_has_finished_folders_with_the_file_names_that_readers_expect(
     shop: Settings,
 ) -> None:
     for kind in KINDS:
@@ -98,7 +98,7 @@ def test_each_day_has_finished_folders_with_the_file_names_that_readers_look_for
     }
 
 
-def test_a_day_is_the_same_to_the_byte_whatever_days_are_simulated_with_it(
+def test_a_day_has_the_same_bytes_whatever_other_days_are_simulated(
     spark: SparkSession, shop: Settings, tmp_path: Path
 ) -> None:
     day_before = RUN_DATE - datetime.timedelta(days=1)
@@ -108,7 +108,7 @@ def test_a_day_is_the_same_to_the_byte_whatever_days_are_simulated_with_it(
         assert _contents(other, day) == _contents(shop, day)
 
 
-def test_running_again_leaves_the_same_and_another_seed_does_not(
+def test_a_rerun_writes_the_same_bytes_and_another_seed_does_not(
     spark: SparkSession, tmp_path: Path
 ) -> None:
     first = _simulate(spark, tmp_path, RUN_DATE, days=1)
@@ -127,13 +127,13 @@ def test_the_logs_do_not_depend_on_the_number_of_tasks(
     spark: SparkSession, shop: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     days = [RUN_DATE]
-    made = {
+    kinds = {
         "events": simulate.events,
         "items": simulate.items,
         "users": simulate.users,
         "truth": simulate.truth,
     }
-    for name, make in made.items():
+    for name, make in kinds.items():
         monkeypatch.undo()
         few = make(spark, shop.simulate, days)
         monkeypatch.setattr(simulate, "TASK_ROWS", 5000 if name in ("events", "truth") else 200)
@@ -143,7 +143,7 @@ def test_the_logs_do_not_depend_on_the_number_of_tasks(
         assert sorted(many.collect()) == sorted(few.collect())
 
 
-def test_a_run_that_fails_leaves_the_days_of_the_run_before(
+def test_a_failed_run_leaves_the_days_of_the_previous_run(
     spark: SparkSession, tmp_path: Path
 ) -> None:
     settings = _simulate(spark, tmp_path, RUN_DATE, days=1)
@@ -160,7 +160,7 @@ def test_a_run_that_fails_leaves_the_days_of_the_run_before(
     ]
 
 
-def test_closest_interest_beats_the_average_and_in_the_control_it_does_not(
+def test_closest_interest_beats_the_average_except_in_the_additive_control(
     spark: SparkSession, shop: Settings, tmp_path: Path
 ) -> None:
     control = _simulate(spark, tmp_path, RUN_DATE, interest_match="additive", days=4)
@@ -171,12 +171,12 @@ def test_closest_interest_beats_the_average_and_in_the_control_it_does_not(
     assert 0.75 < joint["oracle"] < 0.85
 
 
-def test_true_probabilities_are_those_with_which_clicks_were_drawn(shop: Settings) -> None:
+def test_clicks_are_drawn_with_the_true_probabilities(shop: Settings) -> None:
     probability, clicked = [], []
     for day in _days(shop)[:-1]:
         truth = pq.read_table(_folder(shop, "truth", day) / "part-00000.parquet").to_pylist()
         events = _events(shop, day)
-        # Late lines and clicks after midnight are in the next day's folder.
+        # Late lines and clicks after midnight are in the next day's folder: skip these requests.
         early = {
             e["request_id"] for e in events if "request_id" in e and e["event_time"][11:] < "22"
         }
@@ -192,7 +192,7 @@ def test_true_probabilities_are_those_with_which_clicks_were_drawn(shop: Setting
         assert abs(y[bucket].sum() - p[bucket].sum()) < 4 * deviation
 
 
-def test_truth_has_a_row_for_each_impression_and_no_other(shop: Settings) -> None:
+def test_truth_has_exactly_one_row_for_each_candidate_shown(shop: Settings) -> None:
     rows = pq.read_table(_folder(shop, "truth", RUN_DATE) / "part-00000.parquet").to_pylist()
     truth = Counter((row["request_id"], row["item_id"]) for row in rows)
     shown = {
@@ -205,7 +205,7 @@ def test_truth_has_a_row_for_each_impression_and_no_other(shop: Settings) -> Non
     assert len(shown) > 0.99 * len(truth)
 
 
-def test_an_event_is_on_an_item_of_its_days_catalogue_and_new_items_come_every_day(
+def test_items_of_events_are_in_the_days_catalogue_and_each_day_adds_new_items(
     shop: Settings,
 ) -> None:
     known: set[str] = set()
@@ -223,7 +223,7 @@ def test_an_event_is_on_an_item_of_its_days_catalogue_and_new_items_come_every_d
     assert clicked_new > 0
 
 
-def test_a_small_share_of_lines_is_dirty_in_each_documented_way(shop: Settings) -> None:
+def test_a_small_share_of_lines_has_each_documented_fault(shop: Settings) -> None:
     lines = [(day, line) for day in _days(shop) for line in _lines(shop, "events", day)]
     kinds: Counter[str] = Counter()
     ids: set[str] = set()
@@ -250,7 +250,7 @@ def test_a_small_share_of_lines_is_dirty_in_each_documented_way(shop: Settings) 
     assert 0.002 < kinds.total() / len(lines) < 0.004
 
 
-def test_histories_are_long_by_the_training_days_and_bots_are_rare_but_busy(
+def test_users_have_long_histories_before_the_last_days_and_bots_are_rare_but_active(
     shop: Settings,
 ) -> None:
     before = [event for day in _days(shop)[:4] for event in _events(shop, day)]
@@ -266,7 +266,7 @@ def test_histories_are_long_by_the_training_days_and_bots_are_rare_but_busy(
     assert {name for user in users for name in user["profile"]} == {"age", "region"}
 
 
-def test_clicks_fall_with_the_place_on_the_page(shop: Settings) -> None:
+def test_click_rate_falls_with_the_position_on_the_page(shop: Settings) -> None:
     events = [event for day in _days(shop) for event in _events(shop, day)]
     shown = Counter(event["position"] for event in events if _is(event, "impression"))
     clicks = Counter(event["position"] for event in events if _is(event, "click"))

@@ -1,4 +1,4 @@
-"""Amazon's reviews as raw logs: ratings beside drawn products, in both editions' names."""
+"""Amazon's reviews as raw logs: ratings with sampled negatives, in both editions' formats."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.conftest import SPARK
 from tests.raw_days import contents, days, lines
 
 MIDNIGHT = 1577836800
-"""Of 1 January 2020, in seconds since 1970."""
+"""Midnight of 1 January 2020, in seconds since 1970."""
 DAY = 24 * 3600
 
 
@@ -100,7 +100,7 @@ def test_every_review_is_a_candidate_an_event_or_counted(
     }
 
 
-def test_a_rating_of_4_or_more_is_a_click_beside_drawn_products(
+def test_a_rating_of_4_or_more_is_a_click_with_sampled_negatives(
     shop: tuple[Settings, dict[str, Any]],
 ) -> None:
     chosen, _ = shop
@@ -111,7 +111,7 @@ def test_a_rating_of_4_or_more_is_a_click_beside_drawn_products(
                 pages.setdefault(one["request_id"], set()).add((one["event_type"], one["item_id"]))
     assert pages.pop(f"a-{MIDNIGHT}") == {("impression", "B1"), ("click", "B1")}
     assert pages.pop(f"b-{MIDNIGHT + 10}") == {("impression", "B2"), ("click", "B2")}
-    # c rates B1 of the known two, so that B2 is drawn; to d both are new.
+    # Two products are known. c rates B1, so only B2 can be sampled; for d, either can.
     assert pages.pop(f"c-{MIDNIGHT + DAY}") == {("impression", "B1"), ("impression", "B2")}
     of_d = pages.pop(f"d-{MIDNIGHT + DAY + 9}")
     assert {("impression", "B4"), ("click", "B4")} < of_d
@@ -122,7 +122,7 @@ def test_a_rating_of_4_or_more_is_a_click_beside_drawn_products(
     assert pages == {}
 
 
-def test_what_a_bad_review_has_is_kept(shop: tuple[Settings, dict[str, Any]]) -> None:
+def test_a_bad_review_keeps_its_valid_fields(shop: tuple[Settings, dict[str, Any]]) -> None:
     chosen, _ = shop
     bad = [
         {name: one.get(name) for name in ("user_id", "event_type", "item_id", "event_time")}
@@ -143,7 +143,7 @@ def test_what_a_bad_review_has_is_kept(shop: tuple[Settings, dict[str, Any]]) ->
     )  # fmt: skip
 
 
-def test_metadata_of_both_editions_make_the_catalogue(
+def test_metadata_of_both_editions_are_in_the_catalogue(
     shop: tuple[Settings, dict[str, Any]],
 ) -> None:
     chosen, _ = shop
@@ -170,7 +170,7 @@ def test_metadata_of_both_editions_make_the_catalogue(
     ]
 
 
-def test_a_rerun_leaves_the_same_bytes_whatever_the_order_of_reviews(
+def test_the_order_of_reviews_does_not_change_the_files(
     spark: SparkSession, shop: tuple[Settings, dict[str, Any]], tmp_path: Path
 ) -> None:
     other = settings_of(tmp_path, [*ELSEWHERE, *reversed(GOOD), *reversed(BAD)])
@@ -178,7 +178,7 @@ def test_a_rerun_leaves_the_same_bytes_whatever_the_order_of_reviews(
     assert contents(other) == contents(shop[0])
 
 
-def test_folders_without_reviews_metadata_or_the_days_are_refused(
+def test_a_folder_without_metadata_or_without_the_days_is_refused(
     spark: SparkSession, tmp_path: Path
 ) -> None:
     with pytest.raises(DataRefused, match=r"from 2020-01-02 \(ingest\.first_day\) to 2020-01-02"):

@@ -1,4 +1,4 @@
-"""MovieLens as raw logs: what stands for what, and that a day knows nothing of later ones."""
+"""MovieLens as raw logs: the mapping, and that a day contains nothing of later days."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ a\t24\tM\ttechnician\t85711
 b\t7\tF\tother\t94043
 """
 FIRST_DAYS: list[Rating] = [
-    # Day 0 makes 1 three times as popular as 2.
+    # Day 0: movie 1 is three times as popular as movie 2.
     ("a", "1", 5, 10),
     ("b", "1", 3, 20),
     ("c", "1", 4, 30),
     ("c", "2", 1, 30),
-    # Day 1 has nobody. On day 2 "a" has seen 1, and rates 4 and 5 at once.
+    # Day 1 has no ratings. On day 2, "a" has already seen 1, and rates 4 and 5 at once.
     ("a", "4", 4, 2 * DAY),
     ("a", "5", 3, 2 * DAY),
     ("d", "6", 5, 3 * DAY - 1),
@@ -68,7 +68,7 @@ def inter(ratings: Iterable[Rating]) -> str:
 def ingested(
     spark: SparkSession, root: Path, ratings: Iterable[Rating], **files: str
 ) -> tuple[Settings, Any]:
-    """Settings and counts of an `ingest` of these ratings and files."""
+    """Run `ingest` on these ratings and files; return settings and counts."""
     folder = root / "files"
     folder.mkdir(parents=True)
     for kind, text in {"inter": inter(ratings), "item": ITEMS, "user": USERS, **files}.items():
@@ -105,7 +105,7 @@ def first_days(
     return ingested(spark, tmp_path_factory.mktemp("first_days"), FIRST_DAYS)
 
 
-def test_a_rating_of_4_or_more_is_a_click_and_any_other_a_candidate_without_one(
+def test_a_rating_of_4_or_more_is_a_click_and_a_lower_one_only_an_impression(
     first_days: tuple[Settings, Any],
 ) -> None:
     chosen, _ = first_days
@@ -133,7 +133,7 @@ def test_a_rating_of_4_or_more_is_a_click_and_any_other_a_candidate_without_one(
     assert click["event_time"] == "1997-09-26T00:00:10.001Z"
 
 
-def test_negatives_are_what_was_rated_on_earlier_days_and_the_user_has_not_seen(
+def test_negatives_were_rated_on_earlier_days_and_not_yet_by_the_user(
     first_days: tuple[Settings, Any],
 ) -> None:
     chosen, counts = first_days
@@ -141,7 +141,7 @@ def test_negatives_are_what_was_rated_on_earlier_days_and_the_user_has_not_seen(
         request: {event["item_id"] for event in events}
         for request, events in events_by_request(chosen, 2).items()
     }
-    # 3, though in the catalogue, was rated by nobody; 4 and 5 not before that day.
+    # Nobody rated 3, though it is in the catalogue; nobody rated 4, 5 and 6 on earlier days.
     assert shown == {
         f"a-{START + 2 * DAY}": {"4", "5", "2"},
         f"d-{START + 3 * DAY - 1}": {"6", "1", "2"},
@@ -170,7 +170,7 @@ def test_every_day_of_the_span_has_a_finished_folder(first_days: tuple[Settings,
     }
 
 
-def test_the_catalogue_and_the_profiles_say_what_the_files_say(
+def test_the_catalogue_and_the_profiles_have_the_values_of_the_files(
     first_days: tuple[Settings, Any],
 ) -> None:
     chosen, _ = first_days
@@ -194,11 +194,11 @@ def test_the_catalogue_and_the_profiles_say_what_the_files_say(
     ]
 
 
-# Against the future, on drawn ratings.
+# Nothing of later days is used: tests on random ratings.
 
 
 def some_ratings(days: int, seed: int, users: int = 12, items: int = 30) -> list[Rating]:
-    """Ratings in which low item numbers are popular, several in one second, none twice."""
+    """Random ratings: low item numbers are popular, some in the same second, no pair twice."""
     draw = random.Random(seed)
     seen, ratings = set(), []
     for day in range(days):
@@ -216,7 +216,9 @@ def drawn(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> tupl
     return ingested(spark, tmp_path_factory.mktemp("drawn"), some_ratings(6, seed=1))
 
 
-def test_every_negative_keeps_the_law(drawn: tuple[Settings, Any]) -> None:
+def test_negatives_are_earlier_items_that_the_user_has_not_seen(
+    drawn: tuple[Settings, Any],
+) -> None:
     chosen, counts = drawn
     ratings = some_ratings(6, seed=1)
     rated_at = {(user, item): at for user, item, _, at in ratings}
@@ -235,7 +237,7 @@ def test_every_negative_keeps_the_law(drawn: tuple[Settings, Any]) -> None:
             assert all(rated_at.get((user, item), at) >= at for item in extra)
             unseen = {item for item in earlier if rated_at.get((user, item), at + 1) > at}
             wanted = min(len(own) * EACH, len(unseen))
-            # Of few unseen ones the rarest need not be hit; and never more than is asked for.
+            # The draws may miss the rarest of few unseen items; there are never too many.
             assert wanted / 2 <= len(extra) <= wanted
             positions = [event["position"] for event in events if event["event_type"] != "click"]
             assert sorted(positions) == list(range(len(shown)))
@@ -243,10 +245,10 @@ def test_every_negative_keeps_the_law(drawn: tuple[Settings, Any]) -> None:
     assert number == counts["drawn_candidates"] > 300
 
 
-def test_what_comes_later_changes_nothing_before(
+def test_later_ratings_do_not_change_earlier_days(
     spark: SparkSession, drawn: tuple[Settings, Any], tmp_path: Path
 ) -> None:
-    """Not even for a user who is shown today what they rate, or no longer rate, tomorrow."""
+    """Not even for a user with a negative today that they rate, or no longer rate, tomorrow."""
     before = [rating for rating in some_ratings(6, seed=1) if rating[3] < 4 * DAY]
     later = [(user, item, rating, at) for user, item, rating, at in some_ratings(9, seed=2)]
     known = {rating[:2] for rating in before}
@@ -261,13 +263,13 @@ def test_what_comes_later_changes_nothing_before(
 
     for day in range(4):
         assert contents(other, day) == contents(chosen, day)
-    assert contents(other, 4) != contents(chosen, 4)  # the control
+    assert contents(other, 4) != contents(chosen, 4)  # control
     rated_later = {rating[:2] for rating in later}
     shown = {(event["user_id"], event["item_id"]) for event in lines(other, "events", 3)}
     assert shown & rated_later
 
 
-def test_negatives_are_drawn_by_the_popularity_of_earlier_days(spark: SparkSession) -> None:
+def test_negatives_are_sampled_by_popularity_on_earlier_days(spark: SparkSession) -> None:
     first: list[Any] = []
     for item, times in {"often": 60, "now and then": 30, "seldom": 10}.items():
         first += [(0, f"{item} {n}", n, item) for n in range(times)]
@@ -276,7 +278,7 @@ def test_negatives_are_drawn_by_the_popularity_of_earlier_days(spark: SparkSessi
         first + today, "dt int, user_id string, moment long, item_id string"
     )
     found = Counter(row["item_id"] for row in negatives.draw(chosen, 1, seed=5).collect())
-    # The standard deviation of the first is 12.
+    # The standard deviation of the count of "often" is 12.
     assert sum(found.values()) == 600
     assert abs(found["often"] - 360) < 50
     assert abs(found["now and then"] - 180) < 50
@@ -284,7 +286,7 @@ def test_negatives_are_drawn_by_the_popularity_of_earlier_days(spark: SparkSessi
     assert "fresh" not in found
 
 
-def test_another_seed_draws_others(spark: SparkSession) -> None:
+def test_the_seed_and_not_the_partitioning_decides_on_negatives(spark: SparkSession) -> None:
     rows = [(at // DAY, user, at, item) for user, item, _, at in some_ratings(3, seed=1)]
     chosen = spark.createDataFrame(rows, "dt int, user_id string, moment long, item_id string")
     one, same, another = (
@@ -294,19 +296,19 @@ def test_another_seed_draws_others(spark: SparkSession) -> None:
     assert one == same != another
 
 
-# What is refused.
+# Refused files.
 
 
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"item": "item_id:token\tclass:token_seq\n1\tDrama\n"}, "movie_title is not there"),
+        ({"item": "item_id:token\tclass:token_seq\n1\tDrama\n"}, "movie_title is missing"),
         ({"inter": inter([])}, "got 0 lines"),
-        ({"inter": inter(FIRST_DAYS) + "a\t1\tgood\t1\n"}, "got 8 lines of which 1 "),
-        ({"inter": inter(FIRST_DAYS) + "a\t1\t5\n"}, "got 8 lines of which 1 "),
+        ({"inter": inter(FIRST_DAYS) + "a\t1\tgood\t1\n"}, "got 8 lines, of which 1 "),
+        ({"inter": inter(FIRST_DAYS) + "a\t1\t5\n"}, "got 8 lines, of which 1 "),
     ],
 )
-def test_files_that_are_not_as_they_should_be_are_refused(
+def test_files_without_a_column_or_with_invalid_ratings_are_refused(
     spark: SparkSession, tmp_path: Path, files: dict[str, str], message: str
 ) -> None:
     with pytest.raises(DataRefused, match=message):
@@ -314,7 +316,7 @@ def test_files_that_are_not_as_they_should_be_are_refused(
     assert not (tmp_path / "raw").exists()
 
 
-def test_a_file_that_is_not_there_is_named_and_how_to_get_it(
+def test_the_message_about_a_missing_file_names_it_and_the_command_to_fetch_it(
     spark: SparkSession, make_settings: Callable[..., Settings], tmp_path: Path
 ) -> None:
     (tmp_path / "ml-100k.inter").write_text(inter(FIRST_DAYS))
@@ -324,10 +326,10 @@ def test_a_file_that_is_not_there_is_named_and_how_to_get_it(
         ingest(spark, make_settings())
 
 
-# Around it.
+# The configuration and the script that fetches the data.
 
 
-def test_the_configuration_covers_the_data_set_and_no_more() -> None:
+def test_the_windows_of_the_configuration_are_within_the_data_set() -> None:
     chosen = load_settings(str(REPOSITORY / "conf" / "movielens.yaml"), [])
     dates = windows(chosen.date, chosen.windows)
     assert dates.days[0] >= datetime.date(1997, 9, 20)
@@ -335,7 +337,7 @@ def test_the_configuration_covers_the_data_set_and_no_more() -> None:
     assert chosen.logs.made_by == "ingest"
 
 
-def test_files_that_are_in_the_cache_are_not_fetched_again(tmp_path: Path) -> None:
+def test_cached_files_are_not_fetched_again(tmp_path: Path) -> None:
     folder = tmp_path / "mfn" / "movielens-100k"
     folder.mkdir(parents=True)
     for kind in ("inter", "item", "user"):
@@ -350,8 +352,8 @@ def test_files_that_are_in_the_cache_are_not_fetched_again(tmp_path: Path) -> No
     assert done.stdout.splitlines()[-1] == str(folder)
 
 
-def test_what_could_not_be_fetched_leaves_no_folder(tmp_path: Path) -> None:
-    """The control: with an empty cache and no index there is something to fetch, in vain."""
+def test_a_failed_fetch_leaves_no_folder(tmp_path: Path) -> None:
+    """The control of the test above: with an empty cache and no package index, the fetch fails."""
     done = subprocess.run(
         [sys.executable, str(REPOSITORY / "scripts" / "fetch_data.py"), "movielens"],
         env={**os.environ, "XDG_CACHE_HOME": str(tmp_path), "UV_OFFLINE": "1"},

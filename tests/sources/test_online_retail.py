@@ -1,4 +1,4 @@
-"""Online Retail as raw logs: every row is an event, and a morning knows nothing of its day."""
+"""Online Retail as raw logs: every row is an event; a snapshot has nothing of its own day."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ REASONS = {
     "bad_time": 1,
     "future_time": 1,
 }
-"""Of THIRD; the other two rows are good."""
+"""Reasons of the bad rows of THIRD; the other two rows are good."""
 
 
 def write(folder: Path, files: dict[str, str]) -> Path:
@@ -85,7 +85,7 @@ def settings_of(root: Path, folder: Path, date: str, **ingest: Any) -> Settings:
 def shop(
     spark: SparkSession, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Settings, dict[str, Any]]:
-    """The folder holds a day more than is asked for, and none of 3 December."""
+    """The folder has one day after the run date, and no file of 3 December."""
     root = tmp_path_factory.mktemp("shop")
     files = {
         "2010-12-02.csv.gz": FIRST,
@@ -97,13 +97,13 @@ def shop(
     return chosen, dict(ingest(spark, chosen))
 
 
-def test_every_row_is_counted_and_a_day_without_a_file_is_an_empty_one(
+def test_every_row_is_counted_and_a_day_without_a_file_gets_an_empty_folder(
     shop: tuple[Settings, dict[str, Any]],
 ) -> None:
     chosen, counts = shop
     assert days(chosen, "events") == ["2010-12-02", "2010-12-03", "2010-12-04"]
     assert lines(chosen, "events", "2010-12-03") == []
-    # Of the first day's choices none is a candidate; of the third's the one known item.
+    # No choice of the first day is a candidate; of the third day, only the known item.
     assert counts == {
         "rows": 17 + 3 + 1,
         "days": 3,
@@ -121,7 +121,7 @@ def test_every_row_is_counted_and_a_day_without_a_file_is_an_empty_one(
     }
 
 
-def test_a_sale_is_a_purchase_and_a_clicked_candidate_beside_drawn_ones(
+def test_a_sale_is_a_purchase_and_a_clicked_candidate_with_sampled_negatives(
     shop: tuple[Settings, dict[str, Any]],
 ) -> None:
     chosen, _ = shop
@@ -142,11 +142,11 @@ def test_a_sale_is_a_purchase_and_a_clicked_candidate_beside_drawn_ones(
         ("2010-12-04T08:26:00.002Z", "purchase", "85123A"),
     ]
     of_first = [one["event_id"] for one in lines(chosen, "events", "2010-12-02")]
-    # Both rows of one product in one invoice have the id of one event.
+    # Two rows of the same product in an invoice get the same event id.
     assert Counter(of_first)["17850-1291278360-85123A-purchase"] == 2
 
 
-def test_bad_rows_keep_what_they_say(shop: tuple[Settings, dict[str, Any]]) -> None:
+def test_bad_rows_keep_their_fields(shop: tuple[Settings, dict[str, Any]]) -> None:
     chosen, _ = shop
     bad = {
         one["context"]["invoice"]: one
@@ -163,11 +163,11 @@ def test_bad_rows_keep_what_they_say(shop: tuple[Settings, dict[str, Any]]) -> N
     assert bad["536401"]["event_type"] == "adjustment"
 
 
-def test_validation_finds_every_bad_row_by_its_reason(
+def test_validation_quarantines_every_bad_row_with_its_reason(
     spark: SparkSession, shop: tuple[Settings, dict[str, Any]]
 ) -> None:
     chosen, _ = shop
-    # The windows begin on 1 December, which the data do not have.
+    # The windows begin on 1 December, but the data on 2 December.
     Path(chosen.logs_folder("events"), "dt=2010-12-01").mkdir()
     Path(chosen.logs_folder("events"), "dt=2010-12-01", "_SUCCESS").touch()
     counts = validate_logs(spark, chosen)
@@ -180,12 +180,12 @@ def test_validation_finds_every_bad_row_by_its_reason(
     }
 
 
-def test_a_morning_knows_the_days_before_and_nothing_of_its_own(
+def test_a_snapshot_has_the_days_before_and_nothing_of_its_own_day(
     shop: tuple[Settings, dict[str, Any]],
 ) -> None:
     chosen, _ = shop
     assert lines(chosen, "items", "2010-12-02") == []
-    # What was given away has no price; what somebody unknown bought is known to the shop.
+    # An item sold at price 0 is left out; one sold to an unknown customer is included.
     assert lines(chosen, "items", "2010-12-03") == [
         {
             "item_id": "21730",
@@ -217,7 +217,7 @@ def test_a_morning_knows_the_days_before_and_nothing_of_its_own(
     ]
 
 
-def test_a_day_more_leaves_the_earlier_days_as_they_were_and_tells_what_is_new(
+def test_another_day_does_not_change_earlier_days_and_its_snapshot_has_only_news(
     spark: SparkSession, shop: tuple[Settings, dict[str, Any]], tmp_path: Path
 ) -> None:
     chosen, _ = shop
@@ -227,25 +227,24 @@ def test_a_day_more_leaves_the_earlier_days_as_they_were_and_tells_what_is_new(
     after = contents(later)
     assert {name: after[name] for name in before} == before
     new = {(one["item_id"], one["price"]) for one in lines(later, "items", "2010-12-05")}
-    # 71053 was sold to somebody on a bad line; 85123A costs more than on the first day.
+    # The sale of 71053 is on a bad row; 85123A costs more than on the first day.
     assert new == {("85123A", 2.95), ("22752", 7.65), ("71053", 3.39)}
     assert lines(later, "users", "2010-12-05") == [
         {"user_id": "12583", "profile": {"country": "France"}}
     ]
 
 
-# What is refused.
+# Refused files.
 
 
-def test_files_that_are_not_as_they_should_be_are_refused(
-    spark: SparkSession, tmp_path: Path
-) -> None:
+def test_missing_duplicate_and_wrong_files_are_refused(spark: SparkSession, tmp_path: Path) -> None:
     folder = tmp_path / "files"
     with pytest.raises(NotPublished, match=r"ingest\.path: expected files YYYY-MM-DD\.csv"):
         ingest(spark, settings_of(tmp_path, folder, "2010-12-04"))
     write(folder, {"2010-12-02.csv": FIRST})
     with pytest.raises(
-        DataRefused, match=r"from 2010-12-03 .* to 2010-12-04 .* of other days, from 2010-12-02"
+        DataRefused,
+        match=r"from 2010-12-03 .* to 2010-12-04 .* the rows are of days from 2010-12-02",
     ):
         ingest(spark, settings_of(tmp_path, folder, "2010-12-04", first_day="2010-12-03"))
     write(folder, {"2010-12-02.csv.gz": FIRST})
@@ -258,10 +257,10 @@ def test_files_that_are_not_as_they_should_be_are_refused(
     assert not (tmp_path / "raw").exists()
 
 
-# What titles say.
+# Categories from titles.
 
 
-def test_the_category_is_what_the_item_is(spark: SparkSession) -> None:
+def test_the_category_is_the_head_noun_of_the_title(spark: SparkSession) -> None:
     nouns = {
         "RED RETROSPOT LUNCH BAGS LARGE": "bag",
         "JAM JAR WITH GREEN LID": "jar",
@@ -281,10 +280,10 @@ def test_the_category_is_what_the_item_is(spark: SparkSession) -> None:
     assert {row["title"]: row["noun"] for row in found} == nouns
 
 
-# The script that cuts the whole into days.
+# The script that splits the data set into days.
 
 
-def test_a_csv_of_the_whole_is_cut_into_files_of_days(tmp_path: Path) -> None:
+def test_the_script_splits_a_csv_into_one_file_for_each_day(tmp_path: Path) -> None:
     whole = tmp_path / "data.csv"
     whole.write_text(HEADER + FIRST.replace("2010-12-02 08:26:00", "12/1/2010 8:26"))
 

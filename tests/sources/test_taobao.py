@@ -1,4 +1,4 @@
-"""Taobao's behaviours as raw logs: every line is an event, and views stand beside drawn items."""
+"""Taobao as raw logs: every line is an event, and page views have sampled negatives."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.conftest import SPARK
 from tests.raw_days import contents, days, lines
 
 MIDNIGHT = 1511539200
-"""Of 25 November 2017 in Shanghai, in seconds since 1970."""
+"""Midnight of 25 November 2017 in Shanghai, in seconds since 1970."""
 DAY = 24 * 3600
 
 
@@ -72,7 +72,7 @@ def shop(
     return chosen, dict(ingest(spark, chosen))
 
 
-def test_every_line_is_an_event_or_counted_as_of_another_day(
+def test_every_line_is_an_event_or_counted_as_outside_of_the_days(
     shop: tuple[Settings, dict[str, Any]],
 ) -> None:
     chosen, counts = shop
@@ -103,17 +103,17 @@ def test_every_line_is_an_event_or_counted_as_of_another_day(
         (None, None): 1,
     }
     of_first = Counter(one.get("event_id") for one in lines(chosen, "events", "2017-11-25"))
-    assert of_first[f"1-{MIDNIGHT + 5}-i2-click"] == 2  # the same line again is a repeat
+    assert of_first[f"1-{MIDNIGHT + 5}-i2-click"] == 2  # identical lines: repeats
 
 
-def test_a_view_of_a_known_item_is_a_clicked_candidate_beside_a_drawn_one(
+def test_a_view_of_a_known_item_is_a_clicked_candidate_with_a_sampled_negative(
     shop: tuple[Settings, dict[str, Any]],
 ) -> None:
     chosen, _ = shop
     day = lines(chosen, "events", "2017-11-26")
     request = f"2-{MIDNIGHT + DAY + 10}"
     page = [one for one in day if one.get("request_id") == request]
-    # What this user did before or does at this moment, i1, i2 and i3, is never drawn.
+    # The user's items of earlier and of this moment (i1, i2, i3) are never sampled.
     found = {(one["event_type"], one["item_id"]): one["event_time"] for one in page}
     assert found == {
         ("impression", "i2"): "2017-11-25T16:00:10.000Z",
@@ -123,7 +123,7 @@ def test_a_view_of_a_known_item_is_a_clicked_candidate_beside_a_drawn_one(
     assert not [one for one in day if one.get("event_type") == "impression" and one not in page]
 
 
-def test_a_morning_knows_the_days_before_and_a_rerun_leaves_the_same_bytes(
+def test_snapshots_hold_only_earlier_days_and_a_rerun_writes_the_same_bytes(
     spark: SparkSession, shop: tuple[Settings, dict[str, Any]], tmp_path: Path
 ) -> None:
     chosen, _ = shop
@@ -143,11 +143,11 @@ def test_a_morning_knows_the_days_before_and_a_rerun_leaves_the_same_bytes(
 def test_a_folder_without_the_file_or_the_days_is_refused(
     spark: SparkSession, tmp_path: Path
 ) -> None:
-    # Rows before and after, and a time that is none, are none of the day between them.
+    # Rows before and after the day, and one without a valid time: none is of this day.
     text = "".join([FIRST[0], BAD[3], ELSEWHERE[1]])
     with pytest.raises(DataRefused, match=r"from 2017-11-26 .* from 2017-11-25 to 2017-11-27;"):
         ingest(spark, settings_of(tmp_path, text, first_day="2017-11-26"))
-    with pytest.raises(DataRefused, match=r"but the rows there are of no day at all"):
+    with pytest.raises(DataRefused, match=r"but no row has a valid day"):
         ingest(spark, settings_of(tmp_path, BAD[3]))
     with pytest.raises(NotPublished, match=r"UserBehavior\.csv or UserBehavior\.csv\.gz in"):
         ingest(spark, settings_of(tmp_path, "", path=str(tmp_path)))

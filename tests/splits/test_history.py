@@ -1,4 +1,4 @@
-"""Histories against plain loops, however the stream is cut into batches."""
+"""Histories against plain loops, for any split of the timeline into batches."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from mfn.indices import PADDING
 from mfn.splits.history import Tail, histories
 from mfn.splits.requests import BEHAVIOUR, REQUEST
 
-Moment = tuple[int, int, int, int]
-"""User, kind, item and own of one row of the stream."""
+TimelineRow = tuple[int, int, int, int]
+"""User, kind, item and own."""
 
 
 @st.composite
-def streams(draw: st.DrawFn) -> list[Moment]:
-    """Users one after the other; a request shares `own` only with behaviours before it."""
+def timelines(draw: st.DrawFn) -> list[TimelineRow]:
+    """Rows sorted by user; a request shares `own` only with behaviours before it."""
     rows = []
     for user in range(draw(st.integers(1, 4))):
         kinds = draw(st.lists(st.sampled_from([REQUEST, BEHAVIOUR]), max_size=30))
@@ -36,7 +36,8 @@ def streams(draw: st.DrawFn) -> list[Moment]:
     return rows
 
 
-def naive(rows: list[Moment], length: int) -> list[list[int]]:
+def naive(rows: list[TimelineRow], length: int) -> list[list[int]]:
+    """The histories in plain loops."""
     found = []
     for place, (user, kind, _, own) in enumerate(rows):
         if kind == REQUEST:
@@ -50,8 +51,10 @@ def naive(rows: list[Moment], length: int) -> list[list[int]]:
     return found
 
 
-def streamed(rows: list[Moment], cuts: list[int], length: int) -> tuple[list[list[int]], int]:
-    """The real histories, and the longest tail that was carried on."""
+def in_batches(
+    rows: list[TimelineRow], cuts: list[int], length: int
+) -> tuple[list[list[int]], int]:
+    """Histories from batches that end at `cuts`, and the length of the longest tail."""
     found: list[list[int]] = []
     tail, longest, before = Tail.empty(), 0, None
     edges = [0, *sorted(cut for cut in cuts if 0 < cut < len(rows)), len(rows)]
@@ -70,21 +73,21 @@ def streamed(rows: list[Moment], cuts: list[int], length: int) -> tuple[list[lis
 
 
 @settings(max_examples=300, deadline=None)
-@given(streams(), st.lists(st.integers(1, 120), max_size=6), st.integers(1, 5))
+@given(timelines(), st.lists(st.integers(1, 120), max_size=6), st.integers(1, 5))
 def test_histories_are_the_last_behaviours_before_each_request_wherever_batches_end(
-    rows: list[Moment], cuts: list[int], length: int
+    rows: list[TimelineRow], cuts: list[int], length: int
 ) -> None:
     if rows:
-        assert streamed(rows, cuts, length)[0] == naive(rows, length)
+        assert in_batches(rows, cuts, length)[0] == naive(rows, length)
 
 
-def test_behaviours_of_the_moment_of_the_request_are_after_it() -> None:
-    """Requests of a moment sort before its behaviours, which is how the stream tells them."""
+def test_behaviours_at_the_time_of_the_request_are_not_in_its_history() -> None:
+    """At equal times requests are sorted before behaviours."""
     rows = [(0, BEHAVIOUR, 3, -1), (0, REQUEST, 0, -1), (0, BEHAVIOUR, 4, -1)]
-    assert streamed(rows, [], 5)[0] == [[3]]
+    assert in_batches(rows, [], 5)[0] == [[3]]
 
 
-def test_the_own_behaviours_of_a_request_are_replaced_by_older_ones_and_stay_for_others() -> None:
+def test_own_behaviours_of_a_request_are_skipped_by_it_and_seen_by_other_requests() -> None:
     rows = [
         (0, BEHAVIOUR, 3, -1),
         (0, BEHAVIOUR, 4, -1),
@@ -93,18 +96,18 @@ def test_the_own_behaviours_of_a_request_are_replaced_by_older_ones_and_stay_for
         (0, REQUEST, 0, -1),
     ]
     for cuts in ([], [3], [1, 2, 3, 4]):
-        assert streamed(rows, cuts, 2)[0] == [[3, 4], [4, 5]]
+        assert in_batches(rows, cuts, 2)[0] == [[3, 4], [4, 5]]
 
 
 @pytest.mark.parametrize("length", [1, 50])
-def test_what_is_kept_of_a_heavy_user_does_not_grow_with_the_user(length: int) -> None:
+def test_the_tail_of_a_user_does_not_grow_with_the_number_of_behaviours(length: int) -> None:
     rows: list[Any] = [(0, BEHAVIOUR, 3 + n % 7, -1) for n in range(5000)] + [(0, REQUEST, 0, -1)]
-    found, longest = streamed(rows, list(range(100, 5000, 100)), length)
+    found, longest = in_batches(rows, list(range(100, 5000, 100)), length)
     assert longest == length
     assert found == naive(rows, length)
 
 
-def test_a_user_without_behaviours_gets_nothing_of_the_user_before() -> None:
+def test_a_user_without_behaviours_gets_no_history_of_the_previous_user() -> None:
     rows = [(0, BEHAVIOUR, 3, -1), (1, REQUEST, 0, -1)]
-    assert streamed(rows, [], 4)[0] == [[]]
-    assert streamed(rows, [1], 4)[0] == [[]]
+    assert in_batches(rows, [], 4)[0] == [[]]
+    assert in_batches(rows, [1], 4)[0] == [[]]

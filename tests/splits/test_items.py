@@ -1,4 +1,4 @@
-"""The item table: a row for every item of the catalogue, with what its latest snapshot says."""
+"""The item table: one row per item of the catalogue, with the values of its latest snapshot."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def write_lines(folder: Path, day: Any, rows: list[dict[str, Any]]) -> None:
 
 
 def write_table(folder: Path, day: Any, rows: list[dict[str, Any]]) -> None:
-    """As pandas would leave it: no column for what no row has, and whole prices."""
+    """Write Parquet as pandas does: `brand` has no column, and prices are integers."""
     path = Path(folder, f"dt={day}")
     path.mkdir(parents=True)
     names = ("item_id", "category", "shop", "price", "entities")
@@ -59,7 +59,9 @@ def write_table(folder: Path, day: Any, rows: list[dict[str, Any]]) -> None:
 
 
 @pytest.mark.parametrize("write_first", [write_lines, write_table])
-def test_rows_of_the_item_table(spark: SparkSession, tmp_path: Path, write_first: Any) -> None:
+def test_item_rows_have_the_values_of_the_latest_snapshot(
+    spark: SparkSession, tmp_path: Path, write_first: Any
+) -> None:
     write_first(tmp_path / "raw", RUN_DATE - 3 * DAY, FIRST)
     write_lines(tmp_path / "raw", RUN_DATE, LATER)
     write_lines(tmp_path / "raw", RUN_DATE + DAY, [{"item_id": "i1", "category": "tomorrow"}])
@@ -67,12 +69,12 @@ def test_rows_of_the_item_table(spark: SparkSession, tmp_path: Path, write_first
     days = snapshots.days_of(folder, RUN_DATE)
     assert days == [RUN_DATE - 3 * DAY, RUN_DATE]
     attributes = items.latest_attributes(snapshots.read(spark, folder, days, RAW_ITEM))
-    seen = items.look_at(attributes, price_buckets=2)
-    assert (seen.items, seen.rows_without_id) == (5, 2)
-    # Of 1, 1.5, 3 and 4 the median is 2.25.
-    assert seen.buckets == Buckets((2.25,), 2)
+    summary = items.summarize(attributes, price_buckets=2)
+    assert (summary.items, summary.rows_without_id) == (5, 2)
+    # The median of 1, 1.5, 3 and 4 is 2.25.
+    assert summary.buckets == Buckets((2.25,), 2)
     entries = spark.createDataFrame(ENTRIES, "field string, key string, index int")
-    rows = items.item_rows(spark, attributes, entries, entries, seen.buckets, entities=2)
+    rows = items.item_rows(spark, attributes, entries, entries, summary.buckets, entities=2)
     table = items.write(rows, str(tmp_path / "items"))
     found = pq.read_table(tmp_path / "items").to_pylist()
 
@@ -81,12 +83,12 @@ def test_rows_of_the_item_table(spark: SparkSession, tmp_path: Path, write_first
         (0, None, PADDING, PADDING, PADDING, PADDING, PADDING, [PADDING, PADDING]),
         (1, None, MISSING, MISSING, MISSING, MISSING, MISSING, [MISSING, PADDING]),
         (2, None, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, [UNKNOWN, PADDING]),
-        # item_id, category, shop, brand, price, entities in the catalogue's order
+        # item, key, item_id, category, shop, brand, price, entities in the order of the catalogue
         (3, "i1", 3, 3, 3, MISSING, 3, [4, 3]),
         (4, "i2", UNKNOWN, 4, 3, MISSING, 4, [MISSING, PADDING]),
         (5, "i3", UNKNOWN, 3, MISSING, MISSING, 4, [UNKNOWN, 3]),
         (6, "i4", UNKNOWN, MISSING, MISSING, MISSING, MISSING, [MISSING, PADDING]),
-        # in no snapshot any more
+        # i5 is in no snapshot
         (7, "i5", UNKNOWN, MISSING, MISSING, MISSING, MISSING, [MISSING, PADDING]),
     ]
     assert table == items.ItemTable(
@@ -107,21 +109,21 @@ def test_rows_of_the_item_table(spark: SparkSession, tmp_path: Path, write_first
         ([None, None], 4, [1, 1]),
     ],
 )
-def test_prices_fall_into_quantile_buckets(
+def test_prices_are_put_into_quantile_buckets(
     spark: SparkSession, prices: list[float | None], buckets: int, expected: list[int]
 ) -> None:
     frame = spark.createDataFrame(
         [(f"i{n}", price, 1) for n, price in enumerate(prices)],
         "item_id string, price double, snapshot_rows long",
     )
-    found = items.look_at(frame, buckets).buckets
+    found = items.summarize(frame, buckets).buckets
     rows = frame.select("item_id", found.index(frame["price"]).alias("index")).collect()
     assert [row["index"] for row in sorted(rows)] == expected
     assert found.count == (0 if set(prices) == {None} else buckets)
     assert found.fingerprint.size == 3 + found.count
 
 
-def test_a_folder_with_no_rows_that_is_not_finished_is_refused(
+def test_a_folder_without_rows_and_without_success_file_is_refused(
     spark: SparkSession, tmp_path: Path
 ) -> None:
     (tmp_path / f"dt={RUN_DATE}").mkdir()
@@ -131,5 +133,5 @@ def test_a_folder_with_no_rows_that_is_not_finished_is_refused(
     assert snapshots.read(spark, str(tmp_path), [RUN_DATE], RAW_ITEM).count() == 0
 
 
-def test_without_a_folder_there_are_no_snapshots(tmp_path: Path) -> None:
+def test_a_missing_folder_has_no_snapshots(tmp_path: Path) -> None:
     assert snapshots.days_of(str(tmp_path / "nothing"), RUN_DATE) == []

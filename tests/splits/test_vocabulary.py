@@ -1,4 +1,4 @@
-"""Indices are for ever: folding, what a date may know, fingerprints."""
+"""Indices never change: how keys are indexed, what a date may use, fingerprints."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ Keys = Iterable[tuple[int, str, str]]
 
 
 def keys(spark: SparkSession, rows: Keys) -> list[DataFrame]:
-    """Keys as (day of March, field, key)."""
+    """A frame of keys from rows (day of March, field, key)."""
     schema = "day date, field string, key string"
     return [spark.createDataFrame([(datetime.date(2026, 3, d), f, k) for d, f, k in rows], schema)]
 
 
-def fold(spark: SparkSession, root: str, rows: Keys) -> int:
-    last = vocabulary.last_folded(spark, root)
-    return vocabulary.fold(spark, root, keys(spark, rows), last)
+def extend(spark: SparkSession, root: str, rows: Keys) -> int:
+    last = vocabulary.last_indexed(spark, root)
+    return vocabulary.extend(spark, root, keys(spark, rows), last)
 
 
 def stored(spark: SparkSession, root: str) -> list[tuple[str, int, str, int]]:
-    """Entries as (field, index, key, day)."""
+    """All entries as (field, index, key, day), sorted."""
     rows = tables.read(spark, root, VOCABULARIES, "build_splits").collect()
     return sorted((r["field"], r["index"], r["key"], r["indexed_on"].day) for r in rows)
 
@@ -53,7 +53,7 @@ DAYS = [
 def test_new_keys_of_a_day_follow_those_of_earlier_days_in_order_of_the_key(
     spark: SparkSession, make_settings: Callable[..., Settings]
 ) -> None:
-    """However days are bundled into runs, and however often a run is repeated."""
+    """For all days in one run, for one run per day, and for a repeated run."""
     expected = [
         ("brand", 3, "x", 1),
         ("brand", 4, "w", 3),
@@ -64,30 +64,30 @@ def test_new_keys_of_a_day_follow_those_of_earlier_days_in_order_of_the_key(
         ("item", 7, "é", 3),
     ]
     whole, daily = make_settings().root, f"{make_settings().root}/daily"
-    assert fold(spark, whole, DAYS) == 7
-    assert fold(spark, whole, DAYS) == 0
+    assert extend(spark, whole, DAYS) == 7
+    assert extend(spark, whole, DAYS) == 0
     for day in (1, 2, 3):
-        fold(spark, daily, [row for row in DAYS if row[0] <= day])
+        extend(spark, daily, [row for row in DAYS if row[0] <= day])
     assert stored(spark, whole) == stored(spark, daily) == expected
 
 
-def test_a_folded_day_is_never_folded_again_and_a_field_begins_with_its_first_day(
+def test_an_indexed_day_gets_no_new_keys_and_a_new_field_can_start_on_any_day(
     spark: SparkSession, make_settings: Callable[..., Settings]
 ) -> None:
     root = make_settings().root
-    fold(spark, root, DAYS)
-    late = [(2, "item", "late"), (1, "user.age", "9"), (2, "brand", "of a catalogue of before")]
-    assert fold(spark, root, [*late, (4, "item", "late")]) == 2
+    extend(spark, root, DAYS)
+    late = [(2, "item", "late"), (1, "user.age", "9"), (2, "brand", "of an earlier catalogue")]
+    assert extend(spark, root, [*late, (4, "item", "late")]) == 2
     entries = stored(spark, root)
     assert ("item", 8, "late", 4) in entries
     assert ("user.age", 3, "9", 1) in entries
 
 
-def test_a_date_knows_the_catalogue_of_its_day_and_the_events_of_earlier_days(
+def test_a_date_uses_the_catalogue_of_its_day_and_events_of_earlier_days_only(
     spark: SparkSession, make_settings: Callable[..., Settings]
 ) -> None:
     root = make_settings().root
-    fold(spark, root, [(d, field, f"k{d}") for d in (1, 2, 3) for field in ("item", "item_id")])
+    extend(spark, root, [(d, field, f"k{d}") for d in (1, 2, 3) for field in ("item", "item_id")])
 
     def known(day: int) -> dict[str, int]:
         date = datetime.date(2026, 3, day)
@@ -99,20 +99,20 @@ def test_a_date_knows_the_catalogue_of_its_day_and_the_events_of_earlier_days(
     assert known(1) == {"item": FIRST_INDEX + 1}
 
 
-def test_a_date_from_before_the_vocabularies_is_refused_and_a_new_table_is_not() -> None:
+def test_a_date_before_the_first_indexed_day_is_refused_and_an_empty_table_is_not() -> None:
     date, some = datetime.date(2026, 3, 1), Fingerprint(4, "")
-    vocabulary.refuse_if_begun_later([], {}, date, "root")
-    vocabulary.refuse_if_begun_later(["item"], {"item": some}, date, "root")
+    vocabulary.refuse_too_early_date([], {}, date, "root")
+    vocabulary.refuse_too_early_date(["item"], {"item": some}, date, "root")
     with pytest.raises(DataRefused, match=r"vocabulary item_id indexed before 2026-03-01"):
-        vocabulary.refuse_if_begun_later(["item", "item_id"], {"item": some}, date, "root")
+        vocabulary.refuse_too_early_date(["item", "item_id"], {"item": some}, date, "root")
     with pytest.raises(DataRefused, match=r"vocabulary item indexed on or before 2026-03-01"):
-        vocabulary.refuse_if_begun_later(["item"], {}, date, "root")
+        vocabulary.refuse_too_early_date(["item"], {}, date, "root")
 
 
-def test_a_fingerprint_is_that_of_the_same_keys_in_the_same_order_and_of_a_prefix_too(
+def test_a_fingerprint_depends_on_keys_and_order_and_works_for_a_prefix(
     spark: SparkSession,
 ) -> None:
-    """Over the edge of a block, and with keys that could be cut in two ways."""
+    """With more than one block, and with keys whose plain concatenation is ambiguous."""
     names = ["ab", "c", "a", "bc", "", "é", *(str(n) for n in range(BLOCK))]
     frame = spark.createDataFrame(
         [(key, FIRST_INDEX + place) for place, key in enumerate(names)], "key string, index int"
@@ -128,7 +128,7 @@ def test_a_fingerprint_is_that_of_the_same_keys_in_the_same_order_and_of_a_prefi
         fingerprint(frame, FIRST_INDEX + len(names) + 1)
 
 
-def test_indices_with_a_gap_or_twice_are_refused(spark: SparkSession) -> None:
+def test_indices_with_a_gap_or_a_duplicate_are_refused(spark: SparkSession) -> None:
     def of(*indices: int) -> DataFrame:
         rows = [("f", f"k{n}", index) for n, index in enumerate(indices)]
         return spark.createDataFrame(rows, "field string, key string, index int")
@@ -142,31 +142,31 @@ def test_indices_with_a_gap_or_twice_are_refused(spark: SparkSession) -> None:
 def test_of_two_runs_that_index_at_the_same_time_one_is_refused(
     spark: SparkSession, make_settings: Callable[..., Settings]
 ) -> None:
-    """Both have read the table with one entry; run again, the loser comes after the winner."""
+    """Both have read the table with one entry; a repeated run of the refused one succeeds."""
     root = make_settings().root
-    fold(spark, root, [(1, "item", "a")])
+    extend(spark, root, [(1, "item", "a")])
     day = datetime.date(2026, 3, 2)
     frames = [spark.createDataFrame([("item", key, 4, day)], VOCABULARIES.columns) for key in "xy"]
 
     def run(frame: DataFrame) -> str:
         try:
             vocabulary.append(spark, root, frame, before=1)
-        except vocabulary.IndexedMeanwhile:
+        except vocabulary.IndexingConflict:
             return "refused"
         return "done"
 
     with ThreadPoolExecutor() as both:
         assert sorted(both.map(run, frames)) == ["done", "refused"]
     assert [index for _, index, _, _ in stored(spark, root)] == [3, 4]
-    # What is there already is no conflict, whoever wrote it.
+    # Entries that the table has already are no conflict, whichever run wrote them.
     assert sorted(run(frame) for frame in frames) == ["done", "refused"]
     last = {"item": datetime.date(2026, 3, 1)}
     rows = [(2, "item", "x"), (2, "item", "y")]
-    assert vocabulary.fold(spark, root, keys(spark, rows), last) == 1
+    assert vocabulary.extend(spark, root, keys(spark, rows), last) == 1
     assert [index for _, index, _, _ in stored(spark, root)] == [3, 4, 5]
 
 
-def test_empty_values_are_no_keys_and_entities_come_once(spark: SparkSession) -> None:
+def test_empty_values_are_no_keys_and_repeated_entities_count_once(spark: SparkSession) -> None:
     items = spark.createDataFrame(
         [
             ("i1", "c", "", None, ["red", "", None, "red", "wool"], 1),

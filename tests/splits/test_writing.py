@@ -1,4 +1,4 @@
-"""Files of a split: one row group each, as many as workers need, and a function of the rows."""
+"""Files of a split: one row group each, enough for all workers, and a function of the rows."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from mfn.schema import REQUEST_ROWS
-from mfn.splits.history import COUNTED_ROWS, LEFT_OUT
-from mfn.splits.requests import TALLIES
+from mfn.splits.history import COUNTED_ROWS, NO_SPLIT
+from mfn.splits.requests import DROP_COUNTS
 from mfn.splits.writing import Files, counts_of, write_rows
 
 NOON = datetime.datetime(2026, 3, 8, 12)
 
 
 def row(split: int, number: int, **changes: Any) -> tuple[Any, ...]:
-    """A counted row of two candidates, one of them clicked."""
+    """A row of COUNTED_ROWS with two candidates, the first one clicked."""
     values: dict[str, Any] = {
         "request_id": f"r{number}",
         "user_id": "u",
@@ -62,7 +62,7 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
-def test_files_are_a_function_of_the_rows_and_their_order_is_not_that_of_the_requests(
+def test_files_depend_only_on_rows_and_seed_and_rows_are_in_random_order(
     spark: SparkSession, tmp_path: Path
 ) -> None:
     rows = [row(split, number) for split in (0, 2, 3) for number in range(200)]
@@ -80,7 +80,7 @@ def test_files_are_a_function_of_the_rows_and_their_order_is_not_that_of_the_req
         ids += pq.read_table(path)["request_id"].to_pylist()
         assert pq.read_schema(path).names == REQUEST_ROWS.names
     assert sorted(ids) == sorted(f"r{number}" for number in range(200))
-    # Within a file too, which is what the workers' shuffle buffers rely on.
+    # Rows are in random order within a file too: the shuffle buffers of the workers need this.
     numbers = [int(name[1:]) for name in ids[: int(files["train"][0]["rows"])]]
     assert numbers != sorted(numbers)
     assert sum(a < b for a, b in itertools.pairwise(numbers)) < 0.7 * len(numbers)
@@ -89,10 +89,10 @@ def test_files_are_a_function_of_the_rows_and_their_order_is_not_that_of_the_req
 
 
 @pytest.mark.parametrize(("rows", "files", "workers", "expected"), [(5, 2, 4, 4), (3, 16, 8, 3)])
-def test_no_worker_is_without_a_file_while_there_are_rows_enough(
+def test_every_worker_gets_a_file_if_there_are_enough_rows(
     spark: SparkSession, tmp_path: Path, rows: int, files: int, workers: int, expected: int
 ) -> None:
-    """Rows of one hash, all of one request and its candidates, are the worst case."""
+    """The worst case: all rows have the same hash, since request and candidates are the same."""
     several = [row(2, 7, history=[number, 0]) for number in range(rows)]
     found, _ = write(frame(spark, several), tmp_path / "out", files=files, workers=workers)
     assert len(found["train"]) == expected
@@ -102,7 +102,7 @@ def test_no_worker_is_without_a_file_while_there_are_rows_enough(
     assert sorted(one["history"][0] for one in kept) == list(range(rows))
 
 
-def test_everything_is_counted_and_rows_that_only_count_are_not_written(
+def test_rows_are_counted_and_rows_without_split_are_counted_but_not_written(
     spark: SparkSession, tmp_path: Path
 ) -> None:
     rows = [
@@ -112,8 +112,8 @@ def test_everything_is_counted_and_rows_that_only_count_are_not_written(
         row(3, 3, test_user=2),
         row(3, 4, test_user=1),
         row(3, 5),
-        row(LEFT_OUT, 6, tally=[1, 2, 3, 4, 5, 6]),
-        row(LEFT_OUT, 7, tally=[10, 20, 30, 40, 50, 60]),
+        row(NO_SPLIT, 6, tally=[1, 2, 3, 4, 5, 6]),
+        row(NO_SPLIT, 7, tally=[10, 20, 30, 40, 50, 60]),
     ]
     files, counts = write(frame(spark, rows), tmp_path)
     assert counts_of("train", counts) == {
@@ -125,7 +125,7 @@ def test_everything_is_counted_and_rows_that_only_count_are_not_written(
     }
     assert counts_of("pretraining", counts) == dict.fromkeys(counts_of("test", counts), 0)
     assert (counts["test_users"], counts["test_users_in_training"]) == (2, 1)
-    assert [counts[name] for name in TALLIES] == [11, 22, 33, 44, 55, 66]
+    assert [counts[name] for name in DROP_COUNTS] == [11, 22, 33, 44, 55, 66]
     assert {name: sum(int(f["rows"]) for f in listed) for name, listed in files.items()} == {
         "pretraining": 0,
         "pretraining_validation": 0,

@@ -1,4 +1,4 @@
-"""The job `train`: what is published is left alone, and a day may start from the one before."""
+"""The job `train`: it skips published models, and warm-starts from an earlier day's model."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ALMOST_NOTHING = 1e-30
 
 @pytest.fixture
 def make_day(make_settings: Callable[..., Settings]) -> Callable[..., Settings]:
-    """Settings of a day with a model of Base, whose learning rate changes nothing visible."""
+    """Settings of a day with the model Base and a learning rate too small to change a parameter."""
 
     def make(after: datetime.timedelta = datetime.timedelta(), **sections: Any) -> Settings:
         train_settings = {"learning_rate": ALMOST_NOTHING, **sections.pop("train", {})}
@@ -48,37 +48,39 @@ def make_day(make_settings: Callable[..., Settings]) -> Callable[..., Settings]:
 
 
 def published(settings: Settings) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and description of the published model."""
     folder = storage.current(settings.layout.model("base"), "train")
     return artifact.read_tensors(folder), storage.read_json(f"{folder}/{storage.MODEL}")
 
 
 def trained(spark: SparkSession, settings: Settings, more: dict[str, int]) -> dict[str, Tensor]:
+    """Train on a synthetic day whose vocabularies have `more` entries; give the tensors."""
     publish_splits(settings, ROWS, more=more)
     pretrain_embeddings(spark, settings)
     train(spark, settings)
     return published(settings)[0]
 
 
-def test_a_model_that_is_published_is_skipped(
+def test_a_published_model_is_skipped(
     spark: SparkSession, make_day: Callable[..., Settings]
 ) -> None:
     day = make_day()
     trained(spark, day, {})
-    described = published(day)[1]
+    description = published(day)[1]
     assert train(spark, day) == {"rows": 0, "workers": 1, "models_skipped": 1}
-    assert published(day)[1] == described
+    assert published(day)[1] == description
     both = make_day().model_copy(update={"models": {**day.models, "other": day.models["base"]}})
-    told = train(spark, both)
-    assert (told["rows"], told["models_skipped"]) == (60, 1)
-    assert published(day)[1] == described
-    # Other settings, or --force, are no reason to leave it alone.
+    counts = train(spark, both)
+    assert (counts["rows"], counts["models_skipped"]) == (60, 1)
+    assert published(day)[1] == description
+    # With other settings, or with --force, it is trained again.
     for other in (make_day(train={"seed": 3}), make_day(force=True)):
         assert train(spark, other)["rows"] == 60
-        assert published(day)[1] != described
-        described = published(day)[1]
+        assert published(day)[1] != description
+        description = published(day)[1]
 
 
-def test_one_of_the_models_is_trained_alone_and_the_rest_later(
+def test_train_only_trains_one_model_and_a_later_run_trains_the_rest(
     spark: SparkSession, make_day: Callable[..., Settings]
 ) -> None:
     day = make_day()
@@ -93,12 +95,12 @@ def test_one_of_the_models_is_trained_alone_and_the_rest_later(
     assert job.run(train, spark, one).counts["rows"] == 60
     assert not storage.exists(f"{day.layout.model('base')}/{storage.POINTER}")
     assert job.run(train, spark, one).outcome == "skipped"
-    told = job.run(train, spark, every).counts
-    assert (told["rows"], told["models_skipped"]) == (60, 1)
+    counts = job.run(train, spark, every).counts
+    assert (counts["rows"], counts["models_skipped"]) == (60, 1)
     assert storage.exists(f"{day.layout.model('base')}/{storage.POINTER}")
 
 
-def test_a_warm_start_takes_yesterdays_parameters_and_draws_rows_for_new_ids(
+def test_a_warm_start_copies_yesterdays_parameters_and_draws_rows_for_new_ids(
     spark: SparkSession, make_day: Callable[..., Settings]
 ) -> None:
     yesterday = make_day(train={"learning_rate": 0.02})
@@ -108,8 +110,8 @@ def test_a_warm_start_takes_yesterdays_parameters_and_draws_rows_for_new_ids(
     now = trained(spark, today, MORE)
     cold = make_day(NEXT_DAY)
     train(spark, cold)
-    without, described = published(cold)
-    assert described["started_from"] is None
+    without, description = published(cold)
+    assert description["started_from"] is None
 
     old = fields_of(before["embedding.weight"], sizes({}))
     new = fields_of(now["embedding.weight"], sizes(MORE))
@@ -126,46 +128,55 @@ def test_a_warm_start_takes_yesterdays_parameters_and_draws_rows_for_new_ids(
 
 
 def sizes(more: dict[str, int]) -> dict[str, int]:
+    """Vocabulary size of every field, with `more` entries."""
     items = {name: size + more.get(name, 0) for name, size in SIZES.items()}
     return {**items, "user.age": USER_FIELDS["age"], "context.device": CONTEXT_FIELDS["device"]}
 
 
-def test_without_an_earlier_model_a_warm_start_is_a_cold_one(
+def test_a_warm_start_without_an_earlier_model_equals_a_cold_start(
     spark: SparkSession, make_day: Callable[..., Settings]
 ) -> None:
     cold, warm = make_day(), make_day(train={"warm_start": True})
     one = trained(spark, cold, {})
     train(spark, warm)
-    other, described = published(warm)
-    assert described["train_settings"]["warm_start"]
-    assert described["started_from"] is None
+    other, description = published(warm)
+    assert description["train_settings"]["warm_start"]
+    assert description["started_from"] is None
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (
-            lambda made: made["settings"].update(attention_units=5),
+            lambda description: description["settings"].update(attention_units=5),
             r"made with attention_units of 5",
         ),
         (
-            lambda made: made["schema"]["vocabularies"]["brand"].update(fingerprint="another"),
+            lambda description: description["schema"]["vocabularies"]["brand"].update(
+                fingerprint="another"
+            ),
             r"made with the vocabulary brand of .*another.*, which is now .*'size': 9",
         ),
         (
-            lambda made: made["schema"]["vocabularies"]["price"].update(size=9),
+            lambda description: description["schema"]["vocabularies"]["price"].update(size=9),
             r"made with the vocabulary price of .*'size': 9.*, which is now .*'size': 7",
         ),
-        (lambda made: made["schema"].update(user_fields=[]), r"made with user_fields of \[\]"),
-        (lambda made: made.update(dimension=16), r"embeddings.dimension of 16, which is now 8"),
+        (
+            lambda description: description["schema"].update(user_fields=[]),
+            r"made with user_fields of \[\]",
+        ),
+        (
+            lambda description: description.update(dimension=16),
+            r"embeddings.dimension of 16, which is now 8",
+        ),
     ],
 )
 def test_an_earlier_model_that_does_not_fit_is_refused_before_training(
     spark: SparkSession,
     make_day: Callable[..., Settings],
     change: Callable[[dict[str, Any]], None],
-    told: str,
+    message: str,
 ) -> None:
     yesterday = make_day()
     trained(spark, yesterday, {})
@@ -175,19 +186,19 @@ def test_an_earlier_model_that_does_not_fit_is_refused_before_training(
     pretrain_embeddings(spark, today)
     folder = storage.current(yesterday.layout.model("base"), "train")
     file = Path(folder, storage.MODEL)
-    whole = file.read_text()
-    made = json.loads(whole)
-    change(made)
-    file.write_text(json.dumps(made))
-    with pytest.raises(WrongArtifact, match=told):
+    original = file.read_text()
+    description = json.loads(original)
+    change(description)
+    file.write_text(json.dumps(description))
+    with pytest.raises(WrongArtifact, match=message):
         train(spark, today)
     assert not storage.exists(f"{today.layout.model('base')}/{storage.POINTER}")
-    file.write_text(whole)  # the control: as it was, it fits
+    file.write_text(original)  # control: unchanged, the model is accepted
     assert train(spark, today)["rows"] == 60
     assert Splits.published(today).manifest["vocabularies"]["category"]["size"] == 16
 
 
-def test_event_files_are_written_where_they_are_asked_for_and_hold_the_loss(
+def test_tensorboard_files_hold_the_loss_and_are_written_only_if_asked_for(
     spark: SparkSession, make_day: Callable[..., Settings]
 ) -> None:
     day = make_day(train={"tensorboard": True, "batch_requests": 2, "epochs": 2})
@@ -198,9 +209,10 @@ def test_event_files_are_written_where_they_are_asked_for_and_hold_the_loss(
     ]  # fmt: skip
     losses = curves.Scalars("loss")
     assert [one.step for one in losses] == [10, 20, 30, 40, 50, 60]
-    # Nothing is learnt at this rate, so both epochs have the same mean, to what batches weigh.
-    account = published(day)[1]["train"]
-    assert sum(one.value for one in losses) / 6 == pytest.approx(account["loss"], rel=0.05)
+    # Nothing is learnt at this rate, so both epochs have the same mean loss. The tolerance is for
+    # batches with different numbers of candidates.
+    stats = published(day)[1]["train"]
+    assert sum(one.value for one in losses) / 6 == pytest.approx(stats["loss"], rel=0.05)
     without = make_day(NEXT_DAY)
     trained(spark, without, {})
     assert not Path(without.layout.tensorboard("base")).exists()
