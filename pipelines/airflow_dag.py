@@ -1,24 +1,27 @@
-"""A day of `mfn`, every day: the steps of `pipelines.steps` as a DAG of Apache Airflow 3.
+"""The daily run of `mfn` as a DAG of Apache Airflow 3, with the steps of `pipelines.steps`.
 
-This module needs Airflow and its provider for Spark, and nothing of what the jobs need but their
-settings file, of which it reads the names of the models. Where things are it is told by Airflow's
-variables (in its own page, or in the environment as `AIRFLOW_VAR_MFN_CONFIG` and so on):
+This module needs Airflow and its Spark provider. It does not need the packages that the jobs need.
+It reads the jobs' settings file for the names of the models and for `logs.made_by`. Airflow
+variables configure it (set in Airflow's UI, or as environment variables such as
+`AIRFLOW_VAR_MFN_CONFIG`):
 
-- `mfn_home`: a checkout of this project; the one that this file lies in, if not given.
-- `mfn_config`: the settings of the jobs, in YAML.
-- `mfn_raw_events`: folder or URL of the raw events, whose `dt=…/_SUCCESS` a day waits for; without
-  it, nothing is waited for, as where `logs.made_by` makes the logs.
-- `mfn_start`: the first day to be run, 2026-01-01 if not given.
-- `mfn_jars`: Delta's jars, with commas between; without it, Spark resolves them by name. Empty
-  where Spark has them among its own, as in the image of conf/spark/Dockerfile.
-- `mfn_py_files`: an archive of this package for a cluster that has it not installed.
-- `mfn_spark_properties`: a file of Spark's options, such as those in conf/spark/.
+- `mfn_home`: a checkout of this project; default: the one with this file.
+- `mfn_config`: the jobs' settings file, YAML; default: conf/demo.yaml.
+- `mfn_raw_events`: folder or URL of the raw events. A run waits for `dt=…/_SUCCESS` in it. Without
+  this variable, or if `logs.made_by` is set, a run does not wait.
+- `mfn_start`: the first day to run; default: 2026-01-01.
+- `mfn_jars`: Delta's jars, separated by commas. Without it, Spark resolves Delta by its package
+  name. Set it to an empty text if Delta is among Spark's own jars, as in the image of
+  conf/spark/Dockerfile.
+- `mfn_py_files`: an archive of this package, for a cluster where it is not installed.
+- `mfn_spark_properties`: a file of Spark options, such as those in conf/spark/.
 
-Which Spark it is says the connection `spark_default`; on Kubernetes, Airflow needs the package
-apache-airflow-providers-cncf-kubernetes too. Drivers run where the task does (client mode), since
-only so the exit code is the job's own. Models are trained one after the other: the workers of one
-begin together, and would wait for slots that another's hold. What fails is tried again twice, at
-first after `[core] default_task_retry_delay` of Airflow's own settings, 5 minutes if not given.
+The connection `spark_default` names the Spark cluster. On Kubernetes, Airflow also needs the
+package apache-airflow-providers-cncf-kubernetes. Drivers run in the Airflow task (client mode),
+because only then spark-submit returns the job's exit code. Models are trained one after the other:
+the workers of a model start together, and would wait for slots that another model's workers hold.
+A failed task is retried twice. The first retry comes after Airflow's setting
+`[core] default_task_retry_delay`, 5 minutes by default.
 """
 
 from __future__ import annotations
@@ -42,43 +45,43 @@ START = datetime.datetime.fromisoformat(Variable.get("mfn_start", default="2026-
 RAW_EVENTS = Variable.get("mfn_raw_events", default=None)
 JARS = Variable.get("mfn_jars", default=None)
 DELTA = "io.delta:delta-spark_2.13:4.0.1"
-HOUR_OF_WHOLE_LOGS = 2
-"""Of the next day, in UTC: the first hour at which the logs of a day may be whole."""
+HOUR_OF_COMPLETE_LOGS = 2
+"""Hour of the next day in UTC, from which the logs of a day may be complete."""
 
 DATE = "{{ data_interval_start | ds }}"
-"""The day whose logs are read, which ended when the run began."""
+"""The run date: the day that ended before the DAG run starts."""
 
-NO_USE_TRYING_AGAIN = re.compile(r"Error code is: ([23])\b")
-"""How spark-submit's exit code stands in the error of Airflow's hook."""
+NOT_RETRIED = re.compile(r"Error code is: ([23])\b")
+"""spark-submit's exit codes 2 and 3 in the error message of Airflow's hook."""
 
 
 class JobOperator(SparkSubmitOperator):
-    """A job of jobs/; where it says that settings or data are wrong, trying again is of no use."""
+    """Runs a script of jobs/; not retried if settings are wrong or data are refused."""
 
     def execute(self, context: Any) -> None:
-        """Submit it.
+        """Submit the job and wait for it.
 
         Raises:
-            AirflowFailException: it ended with exit 2 or 3.
+            AirflowFailException: the job exited with 2 or 3; Airflow does not retry it.
         """
         try:
             super().execute(context)
         except AirflowException as error:
-            if found := NO_USE_TRYING_AGAIN.search(str(error)):
+            if found := NOT_RETRIED.search(str(error)):
                 raise AirflowFailException(
-                    f"exit {found[1]}: the log says what is wrong and what to do; it is not tried "
-                    "again"
+                    f"exit {found[1]}: the log says what is wrong and what to do; the task is not "
+                    "retried"
                 ) from error
             raise
 
 
 def arguments(*more: str) -> list[str]:
-    """What every job is given."""
+    """Command line arguments of every job, and then `more`."""
     return ["--config", CONFIG, "--date", DATE, *more]
 
 
 def operator_of(step: Step, settings: dict[str, Any]) -> Any:
-    """The task of a step, or a task for each model."""
+    """The task of a step; for a step by model, mapped tasks, one per model."""
     common: dict[str, Any] = {
         "task_id": step.name,
         "application": str(HOME / "jobs" / f"{step.name}.py"),
@@ -102,10 +105,10 @@ with DAG(
     "mfn_day",
     description="One day of mfn, from raw logs to the report",
     doc_md=__doc__,
-    schedule=CronDataIntervalTimetable(f"0 {HOUR_OF_WHOLE_LOGS} * * *", timezone="UTC"),
+    schedule=CronDataIntervalTimetable(f"0 {HOUR_OF_COMPLETE_LOGS} * * *", timezone="UTC"),
     start_date=START.replace(tzinfo=datetime.UTC),
     catchup=True,
-    # Vocabularies are folded day by day, so one day is run after the other.
+    # Vocabularies are extended day by day, so days run one after the other.
     max_active_runs=1,
     default_args={
         "retries": 2,
@@ -124,7 +127,7 @@ with DAG(
 
         @task.sensor(poke_interval=300, timeout=6 * 3600, mode="reschedule", retries=0)
         def whole_logs(folder: str) -> PokeReturnValue:
-            """Wait until whoever delivers the logs says that the day's are whole."""
+            """Wait for `_SUCCESS`, which means that the day's logs are complete."""
             return PokeReturnValue(is_done=ObjectStoragePath(f"{folder}/_SUCCESS").exists())
 
         whole_logs(f"{RAW_EVENTS}/dt={DATE}") >> tasks["validate_logs"]

@@ -1,13 +1,13 @@
-"""One day after the other, from raw logs to the report, on this machine, in one Spark session.
+"""Run one or several days, from raw logs to the report, in one Spark session on this machine.
 
     python pipelines/daily.py --config conf/demo.yaml [--date YYYY-MM-DD] [--SETTING VALUE ...]
     python pipelines/daily.py --config conf/mine.yaml --from YYYY-MM-DD --to YYYY-MM-DD [...]
 
-The logs of all days are validated before the first of them is built: clicks after its last midnight
-stand in the logs of the next. A step that has run before on what it would read now is left alone,
-so the same command goes on where it stopped. A day whose data are refused is named, and the days
-after it are tried all the same; a step that fails is the last. Exit codes are those of a job: 0
-done, 2 a bad setting, 3 the data of a day are refused, 1 all else.
+The logs of all days are validated before the splits of the first day are built, because clicks
+after midnight are in the logs of the next day. A step whose inputs, settings and code are unchanged
+is skipped, so the same command resumes after a stop. If the data of a day are refused, its other
+steps do not run, and the next days still run. If a step fails, the command stops. Exit codes are
+those of a job: 0 done, 1 failed, 2 a bad setting, 3 the data of a day are refused.
 """
 
 from __future__ import annotations
@@ -35,12 +35,13 @@ from pipelines.steps import Step, job_of, steps
 log = logging.getLogger("mfn")
 
 MARKS = {"skipped": "skipped", "refused": "REFUSED", "failed": "FAILED"}
-"""How a step that was not simply done stands in the table."""
+"""Text in the table instead of the seconds, by outcome."""
 ALWAYS_RUN = ("report",)
+"""Steps that are never skipped."""
 
 
 def main(arguments: list[str]) -> int:
-    """Run the steps of each day; returns the exit code."""
+    """Run the steps of each day; return the exit code."""
     set_up_logging()
     try:
         days = parse(arguments)
@@ -50,114 +51,121 @@ def main(arguments: list[str]) -> int:
     set_up_logging(days[0].log_format)
     console = Console()
     start = time.perf_counter()
-    ran: list[StepRun] = []
-    outside = StepRun("daily", days[-1])
+    step_runs: list[StepRun] = []
+    outside_steps = StepRun("daily", days[-1])
     try:
         with sessions.session(days[0], f"days {days[0].date} to {days[-1].date}") as session:
             start_seconds = time.perf_counter() - start
             try:
-                refused = run_days(session, days, ran)
+                refused = run_days(session, days, step_runs)
             finally:
-                print_seconds(days, ran, start_seconds, console)
+                print_seconds(days, step_runs, start_seconds, console)
             if days[-1].date not in refused:
                 print_summary(summary(session, days[-1]), console, days[-1].layout.report)
     except Exception as error:
-        if ran and ran[-1].outcome == "failed":
-            return job.refuse(f"{ran[-1].step} {ran[-1].settings.date}", error, job.FAILED)
-        job.end(outside, error)
-        return job.refuse(outside.step, error, job.FAILED)
+        if step_runs and step_runs[-1].outcome == "failed":
+            failed = step_runs[-1]
+            return job.refuse(f"{failed.step} {failed.settings.date}", error, job.FAILED)
+        job.end(outside_steps, error)
+        return job.refuse(outside_steps.step, error, job.FAILED)
     return job.DATA_REFUSED if refused else job.DONE
 
 
 def parse(arguments: Sequence[str]) -> list[Settings]:
-    """Settings of each day: of one, or of all from --from to --to.
+    """Settings of each day: of the date in the settings, or of all days from --from to --to.
 
     Raises:
-        BadSettings: of any of the days.
+        BadSettings: the settings of any day, or --from and --to, are wrong.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--from", dest="first")
     parser.add_argument("--to", dest="last")
     chosen, rest = parser.parse_known_args(arguments)
-    what = "Run all steps of a day, or of all days --from one --to another, on this machine."
+    description = "Run all steps of a day, or of all days --from one --to another, on this machine."
     if chosen.first is None and chosen.last is None:
-        return [job.parse(rest, what)]
+        return [job.parse(rest, description)]
     if chosen.first is None or chosen.last is None:
         raise BadSettings("--from and --to: expected both or none of them")
     if any(one.split("=")[0] == "--date" for one in rest):
         raise BadSettings("--date: expected a day, or --from and --to, not both")
-    first, last = (job.parse([*rest, "--date", day], what) for day in (chosen.first, chosen.last))
+    first, last = (
+        job.parse([*rest, "--date", day], description) for day in (chosen.first, chosen.last)
+    )
     if first.date > last.date:
         raise BadSettings(f"--from: expected a day up to {last.date}, got {first.date}")
     number = (last.date - first.date).days + 1
     dates = (first.date + datetime.timedelta(days=n) for n in range(number))
-    return [job.parse([*rest, "--date", str(date)], what) for date in dates]
+    return [job.parse([*rest, "--date", str(date)], description) for date in dates]
 
 
 def run_days(
-    session: SparkSession, days: Sequence[Settings], ran: list[StepRun]
+    session: SparkSession, days: Sequence[Settings], step_runs: list[StepRun]
 ) -> set[datetime.date]:
-    """Run every step of each day, but for those that follow a refused one.
+    """Run all steps of each day; after a refused step, the day's other steps do not run.
 
-    `ran` gains each step as it ends, and the table of runs all of a stretch.
+    Args:
+        session: Spark session for all steps.
+        days: settings of each day.
+        step_runs: each step is appended when it ends. After each phase (see `_phases`), its steps
+            are written to the table of runs.
 
     Returns:
-        the days that were refused.
+        dates of the refused days.
     """
     refused: set[datetime.date] = set()
-    stretches = _stretches(days)
-    number, all_steps = 0, sum(map(len, stretches))
-    for stretch in stretches:
-        before = len(ran)
+    phases = _phases(days)
+    number, all_steps = 0, sum(map(len, phases))
+    for phase in phases:
+        before = len(step_runs)
         try:
-            for settings, step in stretch:
+            for settings, step in phase:
                 number += 1
                 if settings.date in refused:
                     continue
                 log.info("step %d of %d: %s %s", number, all_steps, step.name, settings.date)
                 try:
-                    job.run(job_of(step.name), session, settings, ran)
+                    job.run(job_of(step.name), session, settings, step_runs)
                 except errors.REFUSALS as error:
                     refused.add(settings.date)
                     job.refuse(f"{step.name} {settings.date}", error, job.DATA_REFUSED)
         finally:
-            runs.record(session, ran[before:])
+            runs.record(session, step_runs[before:])
     return refused
 
 
-def _stretches(days: Sequence[Settings]) -> list[list[tuple[Settings, Step]]]:
-    """All that comes before building, step by step; then the rest, day by day."""
+def _phases(days: Sequence[Settings]) -> list[list[tuple[Settings, Step]]]:
+    """The steps before `build_splits` for all days, step by step; then the rest, day by day."""
     of_day = steps(days[0].logs.made_by)
-    built = [step.name for step in of_day].index("build_splits")
+    build = [step.name for step in of_day].index("build_splits")
     return [
-        [(settings, step) for step in of_day[:built] for settings in days],
-        *([(settings, step) for step in of_day[built:]] for settings in days),
+        [(settings, step) for step in of_day[:build] for settings in days],
+        *([(settings, step) for step in of_day[build:]] for settings in days),
     ]
 
 
 def print_seconds(
-    days: Sequence[Settings], ran: Sequence[StepRun], start_seconds: float, console: Console
+    days: Sequence[Settings], step_runs: Sequence[StepRun], start_seconds: float, console: Console
 ) -> None:
-    """Seconds of each step of each day; of others, that they were left alone or not reached."""
+    """Print each step with its seconds or outcome, and days with skipped or missing steps."""
     table = Table(title=f"starting Spark took {start_seconds:.1f} s", title_justify="left")
     table.add_column("day")
     table.add_column("step")
     table.add_column("seconds", justify="right")
     for settings in days:
-        of_day = [one for one in ran if one.settings.date == settings.date]
+        of_day = [one for one in step_runs if one.settings.date == settings.date]
         stopped = any(one.outcome in ("refused", "failed") for one in of_day)
         reached = stopped or len(of_day) == len(steps(settings.logs.made_by))
-        idle = all(one.outcome == "skipped" or one.step in ALWAYS_RUN for one in of_day)
-        if len(days) > 1 and reached and idle:
+        all_skipped = all(one.outcome == "skipped" or one.step in ALWAYS_RUN for one in of_day)
+        if len(days) > 1 and reached and all_skipped:
             of_day = [one for one in of_day if one.step in ALWAYS_RUN]
             table.add_row(str(settings.date), "all others", "skipped")
         for one in of_day:
-            done = f"{one.seconds:.1f}"
-            table.add_row(str(settings.date), one.step, MARKS.get(one.outcome, done))
+            seconds = f"{one.seconds:.1f}"
+            table.add_row(str(settings.date), one.step, MARKS.get(one.outcome, seconds))
         if not reached:
             table.add_row(str(settings.date), "all others", "not reached")
         table.add_section()
-    table.add_row("", "all", f"{sum(one.seconds for one in ran):.1f}")
+    table.add_row("", "all", f"{sum(one.seconds for one in step_runs):.1f}")
     console.print(table)
 
 

@@ -1,5 +1,5 @@
-"""Requests, labels and histories in plain loops, as their definitions read: what is held against
-the streams of `mfn.splits`. Slow, and independent of how those do it."""
+"""Requests, labels and histories in plain loops, as defined in `mfn.splits`: the oracle that tests
+compare with. Slow, and independent of the real implementation."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from zoneinfo import ZoneInfo
 from mfn.windows import Windows
 
 Event = dict[str, Any]
-"""dt, event_id, time, user, type, item, and request, position, context where there are any;
-`spared` is false of an impression that training rows may leave out."""
+"""dt, event_id, time, user, type, item; optionally request, position, context. If `spared` is
+false, training rows drop the candidate of this impression unless it is clicked."""
 Key = tuple[str, bool, str]
+"""User, whether the log has the request id, request id."""
 UNKNOWN, PADDING = 2, 0
 SPLITS = ("pretraining", "pretraining_validation", "train", "test")
 
 
 @dataclass(frozen=True)
 class Rules:
-    """The settings that matter; lengths as in SplitSettings."""
+    """The settings that rows depend on: the attribution window, N, M, and so on."""
 
     windows: Windows
     zone: str = "UTC"
@@ -32,12 +33,12 @@ class Rules:
     behaviours: tuple[str, ...] = ("click", "cart", "purchase")
 
     def day(self, event: Event) -> datetime.date:
-        """The day of an event's time where the days are cut."""
+        """The day of an event's time in the time zone."""
         time: datetime.datetime = event["time"]
         return time.astimezone(ZoneInfo(self.zone)).date()
 
     def midnight(self, day: datetime.date) -> datetime.datetime:
-        """When a day begins."""
+        """The start of a day."""
         return datetime.datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(self.zone))
 
     @property
@@ -47,7 +48,7 @@ class Rules:
 
     @property
     def needed_from(self) -> datetime.datetime:
-        """Impressions and clicks before this belong to no request of the windows."""
+        """Impressions and clicks before this time belong to no request of the windows."""
         return self.midnight(self.windows.pretraining[0]) - self.attribution
 
 
@@ -55,7 +56,7 @@ def naive_rows(
     events: Sequence[Event], row_of: Mapping[str, int], rules: Rules
 ) -> tuple[list[dict[str, Any]], Counter[str]]:
     """Rows with split, request_id, user_id, time, history, candidates, candidate_ids, labels and
-    the earliest impression's context; and the counts that `build_splits` makes."""
+    the context of the earliest impression; and the counts that `build_splits` returns."""
     requests, counts = _requests(events, rules)
     behaviours = defaultdict(list)
     for event in sorted(events, key=lambda event: (event["time"], event["event_id"])):
@@ -101,7 +102,7 @@ def naive_rows(
 
 
 def comparable(split: str, row: Mapping[str, Any], time: datetime.datetime) -> tuple[Any, ...]:
-    """A row of the oracle, or one that was built, in a form in which the two can be compared."""
+    """A row of `naive_rows` or of `build_splits`, as a tuple that can be compared."""
     lists = ("history", "candidates", "labels", "candidate_ids")
     names = ("request_id", "user_id", "history_length")
     return (split, time, *(row[name] for name in names), *(tuple(row[name]) for name in lists))
@@ -113,13 +114,14 @@ def _position(event: Event) -> float:
 
 
 def key_of(event: Event) -> Key | None:
-    """Whose request an event belongs to by what it says itself."""
+    """The request that an event belongs to by its own ids; None if they do not say."""
     if event.get("request"):
         return event["user"], True, event["request"]
     return (event["user"], False, event["event_id"]) if event["type"] == "impression" else None
 
 
 def _requests(events: Sequence[Event], rules: Rules) -> tuple[dict[Key, Any], Counter[str]]:
+    """By key: split, time, candidates, clicked items and earliest impression; and the counts."""
     counts: Counter[str] = Counter()
     impressions = [
         event
@@ -142,7 +144,7 @@ def _requests(events: Sequence[Event], rules: Rules) -> tuple[dict[Key, Any], Co
     later = [event["time"] for event in events if event["dt"] > rules.last]
     complete = max([start - datetime.timedelta(microseconds=1), *later])
     requests: dict[Key, Any] = {}
-    explained = set()
+    matched = set()
     for key, slate in slates.items():
         time = min(event["time"] for event in slate)
         in_time = [event for event in slate if event["time"] <= time + rules.attribution]
@@ -154,7 +156,7 @@ def _requests(events: Sequence[Event], rules: Rules) -> tuple[dict[Key, Any], Co
             shown = of_item.get(click["item"])
             if shown and shown["time"] <= click["time"] <= time + rules.attribution:
                 clicked.add(click["item"])
-                explained.add(click["event_id"])
+                matched.add(click["event_id"])
         split = _split(rules, {"time": time})
         if split is None:
             continue
@@ -175,7 +177,7 @@ def _requests(events: Sequence[Event], rules: Rules) -> tuple[dict[Key, Any], Co
         requests[key] = (split, time, candidates, clicked, first)
     begin = rules.windows.pretraining[0]
     counts["clicks_without_impression"] = sum(
-        click["event_id"] not in explained and begin <= rules.day(click) <= rules.last
+        click["event_id"] not in matched and begin <= rules.day(click) <= rules.last
         for clicks in clicks_of.values()
         for click in clicks
     )
@@ -183,7 +185,7 @@ def _requests(events: Sequence[Event], rules: Rules) -> tuple[dict[Key, Any], Co
 
 
 def nearest(click: Event, impressions: Sequence[Event], rules: Rules) -> Key | None:
-    """The request of the last impression that may have led to a click without request id."""
+    """The request of the latest impression that a click without request id can belong to."""
     found = [
         (impression["time"], key_of(impression))
         for impression in impressions

@@ -1,4 +1,4 @@
-"""A small published day of splits, made without Spark, for tests of what reads splits."""
+"""A small published day of splits, written without Spark, for tests of code that reads splits."""
 
 from __future__ import annotations
 
@@ -30,13 +30,17 @@ def publish_splits(
     longest_history: int = N,
     more: Mapping[str, int] | None = None,
 ) -> str:
-    """Publish splits with these numbers of rows in the files of each split; return the folder.
+    """Publish random splits; return their folder.
 
-    Vocabularies have the entries that `SIZES` says, and so many `more`, which no row names.
+    Clicks depend on the candidate's category, so that a model can learn something.
 
-    A split's rows are drawn from its own seed, 1 where `seeds` gives none.
-
-    Clicks follow from the candidate's category, so that there is something to learn.
+    Args:
+        settings: root and date of the splits.
+        rows_of_files: number of rows of each file, by split.
+        seeds: seed of the rows, by split; 1 for a split that is not in it.
+        longest_history: maximum length of a history.
+        more: number of additional entries, by vocabulary. The vocabularies have the sizes SIZES
+            plus these entries, which no row uses.
     """
     items = _items(np.random.default_rng(1))
     with storage.publish(settings.layout.splits) as folder:
@@ -64,9 +68,9 @@ def publish_splits(
 def publish_vocabularies(
     spark: SparkSession, settings: Settings, more: Mapping[str, int] | None = None
 ) -> None:
-    """Names of the splits' categories and entities, and of all other fields but the price.
+    """Write the vocabularies of the splits: all fields except the price.
 
-    They are category3, category4, … and so on.
+    Their keys are category3, category4, … for the field category, and so on.
     """
     day = settings.date - datetime.timedelta(days=3)
     keys = [

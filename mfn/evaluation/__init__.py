@@ -1,1 +1,1 @@
-"""What each model is worth: metrics, comparisons, intervals."""
+"""How well each model ranks: metrics, comparisons, confidence intervals."""

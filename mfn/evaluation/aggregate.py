@@ -1,17 +1,18 @@
-"""Every metric of every model and slice at once, by Spark, without collecting scores.
+"""All metrics of all models and slices in one Spark aggregation, without collecting scores.
 
-AUC needs the order of all scores of a model. Ordering them in one task does not scale, so scores
-are cut into blocks by a function that never falls as the score rises: pairs of candidates within a
-block are counted there, and pairs across blocks from the totals of the blocks. Metrics that need no
-order are sums, and use the same two steps (`mfn.metrics`).
+AUC needs the order of all scores of a model. One task cannot sort them all for large data. So
+scores are cut into blocks by a monotonic function of the score. Pairs of candidates within a block
+are counted in that block. Pairs across blocks follow from the totals of the blocks. Metrics that
+need no order are sums and use the same two steps (`mfn.metrics`).
 
-`aggregate` takes two shuffles, whatever the number of models, slices and metrics: the candidates by
-(model, block), and the totals of the blocks, at most BLOCKS for each model and slice. Slices are
-unfolded after the first shuffle, so that a candidate crosses the network once. Pairs are counted in
-whole numbers and losses added as decimals, so the order in which rows arrive changes no digit.
+`aggregate` takes two shuffles for any number of models, slices and metrics: the candidates by
+(model, block), then the totals of the blocks, at most BLOCKS for each model and slice. Candidates
+are copied into their slices after the first shuffle, so each crosses the network once. Pairs are
+counted in integers and losses are summed as decimals, so the result does not depend on the order
+of rows.
 
-`count_requests` takes two more: the candidates of a request have to meet so that the request counts
-once, and then come the sums by model and slice. Both carry rows that are summed on the map side.
+`count_requests` takes two more shuffles: by request, so that each request counts once, and then by
+model and slice. Both shuffle only rows that were summed on the map side.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from pyspark.sql.types import DecimalType
 from mfn.metrics import METRICS, Metric
 
 BLOCKS = 4096
-"""Blocks of scores. Empty ones cost nothing; a power of two keeps the product below exact."""
+"""Number of blocks. Empty blocks cost nothing. With a power of two, `sqrt(score) * BLOCKS` is
+exact."""
 
 ALL = "all"
 HISTORY_LENGTH = "history_length"
@@ -38,7 +40,13 @@ _FINGERPRINT = DecimalType(19, 0)
 
 @dataclass(frozen=True)
 class Slice:
-    """A part of the candidates: slice and slice_value of the tables, and the SQL of who is in."""
+    """A subset of the candidates.
+
+    Attributes:
+        name: column `slice` of the tables.
+        value: column `slice_value` of the tables.
+        holds: SQL condition that selects its candidates.
+    """
 
     name: str
     value: str
@@ -46,11 +54,11 @@ class Slice:
 
 
 def slices(history_edges: Sequence[int]) -> list[Slice]:
-    """All candidates, and the buckets of history_length, shortest first.
+    """The slice of all candidates, then the buckets of history_length, shortest first.
 
     Args:
-        history_edges: rising lower ends of the buckets after the first, which starts at 0; the
-            last has no upper end. (1, 10, 50) gives 0, 1-9, 10-49 and 50+.
+        history_edges: lower ends of all buckets but the first, ascending. The first bucket starts
+            at 0 and the last has no upper end: (1, 10, 50) gives 0, 1-9, 10-49 and 50+.
     """
     parts = [Slice(ALL, ALL, "true")]
     for first, end in pairwise([0, *history_edges]):
@@ -64,20 +72,21 @@ def slices(history_edges: Sequence[int]) -> list[Slice]:
 def aggregate(
     scored: DataFrame, slices: Sequence[Slice], metrics: Sequence[Metric] = METRICS
 ) -> DataFrame:
-    """Every metric of each model in each slice that holds any candidate.
+    """Compute all metrics of each model in each slice that has candidates.
 
     Args:
-        scored: columns model, label (0 or 1), score (in [0, 1], not NaN) and those that the
-            slices read; one row for each candidate and model.
-        slices: what to measure by; they may overlap.
-        metrics: what to measure.
+        scored: one row per candidate and model, with the columns model, label (0 or 1), score
+            (in [0, 1], not NaN) and the columns that the slices read.
+        slices: subsets to measure; they may overlap.
+        metrics: metrics to compute.
 
     Returns:
-        model, slice, slice_value, candidates, clicks, and a column for each metric.
+        model, slice, slice_value, candidates, clicks, and one column per metric.
     """
-    # The square root gives small scores, which most click rates are, as much room as large ones.
-    # Correctly rounded, it never falls; nor do the product with a power of two and the floor.
+    # Most click probabilities are small. The square root spreads small scores over more blocks.
+    # It is correctly rounded, so it is monotonic, as are the product with a power of two and floor.
     block = F.floor(F.sqrt("score") * BLOCKS).cast("int")
+    # First shuffle: one row per candidate and slice, all rows of a (model, block) in one partition.
     spread = (
         scored.withColumn("block", block)
         .repartition("model", "block")
@@ -91,18 +100,20 @@ def aggregate(
             (1 - F.col("label")).cast("long").alias("other"),
         )
     )
-    # The default frame of an ordered window reaches to the current row and its ties.
+    # An ordered window's default frame ends with the current row and its ties.
     up_to = Window.partitionBy("block", "model", "code").orderBy("score")
     counted = spread.select(
         "*",
         F.sum("click").over(up_to).alias("clicks_up_to"),
         F.sum("other").over(up_to).alias("others_up_to"),
     )
+    # Still within a partition: one row per block, model and slice.
     by_block = counted.groupBy("block", "model", "code").agg(
         F.sum("click").alias("clicks"),
         F.sum("other").alias("others"),
         *(metric.of_block().alias(metric.name) for metric in metrics),
     )
+    # Second shuffle: all blocks of a model and slice. Each block adds up the blocks below it.
     below = (
         Window.partitionBy("model", "code")
         .orderBy("block")
@@ -129,19 +140,19 @@ def aggregate(
 
 
 def count_requests(scored: DataFrame, slices: Sequence[Slice]) -> DataFrame:
-    """How many requests and candidates each model scored in each slice, and whether well.
+    """Count requests, candidates and invalid values of each model in each slice.
 
     Args:
-        scored: columns model, request_id, item_id, label, score and those that the slices read;
-            one row a candidate and model.
-        slices: what to count by; they may overlap.
+        scored: one row per candidate and model, with the columns model, request_id, item_id,
+            label, score and the columns that the slices read.
+        slices: subsets to count; they may overlap.
 
     Returns:
-        model, slice, slice_value, requests, candidates, fingerprint (of requests, items and
-        labels; it does not depend on the order of rows), bad_scores (null, NaN or outside [0, 1])
-        and bad_labels (neither 0 nor 1).
+        model, slice, slice_value, requests, candidates, fingerprint (of request ids, item ids and
+        labels; independent of the order of rows), bad_scores (null, NaN or outside [0, 1]) and
+        bad_labels (neither 0 nor 1).
     """
-    # NaN is larger than any number in Spark, so it is not between 0 and 1.
+    # Spark sorts NaN above all numbers, so NaN is not between 0 and 1.
     good_score = F.coalesce(F.col("score").between(0, 1), F.lit(False))
     good_label = F.coalesce(F.col("label").isin(0, 1), F.lit(False))
     sums = [
@@ -175,12 +186,14 @@ def count_requests(scored: DataFrame, slices: Sequence[Slice]) -> DataFrame:
 
 
 def _codes(slices: Sequence[Slice]) -> Column:
-    """A row for each slice that holds the candidate; a number sorts faster than two names."""
+    """One row per slice of a candidate. A slice is a number here: it sorts faster than names."""
     codes = [F.when(F.expr(one.holds), F.lit(code)) for code, one in enumerate(slices)]
     return F.explode(F.array_compact(F.array(*codes))).alias("code")
 
 
 def _names(slices: Sequence[Slice]) -> list[Column]:
+    """Columns slice and slice_value from the column code."""
+
     def pick(values: Sequence[str]) -> Column:
         return F.get(F.array(*[F.lit(value) for value in values]), F.col("code"))
 

@@ -1,7 +1,7 @@
-"""What evaluation says of a model in a slice, and of two models beside each other.
+"""Results of a model in a slice, and comparisons of a model with the base model.
 
-Rows of `evaluation/metrics` and `evaluation/comparisons` as plain values: there are as many as
-models times slices, however large the data.
+These are rows of `evaluation/metrics` and `evaluation/comparisons` as Python objects. Their number
+is models times slices and does not grow with the data.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ class Measured:
     """A row of `evaluation/metrics`: one model in one slice of one day.
 
     Attributes:
-        values: each metric by its name; None where it is undefined.
+        values: value of each metric by name; None where it is undefined.
+        candidates_from: whether candidates were logged or drawn, and how they were drawn.
     """
 
     run_date: datetime.date
@@ -35,25 +36,25 @@ class Measured:
 
     @classmethod
     def of_row(cls, row: Mapping[str, Any]) -> Measured:
-        """From the columns of the table by name."""
+        """Create it from a row of the table, by column name."""
         names = {metric.name for metric in METRICS}
         other = {name: value for name, value in row.items() if name not in names}
         return cls(**other, values={name: row[name] for name in names})
 
     def as_row(self) -> dict[str, Any]:
-        """The columns of the table by name."""
+        """The row of the table, by column name."""
         row = {field.name: getattr(self, field.name) for field in fields(self)}
         return {**row.pop("values"), **row}
 
     @property
     def auc(self) -> float | None:
-        """The AUC, from which RelaImpr follows."""
+        """The AUC; RelaImpr is computed from it."""
         return self.values[AUC.name]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A row of `evaluation/comparisons`."""
+    """A row of `evaluation/comparisons`: a model and the base model in one slice of one day."""
 
     run_date: datetime.date
     model: str
@@ -66,10 +67,10 @@ class Comparison:
 
 
 def relaimpr(auc: float | None, base_auc: float | None) -> float | None:
-    """RelaImpr in per cent (eq. 13): how much further from chance than the base model.
+    """RelaImpr in per cent (eq. 13): ((AUC - 0.5) / (AUC of base - 0.5) - 1) * 100.
 
-    ((AUC - 0.5) / (AUC of base - 0.5) - 1) * 100. None if one of the two is, or if the base model
-    is no better than chance: below it a worse model would have the larger gain.
+    None if one of the AUCs is None, or if the base AUC is not above 0.5: below 0.5, the formula
+    gives a worse model the larger gain.
     """
     if auc is None or base_auc is None or base_auc <= 0.5:
         return None
@@ -77,7 +78,10 @@ def relaimpr(auc: float | None, base_auc: float | None) -> float | None:
 
 
 def compare(metrics: Iterable[Measured], base_model: str) -> list[Comparison]:
-    """Every model, the base model too, beside the base model in the same slice of the same day."""
+    """Compare every model, and the base model itself, with the base model.
+
+    A row is compared with the row of the base model in the same slice of the same day.
+    """
     metrics = list(metrics)
     base = {
         (one.run_date, one.slice, one.slice_value): one.auc
@@ -103,10 +107,10 @@ def compare(metrics: Iterable[Measured], base_model: str) -> list[Comparison]:
 
 
 def standard_error(auc: float | None, clicks: int, others: int) -> float | None:
-    """About how far an AUC is from that of endless data, by chance alone.
+    """Standard error of an AUC, approximately; None if auc is None.
 
-    Hanley and McNeil (1982), equation 2, with their exponential approximation. It takes
-    candidates as independent, which those of a request are not quite. None where auc is.
+    Hanley and McNeil (1982), equation 2, with their exponential approximation. It assumes
+    independent candidates, but the candidates of one request are slightly dependent.
     """
     if auc is None:
         return None
@@ -116,7 +120,7 @@ def standard_error(auc: float | None, clicks: int, others: int) -> float | None:
 
 
 def constant_logloss(clicks: int, candidates: int) -> float | None:
-    """Log loss in nats of saying the click rate itself each time; None without candidates."""
+    """Log loss in nats of always predicting the click rate; None without candidates."""
     if candidates == 0:
         return None
     shares = (clicks / candidates, 1 - clicks / candidates)

@@ -1,12 +1,12 @@
 """The job `evaluate`: from predictions to `evaluation/metrics` and `evaluation/comparisons`.
 
-Models can be compared only on the same candidates, so that is checked before anything is measured.
+Models can be compared only on the same candidates. The job checks that before it computes metrics.
 The yardsticks (`mfn.evaluation.yardsticks`) are scored on the same candidates. Every row says
 whether the candidates were logged or drawn.
 
-Shuffles: those of `mfn.evaluation.aggregate`, for all models and slices at once, and those of the
-yardsticks, whose scores are cached, since they are needed twice. What is collected are rows of
-models times slices.
+Shuffles: those of `mfn.evaluation.aggregate`, once for all models and slices, and those of the
+yardsticks. Yardstick scores are cached because they are read twice. The driver collects models
+times slices rows.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ from mfn.schema import COMPARISONS, METRICS, PREDICTIONS
 from mfn.settings import Settings
 
 Part = tuple[str, str]
-"""A slice and its value."""
+"""slice and slice_value of a row."""
 
 
 def _reads(spark: SparkSession, settings: Settings) -> Any:
     truth = [fingerprint.of_files(folder) for folder in finished_truth(settings)]
-    own, models = settings.evaluate.model_dump(), sorted(settings.models)
-    return [last_fingerprint(settings, "predict"), truth, own, models, settings.candidates_from]
+    section, models = settings.evaluate.model_dump(), sorted(settings.models)
+    return [last_fingerprint(settings, "predict"), truth, section, models, settings.candidates_from]
 
 
 @job(
@@ -58,24 +58,24 @@ def evaluate(spark: SparkSession, settings: Settings) -> Counts:
     """Measure each model on the test window and compare it with the base model.
 
     Raises:
-        NotPublished: nothing was ever predicted, or no events are there.
-        DataRefused: a configured model has no predictions, was scored on other candidates than
-            the base model, or has scores that are no probabilities. Then no table is changed.
+        NotPublished: the table of predictions or of events does not exist.
+        DataRefused: a configured model has no predictions, was scored on different candidates
+            than the base model, or has scores that are not probabilities. No table is changed.
     """
-    predictions, left_out = _predictions(spark, settings)
+    predictions, not_configured = _predictions(spark, settings)
     base = predictions.where(F.col("model") == settings.evaluate.base_model)
     truth = read_truth(spark, settings)
     parts = slices(settings.evaluate.history_edges)
-    beside = [score_popularity(base, read_popularity(spark, settings)).persist()]
+    yardsticks = [score_popularity(base, read_popularity(spark, settings)).persist()]
     if truth is not None:
-        beside.append(score_truth(base, truth).persist())
+        yardsticks.append(score_truth(base, truth).persist())
     try:
-        scored = reduce(DataFrame.unionByName, beside, predictions)
+        scored = reduce(DataFrame.unionByName, yardsticks, predictions)
         counted = _by_model(count_requests(scored, parts).collect())
         _check(counted, settings)
         measured = aggregate(scored, parts).collect()
     finally:
-        for frame in beside:
+        for frame in yardsticks:
             frame.unpersist()
     metrics = [
         Measured(
@@ -101,8 +101,8 @@ def evaluate(spark: SparkSession, settings: Settings) -> Counts:
         "candidates": of_base.candidates,
         "clicks": of_base.clicks,
     }
-    if left_out:
-        counts["models_not_configured"] = ",".join(left_out)
+    if not_configured:
+        counts["models_not_configured"] = ",".join(not_configured)
     if truth is not None:
         known = whole[ORACLE].candidates if ORACLE in whole else 0
         counts["candidates_without_truth"] = of_base.candidates - known
@@ -112,7 +112,7 @@ def evaluate(spark: SparkSession, settings: Settings) -> Counts:
 
 
 def _values(row: Row) -> dict[str, float | None]:
-    """The metrics of a row, without those that its scores say nothing of."""
+    """Metrics of a row; None for those that need probabilities where scores are none."""
     probabilities = row.model != POPULARITY
     return {
         metric.name: row[metric.name] if probabilities or not metric.needs_probabilities else None
@@ -121,21 +121,21 @@ def _values(row: Row) -> dict[str, float | None]:
 
 
 def _predictions(spark: SparkSession, settings: Settings) -> tuple[DataFrame, list[str]]:
-    """Predictions of the configured models; names of others that are there for this date."""
+    """Predictions of the configured models, and names of other models predicted for this date."""
     of_day = tables.read(spark, settings.root, PREDICTIONS, "predict").where(
         F.col("run_date") == F.lit(settings.date)
     )
-    there = {row.model for row in of_day.select("model").distinct().collect()}
-    missing = [name for name in settings.models if name not in there]
+    predicted = {row.model for row in of_day.select("model").distinct().collect()}
+    missing = [name for name in settings.models if name not in predicted]
     if missing:
         raise DataRefused(
             f"{tables.path_of(settings.root, PREDICTIONS)}: expected predictions of every "
-            f"configured model for {settings.date}, got none of {', '.join(missing)}; run "
-            "jobs/predict.py for this date (after jobs/train.py, if they are new), or leave them "
-            "out of the setting models"
+            f"configured model for {settings.date}, but found none of {', '.join(missing)}; run "
+            "jobs/predict.py for this date (for a new model, run jobs/train.py first), or remove "
+            "it from the setting models"
         )
     configured = of_day.where(F.col("model").isin(*settings.models)).select(*SCORED)
-    return configured, sorted(there - set(settings.models))
+    return configured, sorted(predicted - set(settings.models))
 
 
 def _by_model(rows: Sequence[Row]) -> dict[str, dict[Part, Row]]:
@@ -146,35 +146,35 @@ def _by_model(rows: Sequence[Row]) -> dict[str, dict[Part, Row]]:
 
 
 def _check(counted: Mapping[str, Mapping[Part, Row]], settings: Settings) -> None:
-    """Refuse what cannot be measured or compared."""
+    """Refuse invalid scores and labels, and models that were scored on different candidates."""
     problems = []
     for model, of_model in counted.items():
         whole = of_model[ALL, ALL]
-        source, repair = f"predictions of {model}", "jobs/train.py and jobs/predict.py"
+        source, scripts = f"predictions of {model}", "jobs/train.py and jobs/predict.py"
         if model == ORACLE:
-            source, repair = settings.logs_folder("truth"), "jobs/simulate_logs.py"
+            source, scripts = settings.logs_folder("truth"), "jobs/simulate_logs.py"
         for bad, what, expected in (
-            (whole.bad_scores, "scores", "probabilities from 0 to 1, one a candidate"),
+            (whole.bad_scores, "scores", "probabilities from 0 to 1, one per candidate"),
             (whole.bad_labels, "labels", "0 or 1"),
         ):
             if bad:
                 problems.append(
                     f"{source} for {settings.date}: expected {what} to be {expected}, but {bad} "
-                    f"of {whole.candidates} are not; run {repair} again"
+                    f"of {whole.candidates} are not; run {scripts} again"
                 )
     base_model = settings.evaluate.base_model
     base = {part: _candidates(row) for part, row in counted[base_model].items()}
     for model in settings.models:
-        own = {part: _candidates(row) for part, row in counted[model].items()}
-        differing = [part for part in base | own if base.get(part) != own.get(part)]
+        found = {part: _candidates(row) for part, row in counted[model].items()}
+        differing = [part for part in base | found if base.get(part) != found.get(part)]
         if differing:
             at = (ALL, ALL) if (ALL, ALL) in differing else differing[0]
-            expected_count, got = (one.get(at, (0, None))[0] for one in (base, own))
+            expected_count, got = (one.get(at, (0, None))[0] for one in (base, found))
             problems.append(
                 f"predictions of {model} for {settings.date}: expected the same candidates, labels "
-                f"and history lengths as those of {base_model}, but they differ in slice "
-                f"{'='.join(at)} ({got} candidates beside {expected_count}); run jobs/predict.py "
-                "for both on the same splits"
+                f"and history lengths as in those of {base_model}, but they differ in slice "
+                f"{'='.join(at)} ({got} candidates instead of {expected_count}); run "
+                "jobs/predict.py for both models on the same splits"
             )
     if problems:
         raise DataRefused("\n".join(problems))
@@ -191,6 +191,6 @@ def _replace(spark: SparkSession, settings: Settings, metrics: Sequence[Measured
         (METRICS, [one.as_row() for one in metrics]),
         (COMPARISONS, [asdict(one) for one in comparisons]),
     ):
-        # One file a day: there are as many rows as models times slices.
+        # One file per day: there are only models times slices rows.
         frame = spark.createDataFrame(rows, table.columns).coalesce(1)
         tables.replace(frame, settings.root, table, where)

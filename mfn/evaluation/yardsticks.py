@@ -1,13 +1,13 @@
-"""What stands next to the models as a yardstick: popularity, and the oracle of simulated logs.
+"""Yardsticks for the models: popularity, and the oracle of simulated logs.
 
 Both are scored on the same candidates as the models and measured by the same code. `popularity` is
-how often the item of a candidate was chosen before the test window: what a model that knows no user
-can do. The `oracle` is the probability with which each simulated click was drawn: no model can do
-better.
+how often a candidate's item was clicked, put into a cart or bought before the test window: a
+ranking that knows no user. The `oracle` is the probability from which each simulated click was
+drawn: no model can be better.
 
-Shuffles: three for popularity, of the behaviours by item, summed on the map side, and of their sums
-and the candidates of one model for the join, unless the sums are few enough to broadcast; and two
-for the oracle's join, of the candidates of one model and the truth.
+Shuffles: three for popularity: the behaviours by item, summed on the map side, and for the join
+those sums and the candidates of one model (none for the join if the sums are small enough to
+broadcast). Two for the oracle's join: the candidates of one model, and the truth.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from mfn.settings import Settings
 from mfn.windows import days_between, windows
 
 ORACLE = "oracle"
-"""Its name among the models in the tables of results."""
+"""Model name of this yardstick in the result tables."""
 POPULARITY = "popularity"
-"""Its name among the models in the tables of results."""
+"""Model name of this yardstick in the result tables."""
 
 BEHAVIOURS = ("click", "cart", "purchase")
-"""Types of events that make an item popular."""
+"""Event types that popularity counts."""
 
 SCORED = ("model", "request_id", "item_id", "label", "score", "history_length")
-"""The columns of scored candidates."""
+"""Columns of scored candidates."""
 
 
 def read_truth(spark: SparkSession, settings: Settings) -> DataFrame | None:
-    """True click probabilities of the test window's finished days; None where there are none."""
+    """True click probabilities of the test window's finished days; None without such days."""
     finished = finished_truth(settings)
     return spark.read.schema(TRUTH).parquet(*finished) if finished else None
 
 
 def finished_truth(settings: Settings) -> list[str]:
-    """Folders of the true probabilities of the test window's finished days."""
+    """Folders with the true click probabilities of the test window's finished days."""
     folder = settings.logs_folder("truth")
     test = windows(settings.date, settings.windows).test
     folders = [f"{folder}/dt={day}" for day in days_between(test)]
@@ -47,15 +47,15 @@ def finished_truth(settings: Settings) -> list[str]:
 
 
 def score_truth(candidates: DataFrame, truth: DataFrame) -> DataFrame:
-    """The true probabilities as scores of the model `oracle`.
+    """Use the true probabilities as scores of the model `oracle`.
 
     Args:
         candidates: one model's predictions, columns SCORED.
-        truth: schema.TRUTH. A candidate in it twice counts once, and with two different
-            probabilities has none.
+        truth: schema.TRUTH. Repeated rows of a candidate count once. If their probabilities
+            differ, the candidate's score is null.
 
     Returns:
-        columns SCORED, the candidates whose truth is known.
+        columns SCORED; only candidates with a row in truth.
     """
     probability = F.min("probability")
     once = truth.groupBy("request_id", "item_id").agg(
@@ -70,10 +70,13 @@ def score_truth(candidates: DataFrame, truth: DataFrame) -> DataFrame:
 
 
 def read_popularity(spark: SparkSession, settings: Settings) -> DataFrame:
-    """`item_id` and `behaviours`: clean clicks, carts and purchases before the test window.
+    """Count clean clicks, carts and purchases by item, on the windows' days before the test window.
 
-    They are those of the windows' days. What came in the folder of a day before the test window,
-    but happened in it, does not count.
+    An event that happened in the test window does not count, even if it is in the folder of an
+    earlier day.
+
+    Returns:
+        item_id, behaviours.
     """
     span = windows(settings.date, settings.windows)
     first, test = F.lit(span.days[0]), F.lit(span.test[0])
@@ -89,17 +92,17 @@ def read_popularity(spark: SparkSession, settings: Settings) -> DataFrame:
 
 
 def score_popularity(candidates: DataFrame, popularity: DataFrame) -> DataFrame:
-    """The number n of earlier behaviours as score n / (n + 1) of the model `popularity`.
+    """Score candidates as the model `popularity`: n / (n + 1), n being the earlier behaviours.
 
-    The fraction rises with n and lies in [0, 1), so that scores are checked and ranked like any
-    others; doubles tell neighbours apart as far as n = 67 million. It is no probability.
+    The score rises with n and is in [0, 1), so it is checked and ranked like other scores. As
+    doubles, the scores of n and n + 1 differ up to n = 67 million. The score is not a probability.
 
     Args:
         candidates: one model's predictions, columns SCORED.
-        popularity: what `read_popularity` gives; an item that is not in it has 0.
+        popularity: result of `read_popularity`; items that are missing in it have n = 0.
 
     Returns:
-        columns SCORED, all candidates.
+        columns SCORED; all candidates.
     """
     behaviours = F.coalesce("behaviours", F.lit(0)).cast("double")
     return (

@@ -1,1 +1,1 @@
-"""What people read: the page, the charts, the summary in the terminal."""
+"""The report page, its charts, and the summary in the terminal."""

@@ -1,8 +1,8 @@
-"""The report's plots as inline SVG.
+"""The report's charts as inline SVG.
 
-Colours are CSS variables of the page, so that a plot follows it into dark mode. A plot is drawn
-for the width it is shown at: scaled down to a phone, its words could not be read. The page's font
-is not known here, so no name stands where its width would matter.
+Colours are CSS variables of the page, so charts follow its dark mode. Each chart is drawn twice,
+for a wide and for a narrow screen, because its text would be too small if it were scaled down to a
+phone. The page's font is not known here, so the layout does not depend on the width of a name.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from mfn.reporting.day import Day
 from mfn.reporting.numbers import decimals
 
 WIDE, NARROW = 780, 290
-"""Widths in pixels of what is drawn, beside the numbers of the axis."""
+"""Widths in pixels of the plotting area, without the axis labels."""
 
 COLOURS = 8
-"""Colours there are for models: --model-1 and on; after the last comes the first again."""
+"""Number of colours for models: --model-1, --model-2 and so on; they repeat after the last."""
 
 TEXT, QUIET, GRID = "var(--text)", "var(--quiet)", "var(--grid)"
 ORACLE_COLOUR, POPULARITY_COLOUR = "var(--oracle)", "var(--popularity)"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 CHANCE = 0.5
 ROW = 46
-"""Height in pixels of a model's name and the bar below it."""
+"""Height in pixels of a model's name and its bar."""
 
 
-def colour(place: int) -> str:
-    """The colour of the model at this place."""
-    return f"var(--model-{place % COLOURS + 1})"
+def colour(position: int) -> str:
+    """The colour of the model at this position."""
+    return f"var(--model-{position % COLOURS + 1})"
 
 
 def auc_by_model(day: Day, width: int) -> str | None:
-    """A bar a model, and popularity, from chance to its AUC, the oracle as a line.
+    """Bars from chance to AUC, one per model and one for popularity; the oracle is a line.
 
-    None without any AUC.
+    None if no AUC is defined.
     """
     shown = [one for one in day.results if not one.is_oracle]
     by_model = {one.model: one.metric.auc for one in shown if one.metric.auc is not None}
@@ -55,7 +55,7 @@ def auc_by_model(day: Day, width: int) -> str | None:
     oracle = day.oracle.metric.auc if day.oracle is not None else None
     aucs = [CHANCE, *by_model.values(), *([] if oracle is None else [oracle])]
     low, high = min(aucs), max(aucs)
-    # Room for the numbers at the ends of bars, whose width in pixels is known, not in AUC.
+    # Space for the numbers at the ends of the bars: about 60 pixels, converted to AUC.
     room = 60 / (width - 60) * (high - low or 0.1)
     x = alt.X(
         "auc:Q",
@@ -75,16 +75,16 @@ def auc_by_model(day: Day, width: int) -> str | None:
         numbers.encode(x="end:Q", y=y, text="label:N"),
     ]
     if oracle is not None:
-        mark = _chart([{"auc": oracle, "label": f"oracle {decimals(oracle, 4)}"}])
-        rule = mark.mark_rule(strokeDash=[5, 4], strokeWidth=2, color=ORACLE_COLOUR)
+        chart = _chart([{"auc": oracle, "label": f"oracle {decimals(oracle, 4)}"}])
+        line = chart.mark_rule(strokeDash=[5, 4], strokeWidth=2, color=ORACLE_COLOUR)
         align = "right" if oracle > (low + high) / 2 else "left"
-        name = mark.mark_text(align=align, y=-8, fontSize=13, color=ORACLE_COLOUR)
-        layers += [rule.encode(x=x), name.encode(x=x, text="label:N")]
+        name = chart.mark_text(align=align, y=-8, fontSize=13, color=ORACLE_COLOUR)
+        layers += [line.encode(x=x), name.encode(x=x, text="label:N")]
     return _svg(alt.layer(*layers), width, height=ROW * len(rows), name=f"auc-{width}")
 
 
 def auc_by_history(day: Day, width: int) -> str | None:
-    """A line a model over the buckets of history length; None unless two have an AUC."""
+    """AUC by bucket of history length, one line per model; None if fewer than two have an AUC."""
     rows = [
         {"model": one.model, "bucket": one.slice_value, "auc": one.auc}
         for one in day.slices
@@ -100,10 +100,10 @@ def auc_by_history(day: Day, width: int) -> str | None:
 
 
 def relaimpr_by_day(day: Day, width: int) -> str | None:
-    """A line a model over the days; None unless there are two days of it at least.
+    """RelaImpr by day, one line per model of the run date; None for fewer than two days.
 
-    Only models of the run date; not popularity, and not the oracle, beside whose gain theirs
-    would be one flat line.
+    Popularity and the oracle are not drawn: next to the oracle's gain, the lines of the models
+    would all look flat.
     """
     names = [result.model for result in day.models]
     rows = [
@@ -114,7 +114,7 @@ def relaimpr_by_day(day: Day, width: int) -> str | None:
     days = sorted({str(row["day"]) for row in rows})
     if len(days) < 2:
         return None
-    every = math.ceil(len(days) * 50 / width)  # so that the days' names do not run together
+    every = math.ceil(len(days) * 50 / width)  # 50 pixels per label, so that labels do not overlap
     axis = alt.Axis(title=None, values=days[::-every], labelExpr="slice(datum.label, 5)")
     x = alt.X("day:O", axis=axis)
     return _lines(rows, names, x, "relaimpr:Q", "+~f", width, f"days-{width}")
@@ -147,14 +147,14 @@ def _lines(
 
 
 def _colours(names: Sequence[str]) -> alt.Color:
-    """The models' colours, without a legend: the page has one, of the same colours."""
-    own = {ORACLE: ORACLE_COLOUR, POPULARITY: POPULARITY_COLOUR}
-    colours = [own.get(name) or colour(place) for place, name in enumerate(names)]
+    """The models' colours, without a legend: the page has a legend with the same colours."""
+    fixed = {ORACLE: ORACLE_COLOUR, POPULARITY: POPULARITY_COLOUR}
+    colours = [fixed.get(name) or colour(position) for position, name in enumerate(names)]
     return alt.Color("model:N", scale=alt.Scale(domain=list(names), range=colours), legend=None)
 
 
 def _format(aucs: Sequence[float]) -> str:
-    """Decimals enough for the numbers of the axis to differ."""
+    """Number format with enough decimals that the axis labels differ."""
     return ".2f" if max(aucs) - min(aucs) > 0.06 else ".3f"
 
 
@@ -163,8 +163,8 @@ def _chart(rows: Sequence[dict[str, Any]]) -> alt.Chart:
 
 
 def _svg(chart: alt.LayerChart, width: int, height: int, name: str) -> str:
-    """Draw a chart; `name` keeps its ids apart from those of other charts of the page."""
-    described = (
+    """Draw a chart; ids are prefixed with `name`, so that they are unique on the page."""
+    specification = (
         chart.properties(width=width, height=height, background="transparent")
         .configure(font=FONT)
         .configure_axis(
@@ -184,13 +184,13 @@ def _svg(chart: alt.LayerChart, width: int, height: int, name: str) -> str:
         .configure_view(stroke=None)
         .to_dict()
     )
-    svg = str(vl_convert.vegalite_to_svg(described, vl_version=_version()))
+    svg = str(vl_convert.vegalite_to_svg(specification, vl_version=_version()))
     svg = re.sub(r'(\bid="|url\(#)', rf"\g<1>{name}-", svg)
-    # What is inside of HTML needs no namespaces, and a fixed size would not give way.
+    # Inline SVG needs no namespaces. max-width instead of a fixed size, so that it can shrink.
     svg = re.sub(r'^<svg xmlns="[^"]*" xmlns:xlink="[^"]*" version="1.1"', "<svg", svg)
     return re.sub(r'^(<svg [^>]*?) width="(\d+)" height="\d+"', r'\1 style="max-width:\2px"', svg)
 
 
 def _version() -> str:
-    """The Vega-Lite that altair writes, as its renderer names it: v5.20 of v5.20.1."""
+    """altair's version of Vega-Lite in the renderer's form: v5.20 for v5.20.1."""
     return ".".join(alt.SCHEMA_VERSION.split(".")[:2])

@@ -1,8 +1,8 @@
-"""All that the report and the terminal say of a day, read in one place.
+"""The data of a day for the report and the terminal, read in one place.
 
-From `evaluation/metrics` and `evaluation/comparisons`, the manifest of the splits, the models'
-model.json and the table `validation`. No shuffle but that of the validation counts; what is
-collected are rows of models times slices times days looked back on.
+It is read from `evaluation/metrics`, `evaluation/comparisons`, the manifest of the splits, the
+models' model.json and the table `validation`. One shuffle, for the validation counts. The driver
+collects models times slices rows, and models rows for each of the previous days.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Number = int | float
 
 @dataclass(frozen=True)
 class Training:
-    """What training a model cost, from its model.json; None is what that does not say."""
+    """Statistics of training a model, from its model.json; None where a value is missing."""
 
     seconds: Number | None = None
     candidates_per_second: Number | None = None
@@ -41,7 +41,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Result:
-    """One model on one day: the whole test window, and what its training cost."""
+    """One model on one day: metrics over the whole test window, and training statistics."""
 
     metric: Measured
     relaimpr: float | None
@@ -54,23 +54,23 @@ class Result:
 
     @property
     def is_oracle(self) -> bool:
-        """Whether it is no model, but the true probabilities."""
+        """Whether this is the oracle: the true probabilities, not a model."""
         return self.model == ORACLE
 
     @property
     def is_popularity(self) -> bool:
-        """Whether it is no model, but the number of earlier behaviours."""
+        """Whether this is popularity: the number of earlier behaviours, not a model."""
         return self.model == POPULARITY
 
     @property
     def is_model(self) -> bool:
-        """Whether it is a model, and no yardstick beside them."""
+        """Whether this is a model, not popularity or the oracle."""
         return not (self.is_oracle or self.is_popularity)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Rows of the raw log with one outcome of validation."""
+    """Number of raw log rows with one outcome of validation."""
 
     reason: str
     rows_of_run_date: int
@@ -79,14 +79,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Day:
-    """What is known of a run date.
+    """All results of a run date.
 
     Attributes:
-        results: a model each, in the order of the settings, then popularity, the oracle last.
-        slices: metrics of every slice but the whole, in the order of models and slice values.
-        past: comparisons over the whole test window of this day and of those before it.
-        manifest: that of the day's splits.
-        outcomes: of validation, most frequent first.
+        results: one per model in the order of the settings, then popularity, then the oracle.
+        slices: metrics of every slice except `all`, ordered by model and slice value.
+        past: comparisons over the whole test window, of this day and of previous days.
+        manifest: manifest of the day's splits.
+        outcomes: outcomes of validation, most frequent first.
     """
 
     date: datetime.date
@@ -99,17 +99,17 @@ class Day:
 
     @property
     def models(self) -> tuple[Result, ...]:
-        """Results but popularity's and the oracle's."""
+        """The results of models, without popularity and the oracle."""
         return tuple(result for result in self.results if result.is_model)
 
     @property
     def popularity(self) -> Result | None:
-        """Popularity's result; days that were evaluated before it came have none."""
+        """Popularity's result; None for days that an older version without it evaluated."""
         return next((result for result in self.results if result.is_popularity), None)
 
     @property
     def oracle(self) -> Result | None:
-        """The oracle's result, where the truth is known."""
+        """The oracle's result; None where the true probabilities are not known."""
         return next((result for result in self.results if result.is_oracle), None)
 
     @property
@@ -119,10 +119,10 @@ class Day:
 
 
 def read_day(spark: SparkSession, settings: Settings) -> Day:
-    """Read what there is of the run date.
+    """Read the results of the run date.
 
     Raises:
-        NotPublished: the day was not evaluated, or its splits are not there.
+        NotPublished: the day was not evaluated, or its splits do not exist.
     """
     date = settings.date
     metrics = [
@@ -168,33 +168,33 @@ def read_day(spark: SparkSession, settings: Settings) -> Day:
 
 
 def read_training(settings: Settings, model: str) -> Training:
-    """What training a model of the run date cost, as far as its model.json says so."""
+    """Statistics of training a model of the run date; all None without its model.json."""
     try:
         folder = storage.current(settings.layout.model(model), "train")
-        described = storage.read_json(f"{folder}/{storage.MODEL}")
+        description = storage.read_json(f"{folder}/{storage.MODEL}")
     except FileNotFoundError:
         return Training()
-    train = described.get("train") or {}
+    train = description.get("train") or {}
     return Training(
         seconds=train.get("seconds"),
         candidates_per_second=train.get("candidates_per_second"),
         wait_share=train.get("wait_share"),
         communication_share=train.get("communication_share"),
         loss=train.get("loss"),
-        parameters=described.get("parameters"),
-        extractor=(described.get("settings") or {}).get("extractor"),
+        parameters=description.get("parameters"),
+        extractor=(description.get("settings") or {}).get("extractor"),
     )
 
 
 def _order(settings: Settings, models: Iterable[str]) -> dict[str, int]:
-    """Place of each model: as configured, then others by name, popularity and the oracle last."""
+    """Position of each model: as configured, then others by name, then popularity, the oracle."""
     last = (POPULARITY, ORACLE)
     others = sorted(set(models) - set(settings.models) - set(last))
-    return {name: place for place, name in enumerate([*settings.models, *others, *last])}
+    return {name: position for position, name in enumerate([*settings.models, *others, *last])}
 
 
 def _first_number(value: str) -> int:
-    """What a bucket such as 10-49 or 50+ begins with; 0 where it is no bucket of numbers."""
+    """Lower end of a bucket such as 10-49 or 50+; 0 for other slice values."""
     digits = value.partition("-")[0].rstrip("+")
     return int(digits) if digits.isdigit() else 0
 

@@ -1,4 +1,4 @@
-"""How numbers are written for people."""
+"""Formats of numbers for people."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import math
 from typing import TypeGuard
 
 NOTHING = "–"
-"""Stands where there is no number: None, or NaN."""
+"""Shown instead of None and NaN."""
 
 
 def decimals(value: float | None, places: int) -> str:
-    """A number with so many decimals."""
+    """A number with `places` decimals."""
     return f"{value:,.{places}f}" if _is_there(value) else NOTHING
 
 
@@ -20,14 +20,14 @@ def thousands(value: float | None) -> str:
 
 
 def per_cent(value: float | None) -> str:
-    """A gain or loss in per cent, with its sign."""
+    """A gain or loss, given in per cent, with its sign."""
     if not _is_there(value):
         return NOTHING
     return f"{value:+,.2f} %" if round(value, 2) else "0.00 %"
 
 
 def percentage(share: float | None) -> str:
-    """A share as per cent of the whole."""
+    """A share from 0 to 1 in per cent."""
     return f"{100 * share:.1f} %" if _is_there(share) else NOTHING
 
 

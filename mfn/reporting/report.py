@@ -1,7 +1,7 @@
 """The job `report`: one self-contained HTML page about a day.
 
-The page is a function of the tables, the manifest and the models' descriptions alone, so the same
-day gives the same page. No shuffle but those of `mfn.reporting.day`.
+The page depends only on the tables, the manifest and the models' model.json, so the same day gives
+the same page. The only shuffles are those of `mfn.reporting.day`.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ WINDOWS = {
     "train": "training",
     "test": "test",
 }
-"""The manifest's windows, oldest first, as the page calls them."""
+"""Names on the page for the manifest's windows, oldest first."""
 
 REASONS = {
-    "clean": "clean: went on as events",
-    "repeat": "repeat of an event already there",
+    "clean": "clean: kept as events",
+    "repeat": "repeated event: dropped",
     "blank": "blank line",
 }
-"""What outcomes of validation mean where their name does not say so."""
+"""Names on the page for outcomes of validation; any other outcome is quarantined."""
 
 
 @job(sections=("windows", "evaluate", "models"))
@@ -51,7 +51,7 @@ def report(spark: SparkSession, settings: Settings) -> Counts:
     """Write the page of the run date.
 
     Raises:
-        NotPublished: the day was not evaluated, or its splits are not there.
+        NotPublished: the day was not evaluated, or its splits do not exist.
     """
     day = read_day(spark, settings)
     page = render(day)
@@ -67,7 +67,7 @@ def report(spark: SparkSession, settings: Settings) -> Counts:
 
 
 def render(day: Day) -> str:
-    """The page as HTML, with all that it needs inside."""
+    """The page as HTML; it loads no other files."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -111,7 +111,7 @@ def _content(day: Day) -> dict[str, Any]:
             )
         },
         "colours": {
-            **{one.model: charts.colour(place) for place, one in enumerate(day.models)},
+            **{one.model: charts.colour(position) for position, one in enumerate(day.models)},
             POPULARITY: charts.POPULARITY_COLOUR,
         },
         "history": _history(day),
@@ -123,7 +123,7 @@ def _content(day: Day) -> dict[str, Any]:
 
 
 def _reached(best: Result | None, oracle: Result | None) -> float | None:
-    """How far the best model gets on the way from chance to the oracle."""
+    """The best model's AUC as a share of the distance from chance to the oracle's AUC."""
     if best is None or oracle is None or best.metric.auc is None:
         return None
     if oracle.metric.auc is None or min(oracle.metric.auc, best.metric.auc) <= 0.5:
@@ -132,7 +132,7 @@ def _reached(best: Result | None, oracle: Result | None) -> float | None:
 
 
 def _as_good(popularity: Result | None, best: Result | None) -> bool:
-    """Whether popularity alone ranks as well as the best model, or better."""
+    """Whether popularity ranks as well as the best model, or better."""
     if popularity is None or best is None or popularity.metric.auc is None:
         return False
     return popularity.metric.auc >= (best.metric.auc or 0.0)
@@ -140,7 +140,7 @@ def _as_good(popularity: Result | None, best: Result | None) -> bool:
 
 @dataclass(frozen=True)
 class _Bucket:
-    """A bucket of history length: its candidates, and the AUC of each result."""
+    """A bucket of history length: its counts, and the AUC of each result."""
 
     name: str
     requests: int
@@ -206,11 +206,11 @@ def _facts(day: Day) -> list[tuple[str, str]]:
     immature = manifest.get("immature_requests")
     if immature is not None:
         facts.append(
-            ("requests left out because their clicks might still come", thousands(immature))
+            ("requests excluded because clicks on them may still arrive", thousands(immature))
         )
     for key, name in (
-        ("item_fields", "item fields that the models see"),
-        ("constant_fields", "item fields left out because they do not vary"),
+        ("item_fields", "item fields that models use"),
+        ("constant_fields", "item fields excluded because they are constant"),
         ("user_fields", "user fields"),
         ("context_fields", "context fields"),
     ):

@@ -1,4 +1,4 @@
-"""The day in a few lines for the terminal."""
+"""A short summary of a day for the terminal."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from mfn.settings import Settings
 
 @dataclass(frozen=True)
 class ModelRow:
-    """A model on the whole test window; RelaImpr in per cent.
+    """A model's results over the whole test window.
 
     Attributes:
-        values: each metric by its name.
-        seconds: how long its training took.
+        values: value of each metric by name.
+        relaimpr: in per cent.
+        seconds: training time.
         is_model: False for popularity and the oracle.
     """
 
@@ -35,7 +36,11 @@ class ModelRow:
 
 @dataclass(frozen=True)
 class Summary:
-    """A day's models, then popularity and the oracle, and named facts about its data."""
+    """A day's models, then popularity and the oracle, and facts about its data.
+
+    Attributes:
+        facts: pairs of name and value.
+    """
 
     title: str
     rows: tuple[ModelRow, ...]
@@ -43,16 +48,16 @@ class Summary:
 
 
 def summary(spark: SparkSession, settings: Settings) -> Summary:
-    """What a terminal shows of the run date.
+    """Read the run date's results and summarize them for the terminal.
 
     Raises:
-        NotPublished: the day was not evaluated, or its splits are not there.
+        NotPublished: the day was not evaluated, or its splits do not exist.
     """
     return summarize(read_day(spark, settings))
 
 
 def summarize(day: Day) -> Summary:
-    """The few numbers of a day that a terminal shows."""
+    """Select the numbers of a day that the terminal shows."""
     rows = tuple(
         ModelRow(
             one.model,
@@ -70,7 +75,7 @@ def summarize(day: Day) -> Summary:
 
 
 def data_facts(day: Day) -> tuple[tuple[str, str], ...]:
-    """Whence the candidates come, and how much was known of the day's users, with their names."""
+    """Pairs of name and value: the origin of the candidates, known users, empty histories."""
     manifest = day.manifest
     test = manifest.get("splits", {}).get("test", {})
     known, users = manifest.get("test_users_in_training"), manifest.get("test_users")
@@ -84,16 +89,16 @@ def data_facts(day: Day) -> tuple[tuple[str, str], ...]:
     )
 
 
-def print_summary(found: Summary, console: Console, report_path: str) -> None:
-    """Print a day: its models, what stands beside them, its data, and where its report lies."""
-    table = Table(title=found.title, title_justify="left")
+def print_summary(summary: Summary, console: Console, report_path: str) -> None:
+    """Print a day's models, popularity, the oracle, facts about its data, and its report's path."""
+    table = Table(title=summary.title, title_justify="left")
     table.add_column("model")
     for name in (*(metric.title for metric in METRICS), "RelaImpr", "seconds"):
         table.add_column(name, justify="right")
-    aucs = [row.values[AUC.name] or 0.0 for row in found.rows if row.is_model]
+    aucs = [row.values[AUC.name] or 0.0 for row in summary.rows if row.is_model]
     best = max(aucs, default=0.0) or None
-    for place, row in enumerate(found.rows):
-        if not row.is_model and found.rows[place - 1].is_model:
+    for position, row in enumerate(summary.rows):
+        if not row.is_model and summary.rows[position - 1].is_model:
             table.add_section()
         style = "dim" if not row.is_model else "bold" if row.values[AUC.name] == best else ""
         table.add_row(
@@ -104,9 +109,9 @@ def print_summary(found: Summary, console: Console, report_path: str) -> None:
             style=style,
         )
     console.print(table)
-    for name, fact in found.facts:
+    for name, fact in summary.facts:
         console.print(Text(f"{name}: {fact}"))
-    # A path that is broken over two lines can be neither clicked nor copied.
+    # soft_wrap keeps the path on one line, so that it can be clicked and copied.
     console.print(Text(f"report: {report_path}"), soft_wrap=True)
 
 

@@ -1,4 +1,4 @@
-"""AUC and log loss on Spark: equal to scikit-learn's, whatever the ties, models and slices."""
+"""AUC and log loss on Spark equal those of scikit-learn, for any ties, models and slices."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mfn.metrics import METRICS, Metric
 
 EVERYTHING = [Slice("all", "all", "true")]
 Candidates = Sequence[tuple[float, int]]
-"""Score and label of each."""
+"""Score and label of each candidate."""
 
 
 def frame(spark: SparkSession, models: Mapping[str, Candidates]) -> DataFrame:
@@ -38,14 +38,14 @@ def measured(spark: SparkSession, models: Mapping[str, Candidates]) -> dict[str,
     return {row.model: row for row in aggregate(frame(spark, models), EVERYTHING).collect()}
 
 
-def test_auc_counts_won_pairs_and_half_of_tied_ones(spark: SparkSession) -> None:
-    # Clicked .2 .5 .9 against others .1 .2 .5: won 1+½, 2+½, 3 of 9 pairs.
+def test_auc_counts_won_pairs_and_half_of_the_tied_pairs(spark: SparkSession) -> None:
+    # Clicked .2 .5 .9, unclicked .1 .2 .5: they win 1+½, 2+½ and 3 of 9 pairs.
     candidates = [(0.2, 1), (0.5, 1), (0.9, 1), (0.1, 0), (0.2, 0), (0.5, 0)]
     row = measured(spark, {"m": candidates})["m"]
     assert row.auc == pytest.approx(7 / 9, abs=1e-15)
     assert (row.candidates, row.clicks) == (6, 3)
-    said = [0.2, 0.5, 0.9, 1 - 0.1, 1 - 0.2, 1 - 0.5]
-    assert row.logloss == pytest.approx(-sum(map(math.log, said)) / 6, abs=1e-14)
+    likelihoods = [0.2, 0.5, 0.9, 1 - 0.1, 1 - 0.2, 1 - 0.5]
+    assert row.logloss == pytest.approx(-sum(map(math.log, likelihoods)) / 6, abs=1e-14)
 
 
 def test_auc_is_null_without_both_labels_and_half_when_all_scores_tie(spark: SparkSession) -> None:
@@ -68,7 +68,7 @@ def test_scores_of_exactly_0_and_1_are_clipped_in_the_log_loss_and_ranked_in_auc
     spark: SparkSession,
 ) -> None:
     row = measured(spark, {"m": [(0.0, 1), (1.0, 0), (-0.0, 0), (1.0, 1)]})["m"]
-    # 0.0 and -0.0 tie, 1.0 and 1.0 tie: (0 + ½) + (½ + 1) of 4 pairs.
+    # 0.0 ties with -0.0, and 1.0 with 1.0: (0 + ½) + (½ + 1) of 4 pairs.
     assert row.auc == 0.5
     clipped = [1e-15, 1 - (1 - 1e-15), 1 - 1e-15, 1 - 1e-15]
     assert row.logloss == pytest.approx(-sum(map(math.log, clipped)) / 4, rel=1e-12)
@@ -76,7 +76,7 @@ def test_scores_of_exactly_0_and_1_are_clipped_in_the_log_loss_and_ranked_in_auc
 
 @st.composite
 def many_models(draw: st.DrawFn) -> dict[str, Candidates]:
-    """Up to 60 models at once, so that a call of Spark tries many cases."""
+    """Up to 60 models, so that one call of Spark tests many cases."""
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     models: dict[str, Candidates] = {}
     for number in range(draw(st.integers(20, 60))):
@@ -84,7 +84,7 @@ def many_models(draw: st.DrawFn) -> dict[str, Candidates]:
         grid = int(random.choice([1, 2, 3, 10, 1000, 10**9]))
         scores = random.integers(0, grid + 1, size) / grid
         if random.random() < 0.5:
-            scores = scores ** random.integers(2, 30)  # crowded at the low end, as click rates are
+            scores = scores ** random.integers(2, 30)  # mostly small, like click probabilities
         labels = (random.random(size) < random.choice([0.02, 0.3, 0.9])).astype(int)
         models[f"m{number}"] = list(zip(scores.tolist(), labels.tolist(), strict=True))
     return models
@@ -94,7 +94,7 @@ def many_models(draw: st.DrawFn) -> dict[str, Candidates]:
 @settings(
     max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_auc_and_log_loss_are_those_of_scikit_learn(
+def test_auc_and_log_loss_equal_those_of_scikit_learn(
     spark: SparkSession, models: dict[str, Candidates]
 ) -> None:
     rows = measured(spark, models)
@@ -112,7 +112,7 @@ def test_auc_and_log_loss_are_those_of_scikit_learn(
         assert row.logloss == pytest.approx(expected, abs=1e-12), model
 
 
-def test_a_slice_is_measured_as_if_only_its_candidates_were_there(spark: SparkSession) -> None:
+def test_a_slice_is_measured_on_its_own_candidates_only(spark: SparkSession) -> None:
     random = np.random.default_rng(3)
     scores = random.integers(0, 20, 400) / 20
     labels = (random.random(400) < scores).astype(int)
@@ -133,7 +133,7 @@ def test_a_slice_is_measured_as_if_only_its_candidates_were_there(spark: SparkSe
         assert got["a", kind, value].candidates == len(y)
 
 
-def test_order_and_partitions_of_rows_do_not_change_a_digit(spark: SparkSession) -> None:
+def test_order_and_partitions_of_rows_do_not_change_the_result(spark: SparkSession) -> None:
     random = np.random.default_rng(5)
     candidates = [(float(s), int(s > random.random())) for s in random.random(3000)]
     backwards = frame(spark, {"m": candidates}).orderBy(F.desc("item_id")).coalesce(1)
@@ -147,7 +147,7 @@ def test_more_models_and_slices_take_no_more_shuffles(spark: SparkSession) -> No
     assert plan.toString().count("Exchange") == 2
 
 
-def test_requests_are_counted_once_and_bad_values_each_time(spark: SparkSession) -> None:
+def test_a_request_counts_once_and_each_bad_value_counts(spark: SparkSession) -> None:
     rows = [
         ("m", "r0", "i0", 1, 0.5, 0),
         ("m", "r0", "i1", 0, math.nan, 0),
@@ -171,7 +171,7 @@ def test_requests_are_counted_once_and_bad_values_each_time(spark: SparkSession)
     }
 
 
-def test_the_fingerprint_tells_candidates_and_labels_apart_but_not_their_order(
+def test_the_fingerprint_depends_on_candidates_and_labels_but_not_on_their_order(
     spark: SparkSession,
 ) -> None:
     rows = [("r0", "i0", 0), ("r0", "i1", 1), ("r1", "i0", 0)]
@@ -200,13 +200,13 @@ def test_the_fingerprint_tells_candidates_and_labels_apart_but_not_their_order(
         ((5, 6), ["all", "0-4", "5", "6+"]),
     ],
 )
-def test_slices_of_history_length_are_named_by_what_they_hold(
+def test_slices_of_history_length_are_named_by_their_range(
     edges: tuple[int, ...], names: list[str]
 ) -> None:
     assert [one.value for one in slices(edges)] == names
 
 
-def test_a_metric_needs_no_more_than_its_entry(spark: SparkSession) -> None:
+def test_one_entry_is_enough_to_add_a_metric(spark: SparkSession) -> None:
     click_rate = Metric(
         name="click_rate",
         title="click rate",
@@ -222,6 +222,6 @@ def test_a_metric_needs_no_more_than_its_entry(spark: SparkSession) -> None:
     scored = frame(spark, {"m": [(0.2, 1), (0.9, 0), (0.5, 0), (0.4, 1), (0.1, 1)]})
     (row,) = aggregate(scored, EVERYTHING, [*METRICS, click_rate]).collect()
     assert row.click_rate == pytest.approx(0.6)
-    # The control: the other metrics are what they are without it.
+    # Control: the other metrics do not change.
     (without,) = aggregate(scored, EVERYTHING).collect()
     assert row.asDict() == {**without.asDict(), "click_rate": row.click_rate}

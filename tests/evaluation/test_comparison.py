@@ -1,4 +1,4 @@
-"""RelaImpr (eq. 13) and the two numbers that say how much an AUC and a log loss mean."""
+"""RelaImpr (eq. 13), the standard error of an AUC, and the log loss of the click rate."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ def metric(model: str, auc: float | None, part: str = "all", day: datetime.date 
         (None, 0.6, None),
         (0.6, None, None),
         (0.6, 0.5, None),
-        (0.45, 0.49, None),  # the formula would give +400 to the worse of the two
+        (0.45, 0.49, None),  # the formula would give the worse model +400
         (0.6, 0.49, None),
     ],
 )
-def test_relaimpr_is_the_gain_over_chance_relative_to_that_of_base(
+def test_relaimpr_is_the_gain_over_chance_relative_to_that_of_the_base_model(
     auc: float | None, base_auc: float | None, expected: float | None
 ) -> None:
     got = relaimpr(auc, base_auc)
     assert got == (None if expected is None else pytest.approx(expected, abs=1e-9))
 
 
-def test_each_model_is_compared_with_base_in_its_own_slice_and_day() -> None:
+def test_each_model_is_compared_with_the_base_model_in_the_same_slice_and_day() -> None:
     day_before = DAY - datetime.timedelta(days=1)
     metrics = [
         metric("base", 0.6),
@@ -96,8 +96,8 @@ def test_rows_have_the_columns_of_their_tables() -> None:
     assert [field.name for field in fields(Comparison)] == COMPARISONS.columns.names
 
 
-def test_the_standard_error_is_the_spread_of_auc_over_many_samples() -> None:
-    # Exponential scores, for which Hanley and McNeil's approximation is exact: AUC 3 / (3 + 1).
+def test_the_standard_error_is_the_standard_deviation_of_auc_over_many_samples() -> None:
+    # Hanley and McNeil's approximation is exact for exponential scores: AUC 3 / (3 + 1).
     random = np.random.default_rng(0)
     labels = np.repeat([1, 0], [40, 160])
     aucs = [
@@ -108,7 +108,7 @@ def test_the_standard_error_is_the_spread_of_auc_over_many_samples() -> None:
     assert standard_error(None, 0, 10) is None
 
 
-def test_the_log_loss_to_beat_is_that_of_saying_the_click_rate() -> None:
+def test_constant_logloss_is_the_log_loss_of_predicting_the_click_rate() -> None:
     labels = [1] * 3 + [0] * 7
     assert constant_logloss(3, 10) == pytest.approx(log_loss(labels, [0.3] * 10))
     assert constant_logloss(0, 10) == 0

@@ -1,4 +1,4 @@
-"""The job `evaluate`: what it writes, what it refuses, and that it leaves other days alone."""
+"""The job `evaluate`: what it writes and refuses, and that it does not change other days."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BASE = [((n * 7) % 11) / 11 for n in range(SIZE)]
 MFN = [0.1 + 0.5 * LABELS[n] + ((n * 5) % 7) / 20 for n in range(SIZE)]
 ORACLE = [0.2 + 0.6 * LABELS[n] for n in range(SIZE)]
 CHOSEN = [(n * 3) % 5 for n in range(SIZE)]
-"""How often item n was chosen on the day before."""
+"""Number of clicks on item n on the day before."""
 
 Make = Callable[..., Settings]
 Scores = Mapping[str, Sequence[float]]
@@ -46,7 +46,10 @@ def write_predictions(
     items: str = "i",
     history: int = 4,
 ) -> None:
-    """Request r has n candidates and `history` behaviours times its number; events are there."""
+    """Write predictions, and events if there are none yet.
+
+    Request number r has 4 candidates and a history of `history` * r behaviours.
+    """
     if not tables.is_there(spark, settings.root, EVENTS):
         before = settings.date - datetime.timedelta(days=1)
         events = [(before, f"{before} 12:00", "click", f"i{n}") for n in range(SIZE)]
@@ -66,7 +69,7 @@ def write_events(
     settings: Settings,
     events: Sequence[tuple[datetime.date, str, str, str]],
 ) -> None:
-    """Clean events: day of the folder, time in UTC, type, item."""
+    """Write clean events, each given as day of the folder, time in UTC, type and item."""
     rows = [
         (day, f"e{n}", datetime.datetime.fromisoformat(f"{time}+00:00"), "u", kind, item)
         for n, (day, time, kind, item) in enumerate(events)
@@ -91,7 +94,7 @@ def rows_of(spark: SparkSession, settings: Settings, table: Any) -> list[Any]:
     return sorted(tables.read(spark, settings.root, table, "evaluate").collect())
 
 
-def test_metrics_and_comparisons_are_those_of_the_predictions(
+def test_metrics_and_comparisons_equal_those_computed_with_scikit_learn(
     spark: SparkSession, make_settings: Make
 ) -> None:
     settings = make_settings(evaluate={"history_edges": (1, 10)})
@@ -126,7 +129,7 @@ def test_metrics_and_comparisons_are_those_of_the_predictions(
     for (model, part), row in comparisons.items():
         auc, base = metrics[model, part].auc, metrics["base", part].auc
         assert (row.base_model, row.auc, row.base_auc) == ("base", auc, base)
-        if base <= 0.5:  # as it is for part 0: RelaImpr is undefined there
+        if base <= 0.5:  # so in part 0: RelaImpr is undefined there
             assert row.relaimpr is None
         else:
             assert row.relaimpr == pytest.approx(((auc - 0.5) / (base - 0.5) - 1) * 100)
@@ -138,12 +141,12 @@ def test_metrics_and_comparisons_are_those_of_the_predictions(
     assert "candidates_without_truth" not in counts
 
 
-def test_the_oracle_is_scored_on_the_candidates_whose_truth_is_known(
+def test_the_oracle_is_measured_only_on_candidates_with_a_known_truth(
     spark: SparkSession, make_settings: Make
 ) -> None:
     settings = make_settings()
     write_predictions(spark, settings, {"base": BASE, "mfn": MFN})
-    # Two candidates unknown, one given twice alike, and one of a request that nobody scored.
+    # Two candidates without truth, one repeated row, and one row of a request without predictions.
     known = truth_rows([1 - s for s in ORACLE])[2:]
     write_truth(spark, settings, [*known, known[0], ("elsewhere", "i3", 0.9)])
     counts = evaluate(spark, settings)
@@ -157,14 +160,14 @@ def test_the_oracle_is_scored_on_the_candidates_whose_truth_is_known(
     assert counts["rows"] == 24 + 24 + 24 + 22
 
 
-def test_popularity_counts_behaviours_of_the_windows_before_the_test_and_no_others(
+def test_popularity_counts_only_behaviours_of_the_windows_before_the_test_window(
     spark: SparkSession, make_settings: Make
 ) -> None:
     settings = make_settings(
         windows={"test_days": 2, "training_days": 2, "pretraining_days": 2},
         logs={"day_time_zone": "Europe/Paris"},
     )
-    window = [datetime.date(2026, 3, day) for day in range(3, 7)]  # and 7 and 8 March are the test
+    window = [datetime.date(2026, 3, day) for day in range(3, 7)]  # test: 7 and 8 March
     events = []
     for n in range(SIZE):
         for turn in range((n * 7) % 11):
@@ -172,7 +175,7 @@ def test_popularity_counts_behaviours_of_the_windows_before_the_test_and_no_othe
             kind = ("click", "cart", "purchase", "impression")[(n + turn) % 4]
             events.append((day, f"{day} 12:00", kind, f"i{n}"))
     counted = Counter(item for _, _, kind, item in events if kind != "impression")
-    # None of these counts: too old, in the test window, and in it but in an earlier folder.
+    # None of these counts: too old; in the test window; in it, but in the folder of an earlier day.
     wrong = [
         (datetime.date(2026, 3, 2), "2026-03-02 12:00"),
         (datetime.date(2026, 3, 7), "2026-03-07 12:00"),
@@ -193,7 +196,7 @@ def test_popularity_counts_behaviours_of_the_windows_before_the_test_and_no_othe
         if (one.model, one.slice) == ("popularity", "all")
     ]
     assert row.auc == counts["auc_popularity"]
-    # The control: on a longer window, and with another midnight, more counts.
+    # Control: with a longer window and another time zone, more events count.
     longer = make_settings(windows={"test_days": 2, "training_days": 2, "pretraining_days": 3})
     naive = [count + 40 * (n % 2 == 0) for n, count in enumerate(naive)]
     assert evaluate(spark, longer)["auc_popularity"] == pytest.approx(
@@ -201,18 +204,22 @@ def test_popularity_counts_behaviours_of_the_windows_before_the_test_and_no_othe
     )
 
 
-def test_metrics_over_drawn_candidates_say_so(spark: SparkSession, make_settings: Make) -> None:
+def test_metrics_rows_say_whether_candidates_were_drawn(
+    spark: SparkSession, make_settings: Make
+) -> None:
     drawn = make_settings(logs={"made_by": "ingest"})
     write_predictions(spark, drawn, {"base": BASE, "mfn": MFN})
     evaluate(spark, drawn)
     assert {r.candidates_from for r in rows_of(spark, drawn, METRICS)} == {"drawn by popularity"}
-    # The control: without drawn ones, or logs from elsewhere, they are those of the log.
+    # Control: without negatives, and with simulated logs, candidates are logged.
     without = make_settings(logs={"made_by": "ingest"}, ingest={"negatives": 0})
     simulated = make_settings(logs={"made_by": "simulate_logs"})
     assert {without.candidates_from, simulated.candidates_from} == {"logged"}
 
 
-def test_truth_of_an_unfinished_day_is_not_read(spark: SparkSession, make_settings: Make) -> None:
+def test_truth_of_a_day_without_success_file_is_not_read(
+    spark: SparkSession, make_settings: Make
+) -> None:
     settings = make_settings()
     folder = write_truth(spark, settings, truth_rows())
     truth = read_truth(spark, settings)
@@ -222,7 +229,7 @@ def test_truth_of_an_unfinished_day_is_not_read(spark: SparkSession, make_settin
     assert read_truth(spark, settings) is None
 
 
-def test_truth_is_read_of_the_whole_test_window_and_no_other_day(
+def test_truth_is_read_for_exactly_the_days_of_the_test_window(
     spark: SparkSession, make_settings: Make
 ) -> None:
     for day in range(5, 9):
@@ -233,7 +240,7 @@ def test_truth_is_read_of_the_whole_test_window_and_no_other_day(
     assert sorted(row.request_id for row in truth.collect()) == ["r7", "r8"]
 
 
-def test_a_rerun_leaves_the_same_tables_and_the_other_day_alone(
+def test_a_rerun_writes_the_same_rows_and_keeps_those_of_other_days(
     spark: SparkSession, make_settings: Make
 ) -> None:
     settings, before = make_settings(), make_settings(date=DAY_BEFORE)
@@ -249,22 +256,24 @@ def test_a_rerun_leaves_the_same_tables_and_the_other_day_alone(
     evaluate(spark, settings)
     evaluate(spark, before)
     assert [rows_of(spark, settings, table) for table in (METRICS, COMPARISONS)] == first
-    for all_days, that_day in zip(first, of_before, strict=True):
-        assert [row for row in all_days if row.run_date == DAY_BEFORE] == that_day
+    for all_days, day_before in zip(first, of_before, strict=True):
+        assert [row for row in all_days if row.run_date == DAY_BEFORE] == day_before
         assert {row.run_date for row in all_days} == {DAY, DAY_BEFORE}
 
 
-def test_a_model_without_predictions_is_refused_by_name(
+def test_a_configured_model_without_predictions_is_refused_with_its_name(
     spark: SparkSession, make_settings: Make
 ) -> None:
     settings = make_settings(models={"base": {}, "mfn": {}, "mfn_k16": {"extractor": "mfn"}})
     with pytest.raises(NotPublished, match=r"predictions: no such table; run jobs/predict"):
         evaluate(spark, settings)
     write_predictions(spark, settings, {"base": BASE, "mfn": MFN})
-    with pytest.raises(DataRefused, match=r"2026-03-08, got none of mfn_k16; run jobs/predict"):
+    with pytest.raises(
+        DataRefused, match=r"2026-03-08, but found none of mfn_k16; run jobs/predict"
+    ):
         evaluate(spark, settings)
     assert not tables.is_there(spark, settings.root, METRICS)
-    # The control: with its predictions, or without it among the models, the day is measured.
+    # Control: with its predictions, or without it in the settings, the day is evaluated.
     write_predictions(spark, settings, {"mfn_k16": BASE})
     assert evaluate(spark, settings)["models"] == 3
     counts = evaluate(spark, make_settings())
@@ -282,7 +291,7 @@ def test_a_model_without_predictions_is_refused_by_name(
     ],
     ids=["items", "labels", "history", "control"],
 )
-def test_models_scored_on_other_candidates_are_refused(
+def test_a_model_scored_on_different_candidates_than_base_is_refused(
     spark: SparkSession, make_settings: Make, other: dict[str, Any]
 ) -> None:
     settings = make_settings()
@@ -291,12 +300,14 @@ def test_models_scored_on_other_candidates_are_refused(
     if not other:
         assert evaluate(spark, settings)["models"] == 2
         return
-    with pytest.raises(DataRefused, match=r"predictions of mfn .* same candidates.* those of base"):
+    with pytest.raises(
+        DataRefused, match=r"predictions of mfn .* same candidates.* in those of base"
+    ):
         evaluate(spark, settings)
     assert not tables.is_there(spark, settings.root, METRICS)
 
 
-def test_scores_that_are_no_probabilities_are_refused_with_their_number(
+def test_scores_that_are_not_probabilities_are_refused_with_their_count(
     spark: SparkSession, make_settings: Make
 ) -> None:
     settings = make_settings()
@@ -306,7 +317,7 @@ def test_scores_that_are_no_probabilities_are_refused_with_their_number(
         evaluate(spark, settings)
     write_predictions(spark, settings, {"mfn": [0.0, 1.0, 5e-324, *MFN[3:]]})
     assert evaluate(spark, settings)["models"] == 2
-    # A truth that contradicts itself is none.
+    # Two different probabilities for one candidate: its score is null, and that is refused.
     write_truth(spark, settings, [*truth_rows(), ("r0", "i0", 0.123)])
     with pytest.raises(DataRefused, match=r"truth .* but 1 of 24 are not; run jobs/simulate_logs"):
         evaluate(spark, settings)

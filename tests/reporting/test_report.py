@@ -1,4 +1,4 @@
-"""The report and the terminal's summary: they say what the tables say, and need nothing else."""
+"""The report and the terminal's summary show the numbers of the tables; the page is one file."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def metrics_of(
 
 
 def write_day(spark: SparkSession, settings: Settings) -> None:
-    """Tables, splits and a model of DAY; tables of days just before, just after and long ago."""
+    """Write tables, splits and a model of DAY; and tables of an earlier, a later and an old day."""
     metrics = [
         *metrics_of(DAY, AUCS),
         *metrics_of(DAY_BEFORE, {"base": 0.58, "mfn": 0.62}),
@@ -138,12 +138,12 @@ def write_day(spark: SparkSession, settings: Settings) -> None:
             "communication_share": 0.127,
             "loss": 0.3219,
         }
-        described = {"name": "mfn", "settings": {"extractor": "mfn"}, "parameters": 98765}
-        storage.write_json(f"{folder}/model.json", {**described, "train": train})
+        model = {"name": "mfn", "settings": {"extractor": "mfn"}, "parameters": 98765}
+        storage.write_json(f"{folder}/model.json", {**model, "train": train})
 
 
 class Page(HTMLParser):
-    """Text of the rows of each table, all text, and every attribute that could fetch something."""
+    """Cells of the table rows, all text, and every attribute that could load another file."""
 
     VOID = frozenset({"meta", "link", "br", "img", "input", "hr"})
 
@@ -151,7 +151,7 @@ class Page(HTMLParser):
         super().__init__()
         self.rows: list[list[str]] = []
         self.text = ""
-        self.fetched: list[tuple[str, str]] = []
+        self.links: list[tuple[str, str]] = []
         self.scripts = 0
         self.open: list[str] = []
         self.feed(html)
@@ -161,7 +161,7 @@ class Page(HTMLParser):
         self.scripts += tag in ("script", "iframe", "object", "embed")
         for name, value in attrs:
             if name.split(":")[-1] in ("src", "href", "srcset", "data", "action", "poster"):
-                self.fetched.append((tag, value or ""))
+                self.links.append((tag, value or ""))
         if tag == "tr":
             self.rows.append([])
         elif tag in ("td", "th"):
@@ -185,15 +185,15 @@ class Page(HTMLParser):
             self.rows[-1][-1] += data
 
     def row(self, first: str) -> list[str]:
-        """The cells after the first of the first row that begins so."""
+        """Cells of the first row whose first cell starts with `first`, without that cell."""
         return next([c.strip() for c in row[1:]] for row in self.rows if row[0].startswith(first))
 
 
 @pytest.fixture(scope="module")
 def settings(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    made = Settings(root=str(tmp_path_factory.mktemp("day")), date=DAY)
-    write_day(spark, made)
-    return made
+    settings = Settings(root=str(tmp_path_factory.mktemp("day")), date=DAY)
+    write_day(spark, settings)
+    return settings
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +204,7 @@ def html(spark: SparkSession, settings: Settings) -> str:
     return Path(settings.layout.report).read_text(encoding="utf-8")
 
 
-def test_the_report_shows_each_model_with_its_numbers(html: str) -> None:
+def test_the_report_shows_the_numbers_of_each_model(html: str) -> None:
     page = Page(html)
     assert page.row("base") == ["0.5812", "0.2906", "0.00 %", "–", "–"]
     assert page.row("mfn") == ["0.6621", "0.3310", "+99.51 %", "61.2", "12,346"]
@@ -212,11 +212,11 @@ def test_the_report_shows_each_model_with_its_numbers(html: str) -> None:
     assert page.row("oracle") == ["0.7951", "0.3976", "+263.27 %", "–", "–"]
     trained = [row for row in page.rows if row[0] == "mfn" and len(row) == 8]
     assert trained == [["mfn", "mfn", "98,765", "61.2", "12,346", "3.1 %", "12.7 %", "0.3219"]]
-    # From .5: (.66208 - .5) / (.79512 - .5).
-    assert "54.9 % of the way there" in page.text
+    # Above chance: (.66208 - .5) / (.79512 - .5).
+    assert "the best model covers 54.9 % of the way from chance" in page.text
 
 
-def test_the_report_shows_each_slice_and_a_dash_where_there_is_no_auc(html: str) -> None:
+def test_the_report_shows_each_slice_and_a_dash_for_an_undefined_auc(html: str) -> None:
     page = Page(html)
     assert page.row("behaviours in the history") == ["0", "1-9", "10-49", "50+"]
     assert page.row("candidates") == ["10", "100", "2,000", "3,000"]
@@ -235,24 +235,24 @@ def test_the_report_shows_the_data_of_the_day(html: str) -> None:
         "24.4 %",
     ]
     assert page.row("test") == ["8 March 2026", "2,000", "20,000", "1,600", "8.0 %", "20.0 %"]
-    assert page.row("clean") == ["7,000", "12,000"]  # what lies outside of the windows is not in it
+    assert page.row("clean") == ["7,000", "12,000"]  # without the rows of days outside the windows
     assert page.row("quarantined: missing user id") == ["31", "31"]
     for fact in ("617 of 1,000 (61.7 %)", "410 of 2,050 (20.0 %)", "43", "shop, brand", "age"):
         assert fact in page.text
 
 
-def test_the_report_needs_nothing_from_elsewhere(html: str) -> None:
+def test_the_report_loads_no_other_file(html: str) -> None:
     page = Page(html)
     assert page.open == []
     assert page.scripts == 0
-    assert page.fetched == [("link", "data:,")]
+    assert page.links == [("link", "data:,")]
     assert not re.search(r"@import|url\((?!#)", html)
     assert "http" not in html
 
 
-def test_plots_show_each_model_and_their_ids_do_not_clash(html: str) -> None:
+def test_charts_show_each_model_and_ids_on_the_page_are_unique(html: str) -> None:
     plots = re.findall(r"<svg.*?</svg>", html, flags=re.DOTALL)
-    assert len(plots) == 6  # by model, by history, by day; each wide and narrow
+    assert len(plots) == 6  # by model, by history and by day; each one wide and narrow
     for plot in plots:
         assert set(re.findall(r"model: (\w+)", plot)) >= {"base", "mfn"}
     assert "oracle 0.7951" in plots[0]
@@ -275,7 +275,7 @@ def test_the_same_day_gives_the_same_page(
     assert render(read_day(spark, settings)) == html
 
 
-def test_a_day_without_oracle_models_or_past_has_a_page_too() -> None:
+def test_a_day_without_oracle_popularity_and_previous_days_has_a_page() -> None:
     metrics = metrics_of(DAY, {"base": 0.5}, {"1+": 100})
     page = Page(
         render(
@@ -299,7 +299,7 @@ def test_a_day_without_oracle_models_or_past_has_a_page_too() -> None:
 @pytest.mark.parametrize(
     ("origin", "popularity"), [("drawn by popularity", 0.67), ("logged", 0.66)]
 )
-def test_a_page_says_that_candidates_were_drawn_and_that_popularity_does_as_well(
+def test_a_page_says_whether_candidates_were_drawn_and_popularity_is_as_good_as_the_best_model(
     origin: str, popularity: float
 ) -> None:
     aucs = {"base": 0.6, "mfn": 0.665, "popularity": popularity}
@@ -316,7 +316,7 @@ def test_a_page_says_that_candidates_were_drawn_and_that_popularity_does_as_well
 
 
 @pytest.mark.parametrize("auc", [None, 0.45], ids=["one label", "below chance"])
-def test_a_day_on_which_nothing_can_be_compared_claims_no_gain(auc: float | None) -> None:
+def test_a_page_shows_no_gain_where_relaimpr_is_undefined(auc: float | None) -> None:
     metrics = [
         measured(DAY, model, auc, clicks=0 if auc is None else 9, candidates=50)
         for model in ("base", "mfn")
@@ -324,10 +324,10 @@ def test_a_day_on_which_nothing_can_be_compared_claims_no_gain(auc: float | None
     results = tuple(Result(one, None, Training()) for one in metrics)
     page = Page(render(Day(DAY, "base", results, (), tuple(compare(metrics, "base")), {}, ())))
     assert page.row("mfn")[0] == ("–" if auc is None else "0.4500")
-    assert "larger than that of" not in page.text
+    assert "further above chance than that of the base model" not in " ".join(page.text.split())
 
 
-def test_a_day_that_lacks_its_tables_or_splits_has_no_page(
+def test_a_day_without_metrics_or_splits_is_refused_and_has_no_page(
     spark: SparkSession, settings: Settings, html: str
 ) -> None:
     without_splits = settings.model_copy(update={"date": DAY_AFTER})
@@ -339,11 +339,11 @@ def test_a_day_that_lacks_its_tables_or_splits_has_no_page(
     assert [one.name for one in Path(settings.root, "reports").iterdir()] == ["2026-03-08.html"]
 
 
-def test_later_days_and_days_out_of_sight_do_not_enter_the_page(
+def test_the_page_shows_neither_later_days_nor_days_before_report_days(
     spark: SparkSession, settings: Settings
 ) -> None:
-    def days(looked_back_on: int) -> set[datetime.date]:
-        chosen = settings.evaluate.model_copy(update={"report_days": looked_back_on})
+    def days(report_days: int) -> set[datetime.date]:
+        chosen = settings.evaluate.model_copy(update={"report_days": report_days})
         day = read_day(spark, settings.model_copy(update={"evaluate": chosen}))
         assert [one.metric.auc for one in day.results] == list(AUCS.values())
         return {one.run_date for one in day.past}
@@ -356,9 +356,9 @@ def test_later_days_and_days_out_of_sight_do_not_enter_the_page(
 def test_a_page_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     page = tmp_path / "reports" / "page.html"
     storage.write_whole(str(page), "before, with ä")
-    with page.open(encoding="utf-8") as read_meanwhile:
+    with page.open(encoding="utf-8") as reader:
         storage.write_whole(str(page), "now, with ö")
-        assert read_meanwhile.read() == "before, with ä"
+        assert reader.read() == "before, with ä"
     unencodable = "\ud800"
     with pytest.raises(UnicodeEncodeError):
         storage.write_whole(str(page), unencodable)
@@ -366,7 +366,9 @@ def test_a_page_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [one.name for one in page.parent.iterdir()] == ["page.html"]
 
 
-def test_the_terminal_says_what_the_report_says(spark: SparkSession, settings: Settings) -> None:
+def test_the_terminal_shows_the_same_numbers_as_the_report(
+    spark: SparkSession, settings: Settings
+) -> None:
     found = summary(spark, settings)
     assert [(row.model, row.is_model) for row in found.rows] == [
         ("base", True),
@@ -399,11 +401,11 @@ def test_the_terminal_says_what_the_report_says(spark: SparkSession, settings: S
     ]
 
 
-def test_models_come_in_the_order_of_the_settings_and_yardsticks_last(
+def test_models_are_in_the_order_of_the_settings_and_yardsticks_last(
     spark: SparkSession, settings: Settings
 ) -> None:
-    turned = settings.model_copy(update={"models": dict(reversed(settings.models.items()))})
-    day = read_day(spark, turned)
+    reordered = settings.model_copy(update={"models": dict(reversed(settings.models.items()))})
+    day = read_day(spark, reordered)
     assert [row.model for row in summarize(day).rows] == [
         "mfn",
         "base",

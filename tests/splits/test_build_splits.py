@@ -1,4 +1,4 @@
-"""Request rows against plain loops over the log, and what must not change them."""
+"""Request rows against plain loops over the log, and events that must not change them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ N, M = 5, 3
 
 
 def draw_log(seed: int, users: int = 8, requests: int = 14) -> list[Event]:
-    """A log with ties, repeated impressions, clicks of every kind, and requests at midnight."""
+    """A log with equal times, repeated impressions, all kinds of clicks, requests at midnight."""
     draw = random.Random(seed)
     events: list[Event] = []
 
@@ -45,7 +45,7 @@ def draw_log(seed: int, users: int = 8, requests: int = 14) -> list[Event]:
     start = datetime.datetime.combine(D, datetime.time(), UTC) - datetime.timedelta(days=7)
     for user in (f"u{n}" for n in range(users)):
         for number in range(requests):
-            # Steps of ten minutes, so that there are equal times, and some at midnight.
+            # In steps of ten minutes, so that some times are equal and some are at midnight.
             at = start + datetime.timedelta(minutes=10 * draw.randrange(8 * 24 * 6 - 7))
             if draw.random() < 0.1:
                 at = at.replace(hour=23, minute=50)
@@ -94,16 +94,16 @@ def settings(make_settings: Callable[..., Settings]) -> Settings:
 
 
 SMALL_EMBEDDINGS = EmbeddingSettings(dimension=4, max_epochs=1, threads=1)
-LEARNT = ("pretraining", "pretraining_validation", "train")
+TRAINING_SPLITS = ("pretraining", "pretraining_validation", "train")
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_rows_are_those_of_plain_loops_over_the_log(
+def test_rows_equal_those_of_plain_loops_over_the_log(
     spark: SparkSession, settings: Settings, seed: int
 ) -> None:
     events = draw_log(seed)
     write_log(spark, settings, events)
-    told = build_splits(spark, settings)
+    counts = build_splits(spark, settings)
     splits = Published(settings)
     rules = Rules(windows(D, settings.windows), history=N, candidates=M)
     expected, counted = naive_rows(events, splits.row_of(), rules)
@@ -113,21 +113,23 @@ def test_rows_are_those_of_plain_loops_over_the_log(
         for row in splits.rows(split)
     ]
     assert sorted(found) == sorted(comparable(r["split"], r, r["time"]) for r in expected)
-    assert told["rows"] == len(expected)
+    assert counts["rows"] == len(expected)
     for split in SPLITS:
-        counts = splits.manifest["splits"][split]
+        entry = splits.manifest["splits"][split]
         for name in ("rows", "candidates", "clicks", "empty_histories"):
-            assert counts[name] == counted[f"{split}_{name}"], (split, name)
+            assert entry[name] == counted[f"{split}_{name}"], (split, name)
 
 
-def learnt_from(spark: SparkSession, settings: Settings, events: Sequence[Event]) -> dict[str, str]:
-    """Digests of all that a model of the day learns from: rows, item table, E and C."""
+def training_inputs(
+    spark: SparkSession, settings: Settings, events: Sequence[Event]
+) -> dict[str, str]:
+    """Digests of all inputs of a day's training: rows, item table, E and C."""
     write_log(spark, settings, events)
     build_splits(spark, settings)
     pretrain_embeddings(spark, settings)
     train_centers(spark, settings)
     splits = Published(settings)
-    found = splits.digests(*LEARNT, "items")
+    found = splits.digests(*TRAINING_SPLITS, "items")
     for name, folder in (("E", settings.layout.embeddings), ("C", settings.layout.centers)):
         tensors = Path(storage.current(folder, name), artifact.TENSORS).read_bytes()
         found[name] = hashlib.sha256(tensors).hexdigest()
@@ -141,40 +143,40 @@ def learnt_from(spark: SparkSession, settings: Settings, events: Sequence[Event]
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.integers(0, 10_000), st.integers(0, 2 * 24 * 60))
-def test_nothing_later_than_the_training_window_of_any_log_changes_what_is_learnt_from(
+def test_events_after_the_training_window_of_any_log_do_not_change_the_training_inputs(
     spark: SparkSession,
     settings: Settings,
     tmp_path_factory: pytest.TempPathFactory,
     seed: int,
     minutes: int,
 ) -> None:
-    hold_to_the_training_window(spark, settings, tmp_path_factory, seed, minutes)
+    check_events_after_the_training_window(spark, settings, tmp_path_factory, seed, minutes)
 
 
-def test_nothing_later_than_the_training_window_changes_what_is_learnt_from(
+def test_events_after_the_training_window_do_not_change_the_training_inputs(
     spark: SparkSession, settings: Settings, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Of a log with a click at 0:50 in a request of 23:50, shown again at 0:20."""
-    hold_to_the_training_window(spark, settings, tmp_path_factory, seed=811, minutes=0)
+    """In this log a request of 23:50 has an item shown again at 0:20 and clicked at 0:50."""
+    check_events_after_the_training_window(spark, settings, tmp_path_factory, seed=811, minutes=0)
 
 
-def hold_to_the_training_window(
+def check_events_after_the_training_window(
     spark: SparkSession,
     settings: Settings,
     tmp_path_factory: pytest.TempPathFactory,
     seed: int,
     minutes: int,
 ) -> None:
-    """The control is a change so many minutes before the end of the pretraining window."""
+    """The control changes events until `minutes` + 1 minutes before the training window."""
 
     def at_root() -> Settings:
-        root = str(tmp_path_factory.mktemp("learnt"))
+        root = str(tmp_path_factory.mktemp("inputs"))
         small = {"embeddings": SMALL_EMBEDDINGS, "centers": CenterSettings(max_steps=3)}
         return settings.model_copy(update={"root": root, **small})
 
     events = draw_log(seed)
     chosen = at_root()
-    before = learnt_from(spark, chosen, events)
+    before = training_inputs(spark, chosen, events)
     midnight = datetime.datetime.combine(D, datetime.time(), UTC)
     later = midnight + ATTRIBUTION
     changed = [one for one in events if one["time"] <= later] + [
@@ -183,7 +185,7 @@ def hold_to_the_training_window(
         if one["time"] > later
     ]
     other = at_root()
-    assert learnt_from(spark, other, changed) == before
+    assert training_inputs(spark, other, changed) == before
     assert Published(other).digests("test") != Published(chosen).digests("test")
 
     end = midnight - datetime.timedelta(days=3, minutes=1 + minutes)
@@ -191,12 +193,12 @@ def hold_to_the_training_window(
         {**one, "item": "i05"} if one["type"] != "impression" and one["time"] < end else one
         for one in events
     ]
-    after = learnt_from(spark, at_root(), control)
+    after = training_inputs(spark, at_root(), control)
     assert {name for name in ("E", "C") if after[name] == before[name]} == set()
     assert any(after[name] != before[name] for name in before if name.startswith("train"))
 
 
-def test_an_old_day_built_again_after_a_new_one_is_the_same_to_the_byte(
+def test_an_old_day_built_again_after_a_new_one_gives_the_same_bytes(
     spark: SparkSession, settings: Settings
 ) -> None:
     events = draw_log(4)
@@ -220,7 +222,7 @@ def test_an_old_day_built_again_after_a_new_one_is_the_same_to_the_byte(
     assert later["item_id"]["size"] >= vocabularies["item_id"]["size"]
 
 
-def test_items_never_clicked_have_a_row_but_no_id_of_their_own(
+def test_an_item_without_events_has_a_row_and_an_unknown_id(
     spark: SparkSession, settings: Settings
 ) -> None:
     write_log(spark, settings, draw_log(5))
@@ -236,7 +238,7 @@ def test_items_never_clicked_have_a_row_but_no_id_of_their_own(
     assert splits.manifest["constant_fields"] == ["shop", "brand"]
 
 
-def test_days_that_are_not_validated_are_refused_by_name(
+def test_days_that_are_not_validated_are_named_and_refused(
     spark: SparkSession, settings: Settings
 ) -> None:
     write_log(spark, settings, draw_log(6, users=2), last=D - datetime.timedelta(days=1))

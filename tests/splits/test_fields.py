@@ -1,4 +1,4 @@
-"""What fields become, on a drawn log: numbers, titles, seldom values, fewer negatives."""
+"""Fields of request rows from a random log: numbers, titles, rare values, sampled negatives."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.conftest import RUN_DATE, SPARK
 from tests.logs_on_disk import Logs, Published
 from tests.naive_requests import SPLITS, Event, Rules, comparable, naive_rows
 
-KEPT, MIN_EVENTS, BUCKETS = 0.5, 12, 4
+NEGATIVES_KEPT, MIN_EVENTS, BUCKETS = 0.5, 12, 4
 SPLIT = SplitSettings(
     history_length=5,
     candidates=3,
@@ -32,7 +32,7 @@ SPLIT = SplitSettings(
     number_buckets=BUCKETS,
     min_events=MIN_EVENTS,
     min_items=2,
-    negative_sampling_rate=KEPT,
+    negative_sampling_rate=NEGATIVES_KEPT,
 )
 YEARS = {f"u{n}": value for n, value in enumerate(["20", "30", "30", "41", "52", "", "old", "1e9"])}
 ITEMS: list[dict[str, Any]] = [
@@ -46,7 +46,7 @@ ITEMS: list[dict[str, Any]] = [
 
 
 def draw_log(rules: Rules) -> list[Event]:
-    """Pages of five items; what is seldom, and what the test day alone has."""
+    """Pages of up to five items; some items are rare, and one occurs only on the last day."""
     draw = np.random.default_rng(1)
     events: list[Event] = []
     for day in rules.windows.days:
@@ -56,9 +56,9 @@ def draw_log(rules: Rules) -> list[Event]:
             on_last = day == rules.last
             seconds = draw.choice(["", "n/a", "NaN"] + [f"{draw.lognormal(3, 2):.5f}"] * 9)
             context = {"device": "app", "seconds": "1e300" if on_last else str(seconds)}
-            # Low numbers come often, and some items on the last day alone.
+            # High numbers are frequent, low numbers rare.
             items = sorted({f"i{int(draw.power(3) * 12)}" for _ in range(5)})
-            for place, item in enumerate([*items, "i of today"] if on_last else items):
+            for place, item in enumerate([*items, "i of last day"] if on_last else items):
                 shown = {"dt": day, "user": user, "item": item, "request": request}
                 base = {**shown, "event_id": f"{request} {item}", "context": context}
                 events.append({**base, "type": "impression", "time": start, "position": place})
@@ -99,7 +99,7 @@ def counts(
     return dict(build_splits(spark, settings))
 
 
-def test_numbers_are_in_quantile_buckets_of_the_training_window(
+def test_numbers_are_put_into_quantile_buckets_of_the_training_window(
     settings: Settings, rules: Rules, events: list[Event], counts: dict[str, Any]
 ) -> None:
     splits = Published(settings)
@@ -143,34 +143,35 @@ def test_numbers_are_in_quantile_buckets_of_the_training_window(
     assert set(seen) == {MISSING, *range(FIRST_INDEX, FIRST_INDEX + BUCKETS)}
 
 
-def test_what_is_seen_too_seldom_is_unknown_to_the_embedding_and_has_its_row(
+def test_an_item_with_too_few_events_has_an_unknown_id_and_its_own_row(
     settings: Settings, rules: Rules, events: list[Event], counts: dict[str, Any]
 ) -> None:
-    often = Counter(one["item"] for one in events if rules.day(one) < rules.windows.test[0])
+    event_count = Counter(one["item"] for one in events if rules.day(one) < rules.windows.test[0])
     rows = {row["key"]: row for row in Published(settings).items() if row["key"]}
     assert len(rows) == len(ITEMS)
-    seldom = [item for item in rows if often[item] < MIN_EVENTS]
-    assert 1 < len(seldom) < len(ITEMS) - 1
+    rare = [item for item in rows if event_count[item] < MIN_EVENTS]
+    assert 1 < len(rare) < len(ITEMS) - 1
     for item, row in rows.items():
-        assert (row["item_id"] == UNKNOWN) == (item in seldom), item
+        assert (row["item_id"] == UNKNOWN) == (item in rare), item
         assert row["category"] >= FIRST_INDEX
 
 
-def test_words_of_a_title_are_the_entities_of_an_item_that_has_none(
+def test_words_of_the_title_are_the_entities_of_an_item_without_entities(
     spark: SparkSession, settings: Settings, counts: dict[str, Any]
 ) -> None:
     known = tables.read(spark, settings.root, VOCABULARIES, "build_splits")
     index = {row["key"]: row["index"] for row in known.where("field = 'entity'").collect()}
-    # Numbers and words such as "the" say nothing; "blue" of the title of i0 was not asked for.
+    # Numbers and stop words are no entities. "blue" comes from i2: i0 has entities, so its title
+    # is not used.
     assert set(index) == {"red", "round", "lamp", "people", "blue"}
     rows = {row["key"]: row["entities"][:3] for row in Published(settings).items()}
-    assert rows["i0"] == [index["red"], UNKNOWN, 0]  # one item alone is round
+    assert rows["i0"] == [index["red"], UNKNOWN, 0]  # only one item is round
     assert rows["i1"] == [index["red"], index["lamp"], UNKNOWN]
     assert rows["i2"] == [UNKNOWN, index["lamp"], 0]
     assert rows["i3"] == rows["i4"] == [MISSING, 0, 0]
 
 
-def test_training_rows_keep_every_click_and_a_share_of_the_rest(
+def test_training_rows_keep_all_clicks_and_a_share_of_the_negatives(
     settings: Settings, rules: Rules, events: list[Event], counts: dict[str, Any]
 ) -> None:
     splits = Published(settings)
@@ -191,12 +192,12 @@ def test_training_rows_keep_every_click_and_a_share_of_the_rest(
     all_of_them = labels([row for row in expected if row["split"] == "train"])
     assert kept.items() <= all_of_them.items()
     assert sum(kept.values()) == sum(all_of_them.values())
-    left_out = len(all_of_them) - len(kept)
+    dropped = len(all_of_them) - len(kept)
     negatives = len(all_of_them) - sum(all_of_them.values())
-    assert left_out == pytest.approx((1 - KEPT) * negatives, rel=0.1)
-    assert counts["negatives_left_out"] == left_out
+    assert dropped == pytest.approx((1 - NEGATIVES_KEPT) * negatives, rel=0.1)
+    assert counts["negatives_left_out"] == dropped
     requests = {request for request, _ in all_of_them} - {request for request, _ in kept}
     assert counts["requests_left_without_candidates"] == len(requests) > 0
-    assert splits.manifest["negative_sampling_rate"] == KEPT
+    assert splits.manifest["negative_sampling_rate"] == NEGATIVES_KEPT
     histories = {row["request_id"]: row["history"] for row in expected}
     assert all(row["history"] == histories[row["request_id"]] for row in splits.rows("train"))

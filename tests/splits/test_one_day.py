@@ -1,8 +1,8 @@
-"""One whole `build_splits`, with days that are cut in New York while the clocks change.
+"""A complete `build_splits`, with days in New York's time zone, on the day of a clock change.
 
-A log of everything that is odd: late events, requests around midnight, clicks and impressions
-without request id, items that the catalogue lacks, profiles and contexts. It is built once in this
-process and once by the script, on a machine in another time zone.
+The log has many unusual cases: late events, requests around midnight, clicks and impressions
+without request id, items that are not in the catalogue, profiles and contexts. The job runs once
+in this process and once as a script with another time zone.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ REPOSITORY = Path(__file__).parent.parent.parent
 
 
 def draw_log(rules: Rules) -> list[Event]:
-    """Events of the days of the windows and of the first minutes after them."""
+    """Events of the days of the windows and of the 20 minutes after them."""
     draw = random.Random(3)
     first, last = rules.windows.days[0], rules.last
     end = rules.midnight(last + DAY) + datetime.timedelta(minutes=20)
@@ -67,7 +67,7 @@ def draw_log(rules: Rules) -> list[Event]:
         device = draw.choice(["web", "app", None, "new on the last day" if own == last else "tv"])
         events.append(
             {
-                # Some come late, in the folder of the day after.
+                # Some events are late: they are in the folder of the next day.
                 "dt": own + (draw.random() < 0.05) * DAY,
                 "event_id": f"e{len(events):04d}",
                 "time": time,
@@ -84,7 +84,7 @@ def draw_log(rules: Rules) -> list[Event]:
         day = first + draw.randrange(7) * DAY
         minutes = draw.choice([draw.randrange(0, 1440, 10), draw.randrange(-40, 50, 10)])
         time = rules.midnight(day).astimezone(datetime.UTC) + datetime.timedelta(minutes=minutes)
-        user = f"seldom here {number}" if draw.random() < 0.1 else f"u{draw.randrange(6)}"
+        user = f"rare user {number}" if draw.random() < 0.1 else f"u{draw.randrange(6)}"
         item = draw.choice([*CATALOGUE, "not in the catalogue"])
         request = draw.choice([None, *(f"{day}-{n}" for n in range(4))])
         if draw.random() < 0.2:
@@ -117,14 +117,14 @@ def events(rules: Rules) -> list[Event]:
 def counts(
     spark: SparkSession, settings: Settings, rules: Rules, events: list[Event]
 ) -> dict[str, Any]:
-    """What the job returned; a copy of the logs that it read lies in the folder `elsewhere`."""
+    """The counts that the job returns; a copy of its logs is in the folder `elsewhere`."""
     logs = Logs(spark, settings)
     logs.events(events)
     logs.validated(rules.windows.days)
     items = [{"item_id": item, "category": f"c{item}", "brand": "b"} for item in CATALOGUE]
     logs.catalogue(rules.windows.days[0] - 3 * DAY, items[:5])
     logs.catalogue(rules.last, items[3:])
-    logs.catalogue(rules.last + DAY, [{"item_id": "of tomorrow"}])
+    logs.catalogue(rules.last + DAY, [{"item_id": "of the next day"}])
     for day, ages in PROFILES.items():
         users = [{"user_id": user, "profile": {"age": age}} for user, age in ages.items()]
         logs.users(rules.last + day * DAY, users)
@@ -132,17 +132,17 @@ def counts(
     return dict(build_splits(spark, settings))
 
 
-# Days before the run date, and what is known of the users on each; u5 is never known.
+# Day relative to the run date, and the ages of its snapshot. That of u5 comes too late.
 PROFILES = {
-    -9: {"u0": "not the newest that the windows begin with"},
+    -9: {"u0": "not the newest before the windows"},
     -6: {"u0": "20", "u1": "30"},
     -2: {"u0": "21", "u2": "", "u3": "30"},
-    0: {"u1": "31, which no earlier day has", "u4": "20"},
-    1: {"u5": "of tomorrow"},
+    0: {"u1": "31, new on this day", "u4": "20"},
+    1: {"u5": "of the next day"},
 }
 
 
-def test_rows_and_counts_are_those_of_plain_loops(
+def test_rows_and_counts_equal_those_of_plain_loops(
     settings: Settings, rules: Rules, events: list[Event], counts: dict[str, Any]
 ) -> None:
     splits = Published(settings)
@@ -156,15 +156,15 @@ def test_rows_and_counts_are_those_of_plain_loops(
         for row in splits.rows(split)
     ]
     assert sorted(found) == sorted(comparable(row["split"], row, row["time"]) for row in expected)
-    of_oracle = {name: count for name, count in counted.items() if name in counts}
-    assert {name: counts[name] for name in of_oracle} == of_oracle
-    # The log is not so tame that these would hold anyway; all negatives are kept by default.
+    in_both = {name: count for name, count in counted.items() if name in counts}
+    assert {name: counts[name] for name in in_both} == in_both
+    # The log has cases for every count; only negatives are all kept by default.
     assert {name for name in counted if not counts.get(name)} == {"negatives_left_out"}
     assert any(2 in row["history"] for row in expected)
     assert sum(counts[f"{split}_rows"] for split in SPLITS) == counts["rows"]
 
 
-def test_the_manifest_says_what_is_there(settings: Settings, counts: dict[str, Any]) -> None:
+def test_the_manifest_describes_the_splits(settings: Settings, counts: dict[str, Any]) -> None:
     manifest = Published(settings).manifest
     assert manifest["windows"] == {
         "history": ["2026-03-03", "2026-03-03"],
@@ -180,7 +180,7 @@ def test_the_manifest_says_what_is_there(settings: Settings, counts: dict[str, A
     sizes = {name: one["size"] for name, one in manifest["vocabularies"].items()}
     assert sizes == {
         "item": FIRST_INDEX + 8,
-        "item_id": FIRST_INDEX + 9,  # the one that the catalogue lacks too
+        "item_id": FIRST_INDEX + 9,  # also the one that is not in the catalogue
         "category": FIRST_INDEX + 8,
         "shop": FIRST_INDEX,
         "brand": FIRST_INDEX + 1,
@@ -189,13 +189,13 @@ def test_the_manifest_says_what_is_there(settings: Settings, counts: dict[str, A
         "user.age": FIRST_INDEX + 3,
         "context.device": FIRST_INDEX + 3,
     }
-    for split, account in manifest["splits"].items():
-        assert account["requests"] == counts[f"{split}_requests"]
-        assert account["rows"] == sum(file["rows"] for file in account["files"])
-        assert 2 <= len(account["files"]) <= 3
+    for split, entry in manifest["splits"].items():
+        assert entry["requests"] == counts[f"{split}_requests"]
+        assert entry["rows"] == sum(file["rows"] for file in entry["files"])
+        assert 2 <= len(entry["files"]) <= 3
 
 
-def test_profile_and_context_are_what_was_known_when_the_request_was_made(
+def test_profile_and_context_are_those_known_at_the_time_of_the_request(
     spark: SparkSession,
     settings: Settings,
     rules: Rules,
@@ -205,7 +205,7 @@ def test_profile_and_context_are_what_was_known_when_the_request_was_made(
     splits = Published(settings)
     table = tables.read(spark, settings.root, VOCABULARIES, "build_splits").collect()
     index = {(row["field"], row["key"]): row["index"] for row in table}
-    assert ("user.age", "not the newest that the windows begin with") not in index
+    assert ("user.age", "not the newest before the windows") not in index
 
     def expected(field: str, key: str | None) -> int:
         return index.get((field, key), UNKNOWN) if key else MISSING
@@ -232,7 +232,7 @@ def test_profile_and_context_are_what_was_known_when_the_request_was_made(
         assert {place for field, place in seen if field == name} == {1, 2, 3, 4, 5}
 
 
-def test_the_script_makes_the_same_files_on_a_machine_in_another_time_zone(
+def test_the_script_writes_the_same_files_in_another_time_zone(
     settings: Settings, counts: dict[str, Any], tmp_path: Path
 ) -> None:
     elsewhere = settings.model_copy(update={"root": str(Path(settings.root).parent / "elsewhere")})
