@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,3 +19,14 @@ class Strict(BaseModel):
     """Settings that refuse unknown keys and cannot be changed once read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with some settings changed.
+
+        Raises:
+            ValueError: there is no such setting; pydantic would ignore it.
+        """
+        unknown = sorted(set(update or {}) - set(type(self).model_fields))
+        if unknown:
+            raise ValueError(f"{type(self).__name__} has no settings {', '.join(unknown)}")
+        return super().model_copy(update=update, deep=deep)

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from mfn.configuration import load_settings, setting_names
 from mfn.errors import BadSettings
 from mfn.models.settings import NAMED_MODELS, MfnSettings
-from mfn.settings import Settings
+from mfn.settings import Settings, TrainSettings
 from mfn.settings_help import ALL_SECTIONS, describe_settings
 
 DATE = ("--date", "2026-03-08")
@@ -499,3 +499,10 @@ def test_help_lists_every_setting_with_its_description_and_default() -> None:
     assert "--models.NAME.interests number of interests K per branch and level; default 8" in words
     assert "--train.learning_rate learning rate of Adam; 1e-4 in the paper; default 0.0001" in words
     assert max(map(len, text.splitlines())) <= 100
+
+
+def test_a_copy_with_a_setting_that_does_not_exist_is_refused() -> None:
+    train = TrainSettings()
+    assert train.model_copy(update={"epochs": 7}).epochs == 7  # the control
+    with pytest.raises(ValueError, match="TrainSettings has no settings epoch, seeds"):
+        train.model_copy(update={"seeds": 1, "epoch": 7})

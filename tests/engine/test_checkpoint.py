@@ -138,7 +138,7 @@ def test_the_newest_are_kept_and_the_end_of_an_epoch(splits: Splits, folder: Pat
 def test_minutes_make_a_checkpoint_due_as_steps_do(folder: Path) -> None:
     rarely = CheckpointSettings(every_steps=10**6, every_minutes=1e-9)
     assert checkpoints(folder, often=rarely).due(1)
-    assert not checkpoints(folder, often=rarely.model_copy(update={"minutes": 1000})).due(1)
+    assert not checkpoints(folder, often=rarely.model_copy(update={"every_minutes": 1000})).due(1)
     assert checkpoints(folder).due(8)
     assert not checkpoints(folder).due(9)
 
