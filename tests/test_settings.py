@@ -469,6 +469,12 @@ def test_an_argument_that_is_none_is_told(arguments: list[str], line: str) -> No
     assert line in refused(*arguments)
 
 
+def test_every_setting_of_train_but_these_is_one_that_parameters_follow_from() -> None:
+    own = Settings(root="root", date=datetime.date(2026, 3, 8)).train
+    others = set(type(own).model_fields) - set(own.of_the_result)
+    assert others == {"only", "stall_seconds", "tensorboard", "table"}
+
+
 def test_all_files_in_conf_load() -> None:
     for file in sorted(Path(__file__).parent.parent.glob("conf/*.yaml")):
         assert load(file=str(file)).models, file

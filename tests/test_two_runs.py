@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
+import functools
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pyspark.sql import SparkSession
@@ -12,7 +15,7 @@ from pyspark.sql import SparkSession
 from mfn import errors, job, tables
 from mfn.errors import Superseded
 from mfn.logs.validate import validate_logs
-from mfn.runs import StepRun
+from mfn.runs import Counts, StepRun
 from mfn.schema import EVENTS, QUARANTINE, VALIDATION
 from mfn.settings import Settings
 from mfn.splits.build import build_splits
@@ -20,17 +23,31 @@ from tests.logs_on_disk import Logs, Published
 from tests.raw_logs import DAYS, WINDOWS, deliver, event
 
 MakeSettings = Callable[..., Settings]
+Span = tuple[float, float]
+"""When a run has begun its work, and when it has ended it."""
 
 
 def at_once(spark: SparkSession, settings: Settings, one: job.Job, runs: int = 2) -> list[Any]:
-    """What each of some runs that begin together ends with: StepRun, or its error."""
+    """What each of some runs that begin together ends with: StepRun, or its error.
+
+    The runs must have met: each began to work before another had ended.
+    """
     ends: list[Any] = []
+    spans: list[Span] = []
     together = threading.Barrier(runs)
+
+    @functools.wraps(one.function)
+    def timed(session: SparkSession, settings: Settings) -> Counts:
+        begun = time.monotonic()
+        try:
+            return one.function(session, settings)
+        finally:
+            spans.append((begun, time.monotonic()))
 
     def run() -> None:
         together.wait()
         try:
-            ends.append(job.run(one, spark, settings))
+            ends.append(job.run(dataclasses.replace(one, function=timed), spark, settings))
         except Exception as error:
             ends.append(error)
 
@@ -39,7 +56,21 @@ def at_once(spark: SparkSession, settings: Settings, one: job.Job, runs: int = 2
         thread.start()
     for thread in threads:
         thread.join()
+    assert len(spans) == runs
+    assert met(spans), f"the runs did not meet: they worked in {spans}"
     return ends
+
+
+def met(spans: Sequence[Span]) -> bool:
+    """Whether there was a moment at which all of them had begun and none had ended."""
+    return max(begun for begun, _ in spans) < min(ended for _, ended in spans)
+
+
+def test_runs_one_after_the_other_have_not_met() -> None:
+    assert met([(0.0, 2.0), (1.0, 3.0)])
+    assert met([(1.0, 1.5), (0.0, 3.0)])
+    assert not met([(0.0, 1.0), (2.0, 3.0)])
+    assert not met([(2.0, 3.0), (0.0, 1.0)])
 
 
 def test_a_day_validated_twice_at_once_is_validated_once(

@@ -69,11 +69,6 @@ def steps(dealt: Sequence[Shard], batch_rows: int) -> int:
     return max(-(-shard.rows // batch_rows) for shard in dealt)
 
 
-def seed_of_step(seed: int, date: str, epoch: int, worker: int, step: int) -> int:
-    """Seed of what is drawn within a step, such as dropout."""
-    return _seed(seed, date, epoch, worker, "step", step)
-
-
 def _seed(*parts: int | str) -> int:
     """A seed in 63 bits: the hash of the parts."""
     digest = hashlib.sha256(repr(parts).encode()).digest()

@@ -15,7 +15,7 @@ from mfn.engine.adam import Adam, AdamState
 from mfn.engine.checkpoint import Checkpoints, Part, Position
 from mfn.engine.events import Events
 from mfn.engine.feed import Feed
-from mfn.engine.plan import seed_of_step, shards, steps
+from mfn.engine.plan import shards, steps
 from mfn.engine.progress import Progress
 from mfn.engine.stats import EpochStats, TrainingStats, total, training_stats
 from mfn.engine.workers import Workers
@@ -139,8 +139,6 @@ class Trainer:
         with Progress(title, total_steps, workers.rank == 0, started.steps) as progress:
             for step, batch in _step_batches(batches, started.steps, total_steps):
                 workers.heartbeat(f"{title}, step {step}")
-                random = seed_of_step(schedule.seed, schedule.date, number, workers.rank, step)
-                torch.manual_seed(random)
                 due = checkpoints is not None and checkpoints.due(step + 1)
                 result = self._step(batch, title, step, due, checkpoints)
                 seconds = time.perf_counter() - start

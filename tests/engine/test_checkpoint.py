@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import safetensors.torch
@@ -141,6 +142,48 @@ def test_minutes_make_a_checkpoint_due_as_steps_do(folder: Path) -> None:
     assert not checkpoints(folder, often=rarely.model_copy(update={"every_minutes": 1000})).due(1)
     assert checkpoints(folder).due(8)
     assert not checkpoints(folder).due(9)
+
+
+class Clock:
+    """Minutes that pass where the test says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.minutes = 0.0
+        clock = SimpleNamespace(monotonic=lambda: 60 * self.minutes)
+        monkeypatch.setattr("mfn.engine.checkpoint.time", clock)
+
+
+def test_after_a_checkpoint_the_minutes_begin_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    of = checkpoints(folder, often=CheckpointSettings(every_steps=10**6, every_minutes=10))
+    due = []
+    for minute in range(1, 36):
+        clock.minutes = minute
+        if of.due(minute):
+            due.append(minute)
+            position = Position((EpochStats(steps=minute),), epoch_ended=False)
+            of.complete(position, [of.write(Part({}, {}), position)])
+    assert due == [10, 20, 30]
+
+
+def test_a_training_writes_a_checkpoint_every_so_many_minutes(
+    splits: Splits, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+
+    class AStepAMinute(SingleWorker):
+        def heartbeat(self, at: str) -> None:
+            clock.minutes += 1
+            if at == "mfn epoch 2, step 0":
+                raise Killed
+
+    of = checkpoints(folder, often=CheckpointSettings(every_steps=10**6, every_minutes=4, keep=100))
+    with pytest.raises(Killed):
+        trained(splits, of, AStepAMinute())
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["0001-000000004", "0001-000000008", "0001-000000012", "0001-ended"]
 
 
 def steps_of_newest(of: Checkpoints) -> int:

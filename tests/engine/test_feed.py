@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -11,6 +12,7 @@ import torch
 
 from mfn.engine.feed import Feed, RowsLost
 from mfn.engine.plan import Shard, shards
+from mfn.models.batch import Batch
 from mfn.settings import Settings
 from mfn.splits.published import SplitFile, Splits
 from tests.synthetic import publish_splits
@@ -111,3 +113,38 @@ def test_a_file_with_other_rows_than_promised_stops_the_epoch(splits: Splits) ->
 
 def test_a_worker_without_files_has_no_batches(splits: Splits) -> None:
     assert read(Shard((), seed=1)) == []
+
+
+class SlowFeed(Feed):
+    """A feed whose files come late, as from a slow disk."""
+
+    def __init__(self, seconds_of_a_file: float) -> None:
+        super().__init__(user_fields=1, context_fields=1)
+        self.seconds_of_a_file = seconds_of_a_file
+
+    def _files(self, files: Sequence[SplitFile]) -> Generator[Batch, None, None]:
+        for rows in super()._files(files):
+            time.sleep(self.seconds_of_a_file)
+            yield rows
+
+
+def test_the_wait_for_a_slow_reader_is_counted_in_full(splits: Splits) -> None:
+    shard = shards(splits.files("train"), "2026-03-08", 0, 1, seed=1)[0]
+    feed = SlowFeed(seconds_of_a_file=0.25)
+    start = time.perf_counter()
+    assert sum(map(len, feed.epoch(shard, 32))) == sum(ROWS)
+    # Between two files the loop above does next to nothing, and so waits almost all of the time.
+    assert 0.9 * 0.25 * len(ROWS) < feed.wait_seconds < time.perf_counter() - start
+
+
+def test_a_fast_reader_is_hardly_waited_for_while_a_model_trains(splits: Splits) -> None:
+    shard = shards(splits.files("train"), "2026-03-08", 0, 1, seed=1)[0]
+    feed = Feed(user_fields=1, context_fields=1)
+    waits, trained = [], 0.0
+    for _ in feed.epoch(shard, 16):
+        waits.append(feed.wait_seconds)
+        time.sleep(0.15)  # the step
+        trained += 0.15
+    assert trained > 1.5
+    # The first file is waited for in any case.
+    assert feed.wait_seconds - waits[0] < 0.1 * trained

@@ -48,3 +48,43 @@ def test_the_plan_is_a_pure_function_of_date_epoch_and_worker() -> None:
     assert plan() != plan(epoch=1)
     assert plan() != plan(date="2026-03-09")
     assert plan()[0].seed != plan()[1].seed
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    workers=st.integers(2, 4),
+    epochs=st.lists(st.integers(0, 50), min_size=2, max_size=2, unique=True),
+)
+def test_each_epoch_deals_the_files_anew_to_the_workers(
+    seed: int, workers: int, epochs: list[int]
+) -> None:
+    files = split([5] * 80)
+
+    def dealt(epoch: int) -> list[set[str]]:
+        of_epoch = shards(files, "2026-03-08", epoch, workers, seed)
+        return [{file.url for file in shard.files} for shard in of_epoch]
+
+    one, other = epochs
+    assert dealt(one) == dealt(one)
+    # By chance no worker has the same 20 to 40 of 80 files.
+    assert all(mine != then for mine, then in zip(dealt(one), dealt(other), strict=True))
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    epochs=st.lists(st.integers(0, 50), min_size=2, max_size=2, unique=True),
+)
+def test_each_epoch_reads_files_and_their_rows_in_another_order(
+    seed: int, epochs: list[int]
+) -> None:
+    files = split([5] * 80)
+
+    def read(epoch: int) -> tuple[list[str], list[int]]:
+        (mine,) = shards(files, "2026-03-08", epoch, 1, seed)
+        return [file.url for file in mine.files], [mine.seed_of(place) for place in range(80)]
+
+    (order, seeds), (other_order, other_seeds) = map(read, epochs)
+    assert read(epochs[0]) == (order, seeds)
+    assert order != other_order
+    assert sorted(order) == sorted(other_order)
+    assert not {*seeds} & {*other_seeds}

@@ -15,6 +15,7 @@ from mfn.models.ranker import Ranker
 from mfn.models.settings import NAMED_MODELS
 from mfn.settings import Settings
 from mfn.splits.published import Splits
+from tests.engine.test_feed import SlowFeed
 from tests.synthetic import publish_splits
 
 SCHEDULE = Schedule(learning_rate=0.02, batch_requests=16, seed=3, date="2026-03-08")
@@ -55,6 +56,15 @@ def test_the_account_counts_every_row_and_candidate(splits: Splits) -> None:
     assert account.candidates == splits.manifest["splits"]["train"]["candidates"]
     assert account.communication_share == 0
     assert 0 < account.wait_share < 1
+
+
+def test_the_account_shows_the_wait_for_a_slow_reader(splits: Splits) -> None:
+    trainer = Trainer(made(splits, "base"), SCHEDULE, SingleWorker())
+    trainer.feed = SlowFeed(seconds_of_a_file=1.0)
+    for epoch in range(2):
+        account = trainer.epoch(splits.files("train"), epoch, "base")
+        # Of two files the second is read while the first is trained on.
+        assert 1.0 < account.wait_share * account.seconds < min(account.seconds, 2.5)
 
 
 def test_the_same_seed_gives_the_same_parameters_to_the_bit(splits: Splits) -> None:

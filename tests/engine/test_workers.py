@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -56,17 +58,32 @@ def gradients(workers: Workers, splits: Splits, batch_rows: int) -> dict[str, to
     return {**found, "total": torch.tensor(told[:1])}
 
 
+def digest(tensor: torch.Tensor) -> float:
+    """Of all bits, in their order; small enough for a number that workers add up."""
+    content = tensor.detach().contiguous().numpy().tobytes()
+    return float(int.from_bytes(hashlib.blake2b(content, digest_size=6).digest(), "big"))
+
+
+def digests(workers: Workers, tensors: Mapping[str, torch.Tensor]) -> dict[str, list[float]]:
+    """Of each tensor what it is on every worker."""
+    mine = [digest(tensor) for tensor in tensors.values()]
+    of_workers = [
+        workers.sum(mine if rank == workers.rank else [0.0] * len(mine))
+        for rank in range(workers.size)
+    ]
+    return dict(zip(tensors, map(list, zip(*of_workers, strict=True)), strict=True))
+
+
 def together(workers: Workers, splits: Splits) -> dict[str, Any]:
     torch.set_num_threads(1)
     trainer = Trainer(made(splits, seed=1 + workers.rank), SCHEDULE, workers)
-    start = trainer.model.state_dict()["embedding.weight"].clone()
+    start = digests(workers, trainer.model.state_dict())
     small = Trainer(made(splits, seed=1), Schedule(0.02, 16, 3, "2026-03-08"), workers)
     account = small.epoch(splits.files("train"), 0, "mfn")
-    last = torch.cat([p.detach().reshape(-1) for p in small.model.parameters()])
     return {
         "gradients": gradients(workers, splits, 1000),
-        "start_difference": workers.sum([float(start.sum()) * (1 if workers.rank else -1)]),
-        "end_difference": workers.sum([float(last.double().sum()) * (1 if workers.rank else -1)]),
+        "start": start,
+        "end": digests(workers, small.model.state_dict()),
         "account": account,
         "log_loss": small.log_loss(splits.files("test")),
         "talked": workers.communication_seconds,
@@ -108,8 +125,23 @@ def test_gradients_of_two_workers_are_those_of_one_with_all_rows(
 def test_workers_begin_and_end_with_the_same_parameters(
     found: tuple[Splits, dict[str, Any]],
 ) -> None:
-    assert found[1]["start_difference"] == [0.0]
-    assert found[1]["end_difference"] == [0.0]
+    splits, result = found
+    names = made(splits, seed=1).state_dict().keys()
+    for moment in ("start", "end"):
+        assert result[moment].keys() == names
+        differ = [name for name, (one, other) in result[moment].items() if one != other]
+        assert differ == [], moment
+    assert all(result["end"][name][0] == digest(result["state"][name]) for name in names)
+    assert result["start"]["embedding.weight"] != result["end"]["embedding.weight"]
+
+
+def test_a_digest_tells_tensors_apart_that_have_the_same_sum() -> None:
+    """The control: workers that hold the same numbers in another order are found out."""
+    one = torch.arange(6.0).reshape(2, 3)
+    for other in (one.flip(0), one.flip(1), one + torch.tensor([[1.0, -1.0, 0.0]])):
+        assert other.sum() == one.sum()
+        assert digest(other) != digest(one)
+    assert digest(one.clone()) == digest(one)
 
 
 def test_a_worker_that_runs_out_of_rows_takes_the_agreed_steps(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from mfn.evaluation.bootstrap import (
+    LEVEL,
     Interval,
     auc,
     difference_interval,
@@ -19,6 +21,7 @@ from mfn.evaluation.bootstrap import (
     relaimpr_interval,
     resampled_aucs,
 )
+from mfn.evaluation.comparison import relaimpr
 from mfn.reporting.numbers import NOTHING, decimals, per_cent, percentage
 
 candidates = st.lists(
@@ -139,6 +142,59 @@ def test_the_same_draw_for_both_models_takes_away_what_they_share() -> None:
     apart = difference_interval(at, base_at, draws, resampled_aucs(labels, base, users, others))
     assert paired.excludes_zero
     assert not apart.excludes_zero
+
+
+def test_an_interval_holds_the_middle_95_per_cent_of_the_draws() -> None:
+    # Of 1,001 draws, that from the 26th smallest to the 26th largest.
+    draws = np.random.default_rng(1).permutation(np.linspace(-0.5, 0.5, 1001))
+    found = difference_interval(0.7, 0.6, draws, np.zeros(1001))
+    assert (found.low, found.high) == pytest.approx((-0.475, 0.475), abs=1e-12)
+    found = relaimpr_interval(0.7, 0.6, 0.5 + draws, np.full(1001, 0.6))
+    assert (found.low, found.high) == pytest.approx((-575, 375), abs=1e-6)
+
+
+def test_intervals_cover_the_true_gain_in_95_per_cent_of_samples() -> None:
+    """Users' candidates are correlated: some users click more, some have all scores higher.
+
+    A score is normal for clicked and for unclicked candidates, so the true AUC has a formula.
+    """
+    users, candidates, draws, samples = 200, 2, 300, 500
+    random = np.random.default_rng(11)
+    user_n = np.repeat(np.arange(users), candidates)
+    # The first draw is the sample itself: each user once.
+    drawn = np.vstack([np.ones(users, dtype=int), draw_users(users, draws, seed=1)])
+    signals = 2.0, 1.2
+    # A clicked score less an unclicked one has the variance of two users and of two noises.
+    truth, base_truth = (NormalDist().cdf(signal / math.sqrt(4)) for signal in signals)
+    true_gain = relaimpr(truth, base_truth)
+    assert true_gain is not None
+    covered: dict[str, list[bool]] = {"difference": [], "RelaImpr": [], "difference, 90 %": []}
+    for _ in range(samples):
+        chance_U = random.beta(2, 3, users)
+        labels = (random.random(len(user_n)) < chance_U[user_n]).astype(int)
+        model, base = (
+            resampled_aucs(
+                labels,
+                signal * labels
+                + random.normal(size=users)[user_n]
+                + random.normal(size=len(user_n)),
+                user_n,
+                drawn,
+            )
+            for signal in signals
+        )
+        sampled = float(model[0]), float(base[0]), model[1:], base[1:]
+        for name, interval, true in (
+            ("difference", difference_interval(*sampled), truth - base_truth),
+            ("RelaImpr", relaimpr_interval(*sampled), true_gain),
+            ("difference, 90 %", difference_interval(*sampled, level=0.9), truth - base_truth),
+        ):
+            covered[name].append(interval.low <= true <= interval.high)
+    coverage = {name: np.mean(found) for name, found in covered.items()}
+    assert LEVEL == 0.95
+    assert 0.93 <= coverage["difference"] <= 0.97, coverage
+    assert 0.93 <= coverage["RelaImpr"] <= 0.97, coverage
+    assert coverage["difference, 90 %"] < 0.93, coverage  # the control: a shorter one is found out
 
 
 def test_what_has_no_number_is_told_as_such() -> None:

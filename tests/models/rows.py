@@ -16,9 +16,12 @@ from mfn.models.ranker import Ranker
 from mfn.models.settings import RankerSettings
 
 D = 4
-SIZES = {"item_id": 30, "category": 9, "brand": 6, "entity": 12, "user.age": 5, "context.hour": 7}
+SIZES = {
+    "item_id": 30, "category": 9, "shop": 8, "brand": 6, "price": 7, "entity": 12,
+    "user.age": 5, "context.hour": 7,
+}  # fmt: skip
 SCHEMA: dict[str, Any] = {
-    "item_fields": ["item_id", "category", "brand", "entity"],
+    "item_fields": ["item_id", "category", "shop", "brand", "price", "entity"],
     "user_fields": ["age"],
     "context_fields": ["hour"],
     "vocabularies": {name: {"size": size} for name, size in SIZES.items()},
@@ -33,7 +36,7 @@ def item_indices() -> dict[str, Tensor]:
     random = torch.Generator().manual_seed(5)
     indices = {
         name: torch.randint(3, SIZES[name], (ITEMS,), generator=random)
-        for name in ("item_id", "category", "brand")
+        for name in ("item_id", "category", "shop", "brand", "price")
     }
     indices["entity"] = torch.randint(3, SIZES["entity"], (ITEMS, 3), generator=random)
     indices["entity"][:, 2] = 0

@@ -14,15 +14,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mfn.indices import FIRST_INDEX
 from mfn.models import artifact
 from mfn.models.batch import Batch
 from mfn.models.din import TargetAttention
+from mfn.models.embedding import fields_of
 from mfn.models.extractor import Extractor, History
 from mfn.models.interest import Interest
 from mfn.models.ranker import Ranker
 from mfn.models.settings import NAMED_MODELS
 from tests.models.naive import STEPS, history, stirred
-from tests.models.rows import SCHEMA, D, batch, frozen, gradients, item_indices, made
+from tests.models.rows import SCHEMA, SIZES, D, batch, frozen, gradients, item_indices, made
 
 ORDERED = {"mind", "comirec_dr", "comirec_sa", "transformer_rec"}
 """Models to which the order of behaviours matters; MIND's logits are drawn by step."""
@@ -251,16 +253,65 @@ def test_a_model_that_was_written_and_read_scores_the_same(name: str, tmp_path: 
         assert torch.equal(read(batch()), one.eval()(batch()))
 
 
-def test_every_model_starts_at_the_frozen_embedding(name: str) -> None:
-    one = made(NAMED_MODELS[name])
-    at = one.embedding.offsets["category"]
-    assert torch.equal(one.embedding.weight[at + 3 : at + 9], frozen().vectors["category"][3:])
+def test_every_model_starts_at_the_frozen_embedding_where_that_was_learnt_alone(name: str) -> None:
+    learnt = frozen()
+    for field, of_field in learnt.learnt.items():
+        of_field[4] = False
+        # An index that is new since E was learnt.
+        learnt.vectors[field] = learnt.vectors[field][:-1]
+        learnt.learnt[field] = of_field[:-1]
+    one = made(NAMED_MODELS[name].model_copy(update={"start_at_frozen": False}))
+    drawn_VD = one.embedding.weight.detach().clone()
+    one.start_at(learnt)
+    starts = fields_of(one.embedding.weight.detach(), SIZES)
+    drawn = fields_of(drawn_VD, SIZES)
+    for field, size in SIZES.items():
+        for index in range(size):
+            is_learnt = index >= FIRST_INDEX and index not in (4, size - 1)
+            at = learnt.vectors[field] if is_learnt else drawn[field]
+            assert torch.equal(starts[field][index], at[index]), (field, index)
+    # The control: at an index that was learnt, what is drawn is something else.
+    assert all(not torch.equal(drawn[field][3], starts[field][3]) for field in SIZES)
 
 
-def test_the_head_of_every_model_has_the_product(name: str) -> None:
-    settings = NAMED_MODELS[name]
-    one, without = made(settings), made(settings.model_copy(update={"product": False}))
-    widths = {"category": 2 * D, "fine": 2 * D}
-    added = sum(widths[level] for level in settings.levels)
-    assert one.head.candidate.in_features - without.head.candidate.in_features == added
-    assert without.head.candidate.in_features == sum(widths.values()) + added
+@pytest.mark.parametrize("product", [True, False])
+def test_the_head_of_every_model_has_the_product_where_it_is_asked_for(
+    name: str, product: bool
+) -> None:
+    """Eq. 12 by hand: of each level the candidate, R(i_c), and the product of the two."""
+    model = made(NAMED_MODELS[name].model_copy(update={"product": product})).double()
+    stirred(model)
+    rows = batch(lengths=[0, 3, 1, 6, 2])
+    looked, scores = model.look_up(rows), model(rows)
+    R_of_levels = dict(zip(model.settings.levels, outputs_of(model, Interest, rows), strict=True))
+    head = model.head
+    request = head.request
+    assert request is not None
+
+    def by_hand(b: int, m: int, times: float = 1.0) -> Tensor:
+        inputs = [i_BMd[b, m] for i_BMd in looked.candidates_BMd.values()]
+        for level, R_BMd in R_of_levels.items():
+            R_d, i_d = R_BMd[b, m], looked.candidates_BMd[level][b, m]
+            inputs += [R_d, times * R_d * i_d] if product else [R_d]
+        hidden = head.candidate.weight @ torch.cat(inputs) + head.candidate.bias
+        hidden = hidden + request.weight @ looked.request_Bx[b]
+        for layer in head.rest:
+            assert isinstance(layer, nn.Linear)
+            hidden = layer.weight @ hidden.clamp(min=0) + layer.bias
+        return hidden[0]
+
+    for b, m in ((1, 0), (4, 3)):
+        torch.testing.assert_close(scores[b, m], by_hand(b, m))
+        # The control: without the product's values the score is another.
+        away = (scores[b, m] - by_hand(b, m, times=0.0)).abs()
+        assert (float(away.detach()) > 1e-3) is product
+
+
+def test_no_step_draws_random_numbers(model: Ranker) -> None:
+    """A training that resumes from a checkpoint would draw others."""
+    model.train()
+    before = torch.get_rng_state()
+    model.loss(batch()).backward()
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(1)
+    assert not torch.equal(torch.get_rng_state(), before)  # the control: a draw is seen

@@ -98,6 +98,29 @@ def test_similarity_worked_by_hand() -> None:
     torch.testing.assert_close(by_mass(past), expected)
 
 
+@pytest.mark.parametrize(
+    ("mass", "length"), [(0.5, 1.0), (1e-3, 1.0), (1e-6, 1.0), (2e-12, 1.0), (1e-14, 0.01)]
+)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_an_interest_of_little_mass_is_as_long_as_one_of_much(
+    mass: float, length: float, dtype: torch.dtype
+) -> None:
+    """It is a mean of behaviours down to a mass of 1e-12; below, it fades."""
+    # Of what the first of two centers has, a quarter comes from the first behaviour.
+    past = History(
+        torch.tensor([[[1.0, 0.0], [0.0, 1.0]]], dtype=dtype),
+        torch.tensor(
+            [[[math.log(m / (1 - m)), 0.0] for m in (mass / 4, 3 * mass / 4)]], dtype=dtype
+        ),
+        torch.tensor([[True, True]]),
+    )
+    branch = made(2, 2, 0).to(dtype)
+    branch.centers_Kd.copy_(torch.tensor([[1.0, 0.0], [0.0, 0.0]]))
+    torch.testing.assert_close(branch.P(past).sum(dim=1)[0, 0].item(), mass, rtol=1e-4, atol=0)
+    expected = length * torch.tensor([0.25, 0.75], dtype=dtype)
+    torch.testing.assert_close(branch(past)[0, 0], expected, rtol=1e-4, atol=0)
+
+
 def test_one_center_makes_similarity_the_mean_of_the_history() -> None:
     past = history([3], 4, seed=5)
     torch.testing.assert_close(made(1, 4, 3)(past)[:, 0], past.trainable_BNd.mean(dim=1))

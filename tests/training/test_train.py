@@ -80,6 +80,34 @@ def test_a_published_model_is_skipped(
         description = published(day)[1]
 
 
+def test_settings_that_change_no_parameter_do_not_train_again(
+    spark: SparkSession, make_day: Callable[..., Settings]
+) -> None:
+    def day(**own: Any) -> Settings:
+        force = own.pop("force", False)
+        return make_day(train={"learning_rate": 0.02, **own}, force=force)
+
+    before = trained(spark, day(), {})
+    assert job.run(train, spark, day()).outcome == "done"
+    without_change: list[dict[str, Any]] = [
+        {"stall_seconds": 7.0}, {"tensorboard": True}, {"table": "sharded"}, {"only": ("base",)}
+    ]  # fmt: skip
+    for change in without_change:
+        assert train(spark, day(**change))["rows"] == 0, change
+        if "only" not in change:  # it makes another part of the output, which has its own record
+            assert job.run(train, spark, day(**change)).outcome == "skipped", change
+        # Trained again they give the same, and so need not.
+        assert train(spark, day(**change, force=True))["rows"] == 60
+        now = published(day())[0]
+        assert all(torch.equal(now[name], before[name]) for name in before), change
+    # The control: these change parameters.
+    for change in ({"learning_rate": 0.03}, {"epochs": 2}, {"batch_requests": 7}, {"seed": 3}):
+        assert train(spark, day(**change))["rows"] != 0, change
+        now = published(day())[0]
+        assert any(not torch.equal(now[name], before[name]) for name in before), change
+        before = now
+
+
 def test_train_only_trains_one_model_and_a_later_run_trains_the_rest(
     spark: SparkSession, make_day: Callable[..., Settings]
 ) -> None:
