@@ -34,7 +34,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 from bench import measure, request_rows  # noqa: E402
 from bench.trainings import trainer_of  # noqa: E402
 from mfn import job  # noqa: E402
-from mfn.engine.plan import shards  # noqa: E402
+from mfn.engine.shards import shards  # noqa: E402
 from mfn.engine.trainer import parameter_count  # noqa: E402
 from mfn.engine.workers import SingleWorker  # noqa: E402
 from mfn.settings import Settings  # noqa: E402

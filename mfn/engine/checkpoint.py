@@ -4,7 +4,7 @@ A checkpoint is a folder with one file of tensors, or one file per worker if the
 divided among the workers, and a small JSON file. The JSON file is written last. It holds a digest
 of each part, so that an incomplete checkpoint is detected, and the fingerprint of the training's
 inputs, so that the checkpoint of another training is not used. The order of rows and the state of
-random generators are not saved: they follow from the position (`mfn.engine.plan`).
+random generators are not saved: they follow from the position (`mfn.engine.shards`).
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from petastorm import make_batch_reader
 
-from mfn.engine.plan import Shard
+from mfn.engine.shards import Shard
 from mfn.models.batch import Batch, concatenate
 from mfn.splits.published import SplitFile
 

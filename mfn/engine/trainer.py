@@ -15,8 +15,8 @@ from mfn.engine.adam import Adam, AdamState
 from mfn.engine.checkpoint import Checkpoints, Part, Position
 from mfn.engine.events import Events
 from mfn.engine.feed import Feed
-from mfn.engine.plan import shards, steps
 from mfn.engine.progress import Progress
+from mfn.engine.shards import shards, steps
 from mfn.engine.stats import EpochStats, TrainingStats, total, training_stats
 from mfn.engine.workers import Workers
 from mfn.errors import JobFailed

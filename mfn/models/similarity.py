@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from mfn.models.batch import Features
-from mfn.models.centers import assignment, entropies
 from mfn.models.embedding import FrozenItems, ItemTable, RandomItems
+from mfn.models.entropies import assignment, entropies
 from mfn.models.extractor import Extractor, History
 from mfn.models.settings import (
     PretrainedCentersSettings,

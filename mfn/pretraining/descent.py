@@ -21,8 +21,8 @@ from torch import Tensor
 
 from mfn.engine.progress import Progress
 from mfn.indices import PADDING
-from mfn.models.centers import Marginal, assignment, entropies
 from mfn.models.embedding import ItemEncoder
+from mfn.models.entropies import Marginal, assignment, entropies
 from mfn.settings import CenterSettings
 
 MAX_REPLACEMENTS = 3

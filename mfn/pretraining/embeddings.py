@@ -3,7 +3,7 @@
 The vanilla model is Base. It is trained on the pretraining rows, which are before the training
 window, with early stopping: the epoch with the lowest log loss on the last pretraining day is kept.
 E is not learnt from rows of the training window. Entity vectors may come from text instead
-(`mfn.pretraining.words`).
+(`mfn.pretraining.word_vectors`).
 
 An id or a word that did not occur in pretraining gets the average of its field.
 """
@@ -35,7 +35,7 @@ from mfn.models.batch import ENTITY, Features
 from mfn.models.embedding import ItemTable, freeze
 from mfn.models.ranker import Ranker
 from mfn.models.settings import BaseSettings
-from mfn.pretraining.words import EntityVectors, from_file, from_titles
+from mfn.pretraining.word_vectors import EntityVectors, from_file, from_titles
 from mfn.schema import REQUEST_ROWS
 from mfn.settings import Settings
 from mfn.splits.published import Splits

@@ -33,7 +33,7 @@ from pyspark.sql import functions as F
 from mfn.errors import NotPublished
 from mfn.logs import raw
 from mfn.logs.raw import DAY
-from mfn.logs.words import stop_words, words
+from mfn.logs.title_words import stop_words, words
 from mfn.settings import Settings
 from mfn.sources import choices
 from mfn.windows import days_between

@@ -28,7 +28,7 @@ from pyspark.sql import functions as F
 
 from mfn.errors import DataRefused, NotPublished
 from mfn.logs import raw
-from mfn.logs.words import stop_words, words
+from mfn.logs.title_words import stop_words, words
 from mfn.settings import Settings
 from mfn.sources import choices
 

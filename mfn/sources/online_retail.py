@@ -24,7 +24,7 @@ the first day has no candidates.
 
 **Snapshots** of items come from sales with a price above 0, those of users from all rows; they
 contain nothing of their own day. The description is the title, its head noun the category, and its
-words are the entities (`mfn.logs.words`). The price is that of the latest sale. Profiles hold the
+words are the entities (`mfn.logs.title_words`). The price is that of the latest sale. Profiles hold the
 country.
 
 A day without a file, between the first and the last day, gets an empty folder: the shop is closed
@@ -48,7 +48,7 @@ from mfn.errors import DataRefused, NotPublished
 from mfn.logs import raw
 from mfn.logs.outcomes import parse_time
 from mfn.logs.raw import DAY
-from mfn.logs.words import stop_words, words
+from mfn.logs.title_words import stop_words, words
 from mfn.settings import Settings
 from mfn.sources import choices
 from mfn.sources.head_noun import head_noun

@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 
 from mfn.indices import FIRST_INDEX, ITEM_FIELDS, MISSING, PADDING, UNKNOWN
 from mfn.logs.raw import DAY
-from mfn.logs.words import stop_words, words
+from mfn.logs.title_words import stop_words, words
 from mfn.schema import ITEM_ROWS
 from mfn.splits.buckets import Buckets, edges
 from mfn.splits.vocabulary import ITEM, ITEM_ID, catalogue_keys

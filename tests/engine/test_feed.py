@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mfn.engine.feed import Feed, RowsLost
-from mfn.engine.plan import Shard, shards
+from mfn.engine.shards import Shard, shards
 from mfn.models.batch import Batch
 from mfn.settings import Settings
 from mfn.splits.published import SplitFile, Splits

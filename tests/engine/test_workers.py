@@ -16,7 +16,7 @@ from pyspark.sql import SparkSession
 
 from mfn.engine.feed import Feed
 from mfn.engine.horovod_workers import launch
-from mfn.engine.plan import shards
+from mfn.engine.shards import shards
 from mfn.engine.trainer import Schedule, Trainer
 from mfn.engine.workers import SingleWorker, Workers
 from mfn.models.ranker import Ranker

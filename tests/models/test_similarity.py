@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mfn.models.centers import assignment
+from mfn.models.entropies import assignment
 from mfn.models.extractor import History
 from mfn.models.settings import MfnSettings, MfnWithoutPretrainSettings
 from mfn.models.similarity import LEAST_MASS, PretrainedCenters, TrainedCenters

@@ -18,7 +18,7 @@ from torch import Tensor
 from mfn import storage, tables
 from mfn.errors import DataRefused
 from mfn.models.artifact import WrongArtifact
-from mfn.models.centers import Marginal, entropies
+from mfn.models.entropies import Marginal, entropies
 from mfn.models.settings import NAMED_MODELS
 from mfn.pretraining import centers
 from mfn.pretraining.centers import histories_of_users, wanted

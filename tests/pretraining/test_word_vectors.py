@@ -17,7 +17,7 @@ from mfn.models import artifact
 from mfn.models.batch import ENTITY
 from mfn.pretraining.embeddings import pretrain_embeddings
 from mfn.pretraining.published import current_frozen
-from mfn.pretraining.words import EntityVectors, from_file, from_titles
+from mfn.pretraining.word_vectors import EntityVectors, from_file, from_titles
 from mfn.schema import ITEM_ROWS
 from mfn.settings import EmbeddingSettings, Settings
 from mfn.splits.published import Splits

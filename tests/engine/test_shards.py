@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mfn.engine.plan import Shard, shards, steps
+from mfn.engine.shards import Shard, shards, steps
 from mfn.splits.published import SplitFile
 
 ROWS = st.lists(st.integers(1, 50), min_size=1, max_size=20)
