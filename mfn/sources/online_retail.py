@@ -24,8 +24,8 @@ the first day has no candidates.
 
 **Snapshots** of items come from sales with a price above 0, those of users from all rows; they
 contain nothing of their own day. The description is the title, its head noun the category, and its
-words are the entities (`mfn.logs.title_words`). The price is that of the latest sale. Profiles hold the
-country.
+words are the entities (`mfn.logs.title_words`). The price is that of the latest sale. Profiles
+hold the country.
 
 A day without a file, between the first and the last day, gets an empty folder: the shop is closed
 on Saturdays. Each run writes all days up to the run date, with the same bytes each time; more files
