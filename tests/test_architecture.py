@@ -15,6 +15,8 @@ from mfn.models.settings import ModelSettings
 from mfn.models.table import EXTRACTORS
 from pipelines import jobs
 
+pytestmark = pytest.mark.process
+
 REPOSITORY = Path(__file__).parent.parent
 MODULES = sorted(REPOSITORY.glob("mfn/**/*.py"))
 JOBS = (

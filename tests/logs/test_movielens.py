@@ -336,6 +336,7 @@ def test_the_configuration_covers_the_data_set_and_no_more() -> None:
     assert chosen.logs.made_by == "ingest"
 
 
+@pytest.mark.process
 def test_files_that_are_in_the_cache_are_not_fetched_again(tmp_path: Path) -> None:
     folder = tmp_path / "mfn" / "movielens-100k"
     folder.mkdir(parents=True)
@@ -351,6 +352,7 @@ def test_files_that_are_in_the_cache_are_not_fetched_again(tmp_path: Path) -> No
     assert done.stdout.splitlines()[-1] == str(folder)
 
 
+@pytest.mark.process
 def test_what_could_not_be_fetched_leaves_no_folder(tmp_path: Path) -> None:
     """The control: with an empty cache and no index there is something to fetch, in vain."""
     done = subprocess.run(

@@ -285,6 +285,7 @@ def test_the_category_is_what_the_item_is(spark: SparkSession) -> None:
 # The script that cuts the whole into days.
 
 
+@pytest.mark.process
 def test_a_csv_of_the_whole_is_cut_into_files_of_days(tmp_path: Path) -> None:
     whole = tmp_path / "data.csv"
     whole.write_text(HEADER + FIRST.replace("2010-12-02 08:26:00", "12/1/2010 8:26"))

@@ -231,6 +231,7 @@ def test_profile_and_context_are_what_was_known_when_the_request_was_made(
         assert {place for field, place in seen if field == name} == {1, 2, 3, 4, 5}
 
 
+@pytest.mark.process
 def test_the_script_makes_the_same_files_on_a_machine_in_another_time_zone(
     settings: Settings, counts: dict[str, Any], tmp_path: Path
 ) -> None:

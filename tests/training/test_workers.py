@@ -1,4 +1,7 @@
-"""Two real Horovod processes do together what one does alone on all their rows."""
+"""Two real Horovod processes do together what one does alone on all their rows.
+
+They are launched once, and do all that is asked of them one after the other.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,9 @@ from mfn.training.feed import Feed
 from mfn.training.loop import Schedule, Trainer
 from mfn.training.plan import shards
 from mfn.training.workers import Alone, Workers, launch
+from tests.conftest import RUN_DATE
 from tests.synthetic import publish_splits
+from tests.training import sharded
 
 SCHEDULE = Schedule(learning_rate=0.02, batch_requests=1000, seed=3, date="2026-03-08")
 UNEVEN = [100, 40, 30]
@@ -55,7 +60,7 @@ def gradients(workers: Workers, splits: Splits, batch_rows: int) -> dict[str, to
     return {**found, "total": torch.tensor(told[:1])}
 
 
-def together(workers: Workers, splits: Splits) -> dict[str, Any]:
+def together(workers: Workers, splits: Splits, folder: str) -> dict[str, Any]:
     torch.set_num_threads(1)
     trainer = Trainer(made(splits, seed=1 + workers.rank), SCHEDULE, workers)
     start = trainer.model.state_dict()["embedding.weight"].clone()
@@ -72,23 +77,39 @@ def together(workers: Workers, splits: Splits) -> dict[str, Any]:
         "sum": workers.sum([1.0, workers.rank]),
         "state": small.model.state_dict(),
         "loaded_in": LoadedIn(),
+        "sharded": sharded.together(workers, splits, folder),
     }
 
 
 @pytest.fixture(scope="module")
-def found(
-    spark: SparkSession, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Splits, dict[str, Any]]:
-    from tests.conftest import RUN_DATE, SPARK
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tmp_path_factory.mktemp("two"))
 
-    settings = Settings(root=str(tmp_path_factory.mktemp("two")), date=RUN_DATE, spark=SPARK)
+
+@pytest.fixture(scope="module")
+def splits(folder: str) -> Splits:
+    settings = Settings(root=folder, date=RUN_DATE)
     publish_splits(settings, {"train": UNEVEN, "test": [60, 20]})
-    splits = Splits.published(settings)
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    return Splits.published(settings)
+
+
+@pytest.fixture(scope="module")
+def of_one(splits: Splits, folder: str) -> dict[str, torch.Tensor]:
+    return sharded.alone(splits, folder)
+
+
+@pytest.fixture(scope="module")
+def found(
+    spark: SparkSession, splits: Splits, of_one: dict[str, torch.Tensor], folder: str
+) -> tuple[Splits, dict[str, Any]]:
+    by_value = (sys.modules[__name__], sharded)
+    for module in by_value:
+        cloudpickle.register_pickle_by_value(module)
     try:
-        return splits, launch(partial(together, splits=splits), 2)
+        return splits, launch(partial(together, splits=splits, folder=folder), 2)
     finally:
-        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+        for module in by_value:
+            cloudpickle.unregister_pickle_by_value(module)
 
 
 def test_gradients_of_two_workers_are_those_of_one_with_all_rows(
@@ -139,6 +160,14 @@ def test_no_process_on_the_way_loads_what_the_workers_give(
 ) -> None:
     """Torch is known to a task of Spark's after 3 s only."""
     assert found[1]["loaded_in"] == os.getpid()
+
+
+def test_a_sharded_table_ends_as_a_replicated_one(
+    found: tuple[Splits, dict[str, Any]], of_one: dict[str, torch.Tensor], folder: str
+) -> None:
+    """Three workers try it in `test_sharding`."""
+    splits, result = found
+    sharded.check(result["sharded"], of_one, splits, folder, 2)
 
 
 def test_one_worker_runs_here_without_horovod() -> None:
