@@ -1,15 +1,23 @@
-"""One Spark session for all tests, and settings small enough for them."""
+"""One Spark session for all tests, small settings, and what tests may do by their marks.
+
+`spark` are the tests that take the fixture of that name, also through another fixture. `process`
+are those that start processes, and say so. A test with neither mark that starts a process or a
+session fails, so that `make test-unit`, which runs those alone, stays quick.
+"""
 
 from __future__ import annotations
 
 import datetime
+import multiprocessing.util
 import os
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
+from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
 from mfn import spark as sessions
@@ -30,6 +38,54 @@ SPARK = SparkSettings(
     shuffle_partitions=2,
     options={"spark.sql.adaptive.enabled": "false"},
 )
+
+
+STARTS = ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system")
+"""What Python's audit events call the start of a process."""
+
+
+class _UnitTest:
+    """The unit test that runs now, if it is one."""
+
+    item: pytest.Item | None = None
+
+
+def _refuse(what: str) -> NoReturn:
+    pytest.fail(
+        f"a test without a mark starts a process ({what}): mark it with @pytest.mark.process or, "
+        "if it needs Spark, have it take the fixture `spark`"
+    )
+
+
+def _audit(event: str, _arguments: tuple[Any, ...]) -> None:
+    if event in STARTS and _UnitTest.item is not None:
+        _refuse(event)
+
+
+sys.addaudithook(_audit)
+
+
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    """Mark tests that take the Spark session."""
+    for item in items:
+        if "spark" in getattr(item, "fixturenames", ()):
+            item.add_marker("spark")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Watch over a unit test, from the set-up of its fixtures on."""
+    if item.get_closest_marker("spark") or item.get_closest_marker("process"):
+        return (yield)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_UnitTest, "item", item)
+        # A pool's processes are started without an event.
+        patch.setattr(multiprocessing.util, "spawnv_passfds", lambda *_: _refuse("multiprocessing"))
+        # Hide the session of other tests: a test that asks for one would start it.
+        patch.setattr(SparkContext, "_active_spark_context", None)
+        patch.setattr(SparkContext, "_gateway", None)
+        patch.setattr(SparkSession, "_instantiatedSession", None)
+        return (yield)
 
 
 @pytest.fixture(scope="session", autouse=True)

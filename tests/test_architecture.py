@@ -14,6 +14,8 @@ from mfn.models.registry import EXTRACTORS
 from mfn.models.settings import ModelSettings
 from pipelines.steps import JOBS
 
+pytestmark = pytest.mark.process
+
 REPOSITORY = Path(__file__).parent.parent
 
 
@@ -40,12 +42,14 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.process
 def test_the_contracts_on_imports_hold(copy: Path) -> None:
     """The control of the next test."""
     done = lint_imports(copy)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("module", "line", "contract"),
     [
@@ -99,6 +103,7 @@ def loaded(module: str) -> set[str]:
     return {name.split(".")[0] for name in done.stdout.split()}
 
 
+@pytest.mark.process
 def test_tasks_that_predict_load_torch_but_no_pandas() -> None:
     """Other packages would load pandas, which no contract on our own imports can see.
 

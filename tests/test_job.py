@@ -114,6 +114,7 @@ WITHOUT_JAVA = {"JAVA_HOME": "/there/is/no/java"}
 """So that a job which ends as it should cannot have started Spark."""
 
 
+@pytest.mark.process
 def test_what_ends_a_job_is_told_in_a_line_and_by_the_exit_code(stub: Path) -> None:
     """The last run's exit code is the process's, those before are what `main` exits with."""
     several = stub.with_name("several.py")
@@ -145,12 +146,14 @@ def test_what_ends_a_job_is_told_in_a_line_and_by_the_exit_code(stub: Path) -> N
     assert "rows_per_second=" in line
 
 
+@pytest.mark.process
 def test_a_job_that_is_refused_ends_its_process_so(stub: Path) -> None:
     done = run(stub, "--train.epochs", "6")
     assert done.returncode == 3, done.stderr
     assert done.stderr.endswith("stub_job: mend the source\n")
 
 
+@pytest.mark.process
 def test_why_a_job_failed_is_its_last_line_even_where_java_was_killed(stub: Path) -> None:
     """By the machine, for its memory: then Spark can be neither told of it nor stopped."""
     done = run(stub, "--train.epochs", "9")
@@ -160,6 +163,7 @@ def test_why_a_job_failed_is_its_last_line_even_where_java_was_killed(stub: Path
     assert re.match("stub_job: (Py4J|Connection)[a-zA-Z]*Error: ", last), last
 
 
+@pytest.mark.process
 def test_bad_settings_exit_2_before_spark_starts(stub: Path) -> None:
     done = run(stub, "--train.epoch", "2", "--train.learning_rate=-1", environment=WITHOUT_JAVA)
     assert done.returncode == 2, done.stderr
@@ -178,6 +182,7 @@ def test_bad_settings_exit_2_before_spark_starts(stub: Path) -> None:
     )
 
 
+@pytest.mark.process
 def test_more_workers_than_slots_exit_2_before_spark_starts(stub: Path) -> None:
     done = run(stub, "--train.num_workers", "3", environment=WITHOUT_JAVA)
     assert done.returncode == 2, done.stderr
@@ -187,12 +192,14 @@ def test_more_workers_than_slots_exit_2_before_spark_starts(stub: Path) -> None:
     )
 
 
+@pytest.mark.process
 def test_a_real_job_refuses_alike() -> None:
     done = run(REPOSITORY / "jobs" / "train.py", "--train.epochs", "none", environment=WITHOUT_JAVA)
     assert done.returncode == 2, done.stderr
     assert done.stderr == "train: train.epochs: expected a valid integer, got 'none' (argument)\n"
 
 
+@pytest.mark.process
 def test_a_day_that_fails_says_why_in_its_last_line() -> None:
     """The root is below a file, which nobody has foreseen."""
     script = REPOSITORY / "pipelines" / "daily.py"
@@ -210,6 +217,7 @@ def test_a_day_that_fails_says_why_in_its_last_line() -> None:
     assert unable.stderr.splitlines()[-1].startswith("daily: Spark does not start: ")
 
 
+@pytest.mark.process
 def test_help_is_for_a_newcomer(stub: Path) -> None:
     done = run(stub, "--help", environment={**WITHOUT_JAVA, "COLUMNS": "90"})
     assert done.returncode == 0, done.stderr
@@ -222,6 +230,7 @@ def test_help_is_for_a_newcomer(stub: Path) -> None:
     assert max(map(len, done.stdout.splitlines())) <= 100
 
 
+@pytest.mark.process
 def test_under_spark_submit_its_options_win_and_its_slots_count(stub: Path) -> None:
     jars = ",".join(str(jar) for jar in sessions.delta_jars())
     submit = ("--master=local[3]", "--conf=spark.sql.shuffle.partitions=5", f"--jars={jars}")
@@ -297,6 +306,7 @@ def refuse(spark: SparkSession, settings: Settings) -> Mapping[str, int]:
     raise errors.DataRefused("nothing in it")
 
 
+@pytest.mark.process
 def test_changed_code_is_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a process each, since what is imported stays as it was."""
     package = tmp_path / "mfn"

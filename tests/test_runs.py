@@ -114,6 +114,7 @@ logging.getLogger("other").info("not of ours")
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("form", ["plain", "json"])
 def test_a_line_of_the_log_is_one_event(form: str) -> None:
     command = [sys.executable, "-c", PROGRAM, form]

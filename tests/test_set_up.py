@@ -18,6 +18,8 @@ from pyspark.sql import SparkSession
 
 from mfn.spark import shared_classes
 
+pytestmark = pytest.mark.process
+
 REPOSITORY = Path(__file__).parent.parent
 SCRIPT = REPOSITORY / "scripts" / "set_up.py"
 

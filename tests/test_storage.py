@@ -105,6 +105,7 @@ def folder(tmp_path: Path) -> str:
     return str(tmp_path / "splits")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("phase", "found"), PHASES.items(), ids=PHASES)
 def test_a_killed_publisher_leaves_the_old_or_the_new_version_whole(
     folder: str, phase: str, found: str
@@ -124,6 +125,7 @@ def test_a_killed_publisher_leaves_the_old_or_the_new_version_whole(
     assert contents(folder) == {"next"}
 
 
+@pytest.mark.process
 @pytest.mark.soak
 def test_publishers_killed_at_any_moment_leave_one_version_whole(folder: str) -> None:
     program = (
@@ -234,6 +236,7 @@ def test_a_run_that_was_superseded_publishes_nothing_and_leaves_nothing(folder: 
     assert len(versions(folder)) == 2  # the second run's and the one before it
 
 
+@pytest.mark.process
 def test_readers_beside_two_busy_publishers_never_find_a_mixture(folder: str) -> None:
     put(folder, "0")
     program = (

@@ -9,6 +9,8 @@ import pytest
 
 from bench import measure
 
+pytestmark = pytest.mark.process
+
 HOLD = "data = bytearray({megabytes} << 20); import time; time.sleep(0.5)"
 
 

@@ -13,6 +13,8 @@ import pytest
 from pipelines.steps import steps
 from tests.end_to_end.scheduler import PROJECT, airflow, run
 
+pytestmark = pytest.mark.process
+
 STRUCTURE = """
 import json, sys
 from airflow.dag_processing.dagbag import DagBag

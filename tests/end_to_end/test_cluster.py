@@ -9,10 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from pyspark.sql import SparkSession
 
 from mfn.spark import delta_jars
 from tests.end_to_end.standalone import PROJECT, PROPERTIES, cluster
+
+pytestmark = pytest.mark.process
 
 SMALL = (
     "--simulate.users", "50", "--simulate.items", "50", "--simulate.requests_per_day", "40",

@@ -40,6 +40,8 @@ from pipelines import daily
 from tests.end_to_end.scheduler import airflow, run
 from tests.end_to_end.standalone import PROPERTIES, cluster, runs_python
 
+pytestmark = pytest.mark.process
+
 PROJECT = Path(__file__).resolve().parents[2]
 SMALL = """
 date: 2026-03-08

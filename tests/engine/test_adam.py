@@ -113,6 +113,7 @@ def test_a_parameter_without_gradient_stays_and_takes_no_step() -> None:
     assert used.grad is None
 
 
+@pytest.mark.process
 def test_a_step_loads_nothing_of_torchs_compiler() -> None:
     """Each worker would wait 3 s for it. The control is torch's own Adam."""
     program = """

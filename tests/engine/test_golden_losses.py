@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 import json
 
+import pytest
+
 from tests.engine.golden_losses import EPOCHS, GOLDEN, MODELS, computed, difference
 
 STEPS = 15
 """Of an epoch of 240 requests, 16 a step."""
 
 
+@pytest.mark.process
 def test_a_fixed_training_gives_the_losses_of_the_file() -> None:
     golden = json.loads(GOLDEN.read_text())
     assert sorted(golden["losses"]) == sorted(MODELS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,17 +15,27 @@ from mfn.models.ranker import Ranker
 from mfn.models.settings import NAMED_MODELS
 from mfn.settings import Settings
 from mfn.splits.published import Splits
+from tests.conftest import RUN_DATE
 from tests.engine.test_feed import SlowFeed
 from tests.synthetic import publish_splits
 
 SCHEDULE = Schedule(learning_rate=0.02, batch_requests=16, seed=3, date="2026-03-08")
 
 
-@pytest.fixture
-def splits(make_settings: Callable[..., Settings]) -> Splits:
-    settings = make_settings()
-    publish_splits(settings, {"train": [150, 90], "test": [80]})
+def published(folder: Path, train: list[int], test: int) -> Splits:
+    settings = Settings(root=str(folder), date=RUN_DATE)
+    publish_splits(settings, {"train": train, "test": [test]})
     return Splits.published(settings)
+
+
+@pytest.fixture(scope="module")
+def splits(tmp_path_factory: pytest.TempPathFactory) -> Splits:
+    return published(tmp_path_factory.mktemp("few"), [150, 90], 80)
+
+
+@pytest.fixture(scope="module")
+def more_splits(tmp_path_factory: pytest.TempPathFactory) -> Splits:
+    return published(tmp_path_factory.mktemp("more"), [600, 400], 200)
 
 
 def made(splits: Splits, name: str) -> Ranker:
@@ -33,19 +43,15 @@ def made(splits: Splits, name: str) -> Ranker:
 
 
 @pytest.mark.parametrize("name", sorted(NAMED_MODELS))
-def test_training_teaches_what_the_rows_hold(
-    make_settings: Callable[..., Settings], name: str
-) -> None:
-    settings = make_settings()
-    publish_splits(settings, {"train": [600, 400], "test": [200]})
-    splits = Splits.published(settings)
-    trainer = Trainer(made(splits, name), SCHEDULE, SingleWorker())
-    before = trainer.log_loss(splits.files("test"))
-    for epoch in range(2):
-        trainer.epoch(splits.files("train"), epoch, name)
-    after = trainer.log_loss(splits.files("test"))
+def test_training_teaches_what_the_rows_hold(more_splits: Splits, name: str) -> None:
+    """In one pass; the models end between .396 and .429."""
+    schedule = Schedule(learning_rate=0.03, batch_requests=32, seed=3, date="2026-03-08")
+    trainer = Trainer(made(more_splits, name), schedule, SingleWorker())
+    before = trainer.log_loss(more_splits.files("test"))
+    trainer.epoch(more_splits.files("train"), 0, name)
+    after = trainer.log_loss(more_splits.files("test"))
     assert after < before - 0.1
-    assert after < 0.6  # the labels' entropy without any feature is .69
+    assert after < 0.5  # the labels' entropy without any feature is .69
 
 
 def test_the_account_counts_every_row_and_candidate(splits: Splits) -> None:

@@ -1,4 +1,7 @@
-"""Two real Horovod processes do together what one does alone on all their rows."""
+"""Two real Horovod processes do together what one does alone on all their rows.
+
+They are launched once, and do all that is asked of them one after the other.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,8 @@ from mfn.models.ranker import Ranker
 from mfn.models.settings import MfnSettings
 from mfn.settings import Settings
 from mfn.splits.published import Splits
+from tests.conftest import RUN_DATE
+from tests.engine import sharded
 from tests.synthetic import publish_splits
 
 SCHEDULE = Schedule(learning_rate=0.02, batch_requests=1000, seed=3, date="2026-03-08")
@@ -74,7 +79,7 @@ def digests(workers: Workers, tensors: Mapping[str, torch.Tensor]) -> dict[str, 
     return dict(zip(tensors, map(list, zip(*of_workers, strict=True)), strict=True))
 
 
-def together(workers: Workers, splits: Splits) -> dict[str, Any]:
+def together(workers: Workers, splits: Splits, folder: str) -> dict[str, Any]:
     torch.set_num_threads(1)
     trainer = Trainer(made(splits, seed=1 + workers.rank), SCHEDULE, workers)
     start = digests(workers, trainer.model.state_dict())
@@ -90,23 +95,39 @@ def together(workers: Workers, splits: Splits) -> dict[str, Any]:
         "sum": workers.sum([1.0, workers.rank]),
         "state": small.model.state_dict(),
         "loaded_in": LoadedIn(),
+        "sharded": sharded.together(workers, splits, folder),
     }
 
 
 @pytest.fixture(scope="module")
-def found(
-    spark: SparkSession, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Splits, dict[str, Any]]:
-    from tests.conftest import RUN_DATE, SPARK
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tmp_path_factory.mktemp("two"))
 
-    settings = Settings(root=str(tmp_path_factory.mktemp("two")), date=RUN_DATE, spark=SPARK)
+
+@pytest.fixture(scope="module")
+def splits(folder: str) -> Splits:
+    settings = Settings(root=folder, date=RUN_DATE)
     publish_splits(settings, {"train": UNEVEN, "test": [60, 20]})
-    splits = Splits.published(settings)
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    return Splits.published(settings)
+
+
+@pytest.fixture(scope="module")
+def of_one(splits: Splits, folder: str) -> dict[str, torch.Tensor]:
+    return sharded.alone(splits, folder)
+
+
+@pytest.fixture(scope="module")
+def found(
+    spark: SparkSession, splits: Splits, of_one: dict[str, torch.Tensor], folder: str
+) -> tuple[Splits, dict[str, Any]]:
+    by_value = (sys.modules[__name__], sharded)
+    for module in by_value:
+        cloudpickle.register_pickle_by_value(module)
     try:
-        return splits, launch(partial(together, splits=splits), 2)
+        return splits, launch(partial(together, splits=splits, folder=folder), 2)
     finally:
-        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+        for module in by_value:
+            cloudpickle.unregister_pickle_by_value(module)
 
 
 def test_gradients_of_two_workers_are_those_of_one_with_all_rows(
@@ -172,6 +193,14 @@ def test_no_process_on_the_way_loads_what_the_workers_give(
 ) -> None:
     """Torch is known to a task of Spark's after 3 s only."""
     assert found[1]["loaded_in"] == os.getpid()
+
+
+def test_a_sharded_table_ends_as_a_replicated_one(
+    found: tuple[Splits, dict[str, Any]], of_one: dict[str, torch.Tensor], folder: str
+) -> None:
+    """Three workers try it in `test_sharding`."""
+    splits, result = found
+    sharded.check(result["sharded"], of_one, splits, folder, 2)
 
 
 def test_one_worker_runs_here_without_horovod() -> None:

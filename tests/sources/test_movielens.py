@@ -337,7 +337,8 @@ def test_the_windows_of_the_configuration_are_within_the_data_set() -> None:
     assert chosen.logs.made_by == "ingest"
 
 
-def test_cached_files_are_not_fetched_again(tmp_path: Path) -> None:
+@pytest.mark.process
+def test_files_that_are_in_the_cache_are_not_fetched_again(tmp_path: Path) -> None:
     folder = tmp_path / "mfn" / "movielens-100k"
     folder.mkdir(parents=True)
     for kind in ("inter", "item", "user"):
@@ -352,8 +353,9 @@ def test_cached_files_are_not_fetched_again(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1] == str(folder)
 
 
-def test_a_failed_fetch_leaves_no_folder(tmp_path: Path) -> None:
-    """The control of the test above: with an empty cache and no package index, the fetch fails."""
+@pytest.mark.process
+def test_what_could_not_be_fetched_leaves_no_folder(tmp_path: Path) -> None:
+    """The control: with an empty cache and no index there is something to fetch, in vain."""
     done = subprocess.run(
         [sys.executable, str(REPOSITORY / "scripts" / "fetch_data.py"), "movielens"],
         env={**os.environ, "XDG_CACHE_HOME": str(tmp_path), "UV_OFFLINE": "1"},

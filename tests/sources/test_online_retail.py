@@ -283,7 +283,8 @@ def test_the_category_is_the_head_noun_of_the_title(spark: SparkSession) -> None
 # The script that splits the data set into days.
 
 
-def test_the_script_splits_a_csv_into_one_file_for_each_day(tmp_path: Path) -> None:
+@pytest.mark.process
+def test_a_csv_of_the_whole_is_cut_into_files_of_days(tmp_path: Path) -> None:
     whole = tmp_path / "data.csv"
     whole.write_text(HEADER + FIRST.replace("2010-12-02 08:26:00", "12/1/2010 8:26"))
 

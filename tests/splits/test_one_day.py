@@ -232,7 +232,8 @@ def test_profile_and_context_are_those_known_at_the_time_of_the_request(
         assert {place for field, place in seen if field == name} == {1, 2, 3, 4, 5}
 
 
-def test_the_script_writes_the_same_files_in_another_time_zone(
+@pytest.mark.process
+def test_the_script_makes_the_same_files_on_a_machine_in_another_time_zone(
     settings: Settings, counts: dict[str, Any], tmp_path: Path
 ) -> None:
     elsewhere = settings.model_copy(update={"root": str(Path(settings.root).parent / "elsewhere")})
