@@ -14,8 +14,6 @@ from mfn.models.registry import EXTRACTORS
 from mfn.models.settings import ModelSettings
 from pipelines.steps import JOBS
 
-pytestmark = pytest.mark.process
-
 REPOSITORY = Path(__file__).parent.parent
 
 

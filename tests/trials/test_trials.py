@@ -189,6 +189,7 @@ def test_a_training_is_left_alone_until_something_it_follows_from_changes(
     assert not final.finished()
 
 
+@pytest.mark.process
 def test_results_say_what_scikit_learn_says_of_each_seed(make_plan: Callable[..., Plan]) -> None:
     of = make_plan("one")
     publish(of)
@@ -225,6 +226,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.process
 def test_a_comparison_that_was_killed_ends_as_an_undisturbed_one(
     make_plan: Callable[..., Plan], tmp_path: Path
 ) -> None:
