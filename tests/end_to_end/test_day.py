@@ -6,6 +6,7 @@ workers that train both models. One is Airflow's, whose jobs go to a cluster.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -20,7 +21,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
+import pyarrow.parquet as pq
 import pytest
+import safetensors.numpy
 from pyspark.sql import DataFrame, SparkSession
 from sklearn.metrics import log_loss, roc_auc_score
 
@@ -29,10 +32,13 @@ from mfn.runs import StepRun
 from mfn.schema import (
     COMPARISONS,
     EVENTS,
+    INTEREST_CENTERS,
     METRICS,
     PREDICTIONS,
+    QUARANTINE,
     RUNS,
     VALIDATION,
+    VALIDATION_MEASURES,
     VOCABULARIES,
     Table,
 )
@@ -104,17 +110,57 @@ def table(spark: SparkSession, root: Path, which: Table) -> DataFrame:
     return tables.read(spark, str(root), which, "evaluate")
 
 
-def content(spark: SparkSession, root: Path) -> dict[str, list[str]]:
-    """Every row of every table that a day leaves, in an order of its own.
+COMPARED = (
+    EVENTS, QUARANTINE, VALIDATION, VALIDATION_MEASURES, VOCABULARIES, INTEREST_CENTERS,
+    PREDICTIONS, METRICS, COMPARISONS,
+)  # fmt: skip
+"""Tables that a day leaves the same whatever happens meanwhile: all but the table of runs."""
 
-    But for when the raw files were made.
+
+def content(spark: SparkSession, root: Path) -> dict[str, list[str]]:
+    """Every row of every table, split and published tensor of a day, in a fixed order.
+
+    Fingerprints of raw files are left out, since these hold when the files were made; and so is the
+    root in the paths of files.
     """
-    return {
+    found = {
         which.name: sorted(
-            str(row) for row in table(spark, root, which).drop("made_from").collect()
+            str(row).replace(str(root), "")
+            for row in table(spark, root, which).drop("made_from").collect()
         )
-        for which in (EVENTS, VALIDATION, VOCABULARIES, PREDICTIONS, METRICS, COMPARISONS)
+        for which in COMPARED
     }
+    for kind in ("splits", "embeddings", "centers", "models"):
+        for pointer in sorted((root / kind).rglob("CURRENT")):
+            version = pointer.parent / pointer.read_text().split()[0]
+            name = str(pointer.parent.relative_to(root))
+            # Spark names the files of a split at random: a file is its rows, in their order.
+            found[name] = sorted(
+                f"{file.parent.name} {digest(str(pq.read_table(file).to_pylist()).encode())}"
+                for file in version.rglob("*.parquet")
+            )
+            for file in version.rglob("*.safetensors"):
+                tensors = safetensors.numpy.load_file(file)
+                found[name] += [
+                    f"{key} {tensor.shape} {digest(tensor.tobytes())}"
+                    for key, tensor in sorted(tensors.items())
+                ]
+    return found
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def test_what_is_compared_of_two_days_is_all_of_them(
+    spark: SparkSession, day: tuple[Path, subprocess.CompletedProcess[str]]
+) -> None:
+    """The control of the tests that compare days."""
+    found = content(spark, day[0])
+    names = {f"{kind}/2026-03-08" for kind in ("splits", "embeddings", "centers")}
+    names |= {f"models/2026-03-08/{model}" for model in ("base", "mfn")}
+    assert found.keys() == names | {which.name for which in COMPARED}
+    assert [name for name, rows in found.items() if not rows] == []
 
 
 def test_a_day_ends_with_a_table_of_models_and_a_report(
