@@ -1,1 +1,1 @@
-"""Benchmarks: what a part of the pipeline costs, beside something that it can be held against."""
+"""Benchmarks: the cost of a part of the pipeline, compared with a peer or a baseline."""

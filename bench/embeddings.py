@@ -1,13 +1,13 @@
-"""A step's time by the size of the embedding table, and by whether it is spread over workers.
+"""Time of a training step by the size of the embedding table; replicated and sharded tables.
 
     .venv/bin/python bench/embeddings.py [--items 100000 1000000 10000000] [--steps 100]
 
-A step of MFN, 128 requests of 10 candidates and 50 behaviours, items drawn uniformly, so that a
-batch touches as many rows of any table. One worker has a core and a thread; of two each has its
-own. What two workers end with is held against each other too: the largest difference between the
-parameters of a replicated and a sharded table.
+A step of MFN has 128 requests with 10 candidates and 50 behaviours. Items are drawn uniformly, so
+that a batch touches about the same number of rows in a table of any size. Each worker has one core
+and one thread. With two workers, it also prints the largest difference between the parameters
+trained with a replicated and with a sharded table.
 
-It ends with a table and one line of JSON, and with exit code 0 whatever they say.
+It prints a table and one line of JSON. The exit code is 0 for any result.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ from mfn.splits.published import Splits  # noqa: E402
 ITEMS = (100_000, 1_000_000, 10_000_000)
 STEPS = 100
 SHARED_ITEMS = 1_000_000
-"""Of the table that is spread over workers."""
+"""Items of the table in the run with two workers."""
 MODEL = "mfn"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run all sizes; print the table and the line."""
+    """Run all sizes; print the table and the line of JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--items", type=int, nargs="+", default=ITEMS, help="rows, by table")
-    parser.add_argument("--steps", type=int, default=STEPS, help="steps that are timed")
+    parser.add_argument("--items", type=int, nargs="+", default=ITEMS, help="items of each table")
+    parser.add_argument("--steps", type=int, default=STEPS, help="timed steps")
     chosen = parser.parse_args(arguments)
     core = {min(os.sched_getaffinity(0))}
     by_items: dict[int, dict[str, Any]] = {}
@@ -62,11 +62,12 @@ def main(arguments: Sequence[str]) -> int:
         settings = published(Path(folder, "two"), SHARED_ITEMS, chosen.steps, workers=2)
         of_two = horovod.run(both_forms, (settings,), num_proc=2, use_gloo=True)[0]
     print_table(by_items, of_two)
-    milliseconds = {items: of_step(one) for items, one in by_items.items()}
+    milliseconds = {items: step_milliseconds(stats) for items, stats in by_items.items()}
     smallest, largest = min(by_items), max(by_items)
     line = {
         "step_ratio_10m_to_100k": milliseconds[largest] / milliseconds[smallest],
-        "sharded_to_replicated": of_step(of_two["sharded"]) / of_step(of_two["replicated"]),
+        "sharded_to_replicated": step_milliseconds(of_two["sharded"])
+        / step_milliseconds(of_two["replicated"]),
         "largest_difference": of_two["largest_difference"],
         "step_milliseconds": milliseconds,
         "items": [smallest, largest],
@@ -76,7 +77,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def published(root: Path, items: int, steps: int, workers: int) -> Settings:
-    """Settings of a root in which there are rows for so many steps, the first ones included."""
+    """Publish rows for `steps` steps of each worker, and return the settings to train on them."""
     conf = ["--config", str(REPOSITORY / "conf/bench.yaml"), "--root", str(root)]
     settings = job.parse(conf, "a benchmark")
     requests = steps * settings.train.batch_requests * workers
@@ -86,7 +87,11 @@ def published(root: Path, items: int, steps: int, workers: int) -> Settings:
 
 
 def both_forms(settings: Settings) -> dict[str, Any]:
-    """In each of two workers: an epoch with a replicated table, and one with a sharded one."""
+    """On each of two workers: one epoch with a replicated table, then one with a sharded table.
+
+    Returns:
+        statistics by form of the table; on rank 0 also the largest difference of parameters.
+    """
     workers, splits = pinned(), Splits.published(settings)
     found: dict[str, Any] = {}
     states = []
@@ -105,31 +110,34 @@ def both_forms(settings: Settings) -> dict[str, Any]:
     return found
 
 
-def of_step(account: dict[str, Any]) -> float:
-    """Milliseconds of a step."""
-    return 1e3 * float(account["seconds"]) / int(account["steps"])
+def step_milliseconds(stats: dict[str, Any]) -> float:
+    """Mean milliseconds per step."""
+    return 1e3 * float(stats["seconds"]) / int(stats["steps"])
 
 
 def print_table(by_items: dict[int, dict[str, Any]], of_two: dict[str, Any]) -> None:
-    """What was measured, a line a table."""
-    table = Table(title=f"a step of {MODEL}: 128 requests a worker, 10 candidates, 50 behaviours")
-    for title in ("table", "workers", "ms a step", "ratio", "bytes a step", "MB"):
+    """Print the results, one line per table of embeddings."""
+    table = Table(title=f"step of {MODEL}: 128 requests per worker, 10 candidates, 50 behaviours")
+    for title in ("table", "workers", "ms/step", "ratio", "bytes/step", "MB"):
         table.add_column(title, justify="left" if title == "table" else "right")
-    first = of_step(next(iter(by_items.values())))
+    first = step_milliseconds(next(iter(by_items.values())))
     for items, one in by_items.items():
-        step, peak = of_step(one), one["peak_memory_mb"]
-        told = ["1", f"{step:.1f}", f"{step / first:.2f}", "0", f"{peak:,.0f}"]
-        table.add_row(f"{items:,} items", *told)
+        step, peak = step_milliseconds(one), one["peak_memory_mb"]
+        cells = ["1", f"{step:.1f}", f"{step / first:.2f}", "0", f"{peak:,.0f}"]
+        table.add_row(f"{items:,} items", *cells)
     table.add_section()
-    first = of_step(of_two["replicated"])
+    first = step_milliseconds(of_two["replicated"])
     for form in ("replicated", "sharded"):
-        step, sent = of_step(of_two[form]), of_two[form]["sent_bytes"] / of_two[form]["steps"]
-        told = ["2", f"{step:.1f}", f"{step / first:.2f}", f"{sent:,.0f}", ""]
-        table.add_row(f"{SHARED_ITEMS:,} items, {form}", *told)
+        step, sent = (
+            step_milliseconds(of_two[form]),
+            of_two[form]["sent_bytes"] / of_two[form]["steps"],
+        )
+        cells = ["2", f"{step:.1f}", f"{step / first:.2f}", f"{sent:,.0f}", ""]
+        table.add_row(f"{SHARED_ITEMS:,} items, {form}", *cells)
     console = Console(width=100)
     console.print(table)
     console.print(
-        f"largest difference between their parameters: {of_two['largest_difference']:.2g}",
+        f"largest difference between the parameters of both: {of_two['largest_difference']:.2g}",
         highlight=False,
     )
 

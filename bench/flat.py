@@ -1,6 +1,6 @@
-"""Request rows as the peers' rows: one a candidate, with every feature in a column of its own.
+"""Convert request rows to the peers' rows: one row per candidate, one column per feature.
 
-Legend: R requests of a file, N history steps, M candidates, n candidates of all of them.
+Legend: R requests of a file, N history steps, M candidates of a request, n candidates of the file.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from mfn.splits.published import Splits
 
 
 def write(splits: Splits, folder: Path) -> None:
-    """Write train.parquet and test.parquet, and about.json, which says what they are.
+    """Write train.parquet, test.parquet, and about.json with their columns and sizes.
 
-    Entities become a field for each of an item's places for them; an item's id is its row in the
-    catalogue, for peers know an item by it, and those without an id of their own would share one.
+    Entities become one field per position in an item's list of entities. The item id is the item's
+    row in the catalogue: peers identify an item by its id, and all items that are not in the
+    vocabulary would otherwise share one id.
     """
     folder.mkdir(parents=True)
     features = splits.features
@@ -35,14 +36,14 @@ def write(splits: Splits, folder: Path) -> None:
         whole = pa.concat_tables(tables)
         pq.write_table(whole, folder / f"{part}.parquet")
         rows[part] = whole.num_rows
-    names = [f"user.{name}" for name in features.user_fields]
+    users = [f"user.{name}" for name in features.user_fields]
     contexts = [f"context.{name}" for name in features.context_fields]
-    sizes = {name: features.sizes[name] for name in [*names, *contexts]}
+    sizes = {name: features.sizes[name] for name in [*users, *contexts]}
     sizes |= {name: features.sizes[name.partition(".")[0]] for name in items}
     sizes["item_id"] = len(items["item_id"])
     about = {
         "item_fields": [*items],
-        "user_fields": names,
+        "user_fields": users,
         "context_fields": contexts,
         "sizes": sizes,
         "history_length": features.history_length,
@@ -53,7 +54,7 @@ def write(splits: Splits, folder: Path) -> None:
 
 
 def _item_columns(splits: Splits) -> dict[str, np.ndarray]:
-    """By field, the index of every item."""
+    """Index of every item by field; an array of [items] per column."""
     columns: dict[str, np.ndarray] = {}
     for name, indices in splits.item_indices().items():
         if name not in splits.features.item_fields:
@@ -68,7 +69,9 @@ def _item_columns(splits: Splits) -> dict[str, np.ndarray]:
 
 
 def _flat(rows: pa.Table, splits: Splits, items: Mapping[str, np.ndarray]) -> pa.Table:
+    """The rows of one file of request rows, one per candidate."""
     features = splits.features
+    # Request, position and item index of each candidate, [n]; padding is 0.
     candidates_RM = _wide(rows, "candidates")
     request_n, place_n = np.nonzero(candidates_RM)
     candidate_n = candidates_RM[request_n, place_n]
@@ -81,6 +84,7 @@ def _flat(rows: pa.Table, splits: Splits, items: Mapping[str, np.ndarray]) -> pa
     for kind, names in (("user", features.user_fields), ("context", features.context_fields)):
         for place, name in enumerate(names):
             columns[f"{kind}.{name}"] = _wide(rows, f"{kind}_fields")[request_n, place]
+    # Fields of the candidate, [n], and of the items in its request's history, lists of [n, N].
     lists = {}
     for name, of_item in items.items():
         columns[name] = of_item[candidate_n].astype(np.int32)
@@ -91,6 +95,6 @@ def _flat(rows: pa.Table, splits: Splits, items: Mapping[str, np.ndarray]) -> pa
 
 
 def _wide(rows: pa.Table, name: str) -> np.ndarray:
-    """A column of lists that are equally long, [R, length]."""
+    """A column of lists of equal length as an array [R, length]."""
     flat: np.ndarray = rows[name].combine_chunks().flatten().to_numpy()
     return flat.reshape(rows.num_rows, -1)

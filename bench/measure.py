@@ -1,8 +1,8 @@
-"""What a command costs: wall seconds, processor seconds, and the peak memory of all its processes.
+"""The cost of a command: wall seconds, CPU seconds, and the peak memory of all its processes.
 
-Memory is the resident set of the process and its descendants together, sampled; pages that forked
-processes share count for each of them. Processor seconds are what tells on a machine that others
-use too.
+Memory is the resident set size of the process and its descendants, sampled. Pages that forked
+processes share count once for each process. On a shared machine, CPU seconds are more reliable than
+wall seconds.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ import psutil
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 INTERVAL = 0.1
-"""Seconds between two samples."""
+"""Seconds between samples."""
 _MEGABYTE = 1 << 20
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of a command, from its start to its end."""
+    """Cost of a command from its start to its end."""
 
     seconds: float
     cpu_seconds: float
@@ -36,7 +36,7 @@ class Cost:
 
 
 class _Sampler(threading.Thread):
-    """Watches a process and its descendants until told to stop."""
+    """Samples a process and its descendants until `done` is set."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
@@ -59,18 +59,20 @@ class _Sampler(threading.Thread):
                 resident += process.memory_info().rss
                 used = process.cpu_times()
                 self.cpu[process.pid, process.create_time()] = used.user + used.system
-            except psutil.Error:  # it has ended meanwhile
+            except psutil.Error:  # the process has ended
                 continue
         self.peak = max(self.peak, resident)
 
 
 def run(command: Sequence[str | Path], cores: Collection[int] | None = None) -> Cost:
-    """Run a command in the repository, its output going to standard error.
+    """Run a command in the repository, with its output on standard error.
 
-    With `cores` it and all that it starts run on these alone.
+    Args:
+        command: the program and its arguments.
+        cores: if given, the command and its child processes run only on these cores.
 
     Raises:
-        subprocess.CalledProcessError: it has failed.
+        subprocess.CalledProcessError: the command failed.
     """
     start = time.perf_counter()
     if cores is not None:
@@ -98,19 +100,19 @@ def run_task(
     cores: Collection[int] | None = None,
     python: str | Path = sys.executable,
 ) -> tuple[Any, Cost]:
-    """Run `python -m module TASK.json RESULT.json` in a process of its own.
+    """Run `python -m module TASK.json RESULT.json` in a new process.
 
     Returns:
-        what it wrote to RESULT.json, and its cost.
+        the content of RESULT.json, and the cost of the process.
     """
     with tempfile.TemporaryDirectory() as name:
-        given, made = Path(name, "task.json"), Path(name, "result.json")
-        given.write_text(json.dumps(task))
-        cost = run([python, "-m", module, given, made], cores)
-        return json.loads(made.read_text()), cost
+        task_file, result_file = Path(name, "task.json"), Path(name, "result.json")
+        task_file.write_text(json.dumps(task))
+        cost = run([python, "-m", module, task_file, result_file], cores)
+        return json.loads(result_file.read_text()), cost
 
 
 def serve(function: Any) -> None:
-    """The other end of `run_task`: call the function with the task, write what it returns."""
+    """In the process of `run_task`: call the function with the task, and write its result."""
     result = function(json.loads(Path(sys.argv[1]).read_text()))
     Path(sys.argv[2]).write_text(json.dumps(result))

@@ -1,7 +1,7 @@
-"""Request rows of any shape without logs behind them: what the speed of training is measured on.
+"""Random request rows of any shape, without logs, to measure the speed of training.
 
-Histories are full, so that every step is real work; labels follow from nothing, so that no model
-can be judged by them.
+All histories are full, so that no computation is on padding. Labels are random, so these rows say
+nothing about the quality of a model.
 
 Legend: R requests of a file, M candidates, N history steps, I items.
 """
@@ -30,10 +30,10 @@ CLICKED_SHARE = 0.1
 
 @dataclass(frozen=True)
 class Shape:
-    """How many requests of how many candidates and steps, among how many items.
+    """Numbers of requests, candidates per request, history steps and items.
 
-    Items are drawn by Zipf's law, as people come upon them, or uniformly, so that a batch names as
-    many different ones of few items as of many.
+    Items are drawn from a Zipf distribution, as in real logs, or uniformly, so that the number of
+    distinct items in a batch hardly depends on the number of items.
     """
 
     requests: int
@@ -43,7 +43,7 @@ class Shape:
     law: Literal["zipf", "uniform"] = "zipf"
 
     def draw(self, random: np.random.Generator, rows: int, width: int) -> np.ndarray:
-        """Items, [rows, width]; by Zipf's law, the one of rank n comes as often as 1/n says."""
+        """Draw items, [rows, width]; Zipf: the item of rank n has a probability of about 1/n."""
         if self.law == "uniform":
             return random.integers(FIRST_INDEX, FIRST_INDEX + self.items, (rows, width))
         ranks = np.exp(random.random((rows, width)) * math.log(self.items)).astype(np.int64)
@@ -52,7 +52,7 @@ class Shape:
 
 
 def publish(settings: Settings, shape: Shape) -> None:
-    """Publish splits of this shape as those of the run date, with a few test rows."""
+    """Publish splits of this shape for the run date, with a few test rows."""
     random = np.random.default_rng(shape.items)
     splits = {}
     with storage.publish(settings.layout.splits) as folder:

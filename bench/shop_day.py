@@ -1,4 +1,4 @@
-"""A day of the simulated shop under conf/bench.yaml: what each model's AUC is.
+"""Run a day of the simulated shop with conf/bench.yaml, and return each model's AUC.
 
 python -m bench.shop_day TASK.json RESULT.json
 """

@@ -1,4 +1,4 @@
-"""Raw logs of simulated shops of any size, made once and kept in the user's cache.
+"""Raw logs of simulated shops of any size, simulated once and kept in the user's cache.
 
 python -m bench.shops TASK.json RESULT.json
 """
@@ -24,18 +24,19 @@ from mfn.windows import windows
 DATE = datetime.date(2026, 3, 8)
 SPARK = SparkSettings(master="local[2]", driver_memory="3g", shuffle_partitions=8)
 ITEMS = 12_000
-"""Of every size: what grows are users and what they do."""
+"""Items of a shop of any size; users and their events grow with the size."""
 EVENTS_OF_A_REQUEST, EVENTS_A_BROWSING, EVENTS_A_USER = 15, 5, 250
-"""Raw events for each request, piece of browsing, and user: about 12 of 15 are of requests."""
+"""Raw events per request, per browsing session, and per user, used to choose a shop's size; about
+12 of 15 events belong to requests."""
 HEAVIEST_USER = 1_000_000
-"""Events a day that are no bot's yet: the heavy user is to reach the histories."""
+"""Limit of events per user and day; above it, validation would drop the heavy user as a bot."""
 _WHOLE = "WHOLE"
 
 Extra = Literal["one user", "all users"]
 
 
 def size(rows: int) -> SimulateSettings:
-    """A shop that writes about so many raw events in all its days."""
+    """Settings of a shop that writes about `rows` raw events in all its days."""
     days = SimulateSettings().days
     return SimulateSettings(
         users=max(1, rows // EVENTS_A_USER),
@@ -46,7 +47,7 @@ def size(rows: int) -> SimulateSettings:
 
 
 def settings_of(root: Path, logs: Path, **sections: Any) -> Settings:
-    """Settings of a benchmark's run on these logs."""
+    """Settings of a benchmark run on the logs in this folder."""
     folders = {kind: f"{logs}/raw/{kind}" for kind in ("events", "items", "users", "truth")}
     checks = {"max_user_events": HEAVIEST_USER}
     return Settings(
@@ -62,7 +63,7 @@ def settings_of(root: Path, logs: Path, **sections: Any) -> Settings:
 
 
 def cached(rows: int) -> Path:
-    """The root of a shop's logs of about so many events, made now if they are not there."""
+    """Folder of a shop's logs with about `rows` events; simulated if they are not in the cache."""
     simulate = size(rows)
     folder = _cache("shop", simulate.model_dump(mode="json"))
     if not (folder / _WHOLE).exists():
@@ -74,9 +75,9 @@ def cached(rows: int) -> Path:
 
 
 def cached_with_extra(rows: int, extra: int, of: Extra) -> Path:
-    """As `cached`, of `rows` events in all, `extra` of them further browsing of one or all users.
+    """Like `cached`, with `rows` events in total, `extra` of them additional browsing.
 
-    Both have the same events, but for who does them.
+    The additional events belong to one user or to all users; all else in them is the same.
     """
     base = cached(rows - extra)
     folder = _cache("extra", [base.name, extra, of, duckdb.__version__])
@@ -89,12 +90,12 @@ def cached_with_extra(rows: int, extra: int, of: Extra) -> Path:
 
 
 def add_browsing(settings: Settings, events: int, of: Extra, users: int) -> None:
-    """Put a further file of browsing into each day's folder of raw events."""
+    """Add one more file with browsing events to each day's folder of raw events."""
     days = windows(settings.date, settings.windows).days
     user = "'u0'" if of == "one user" else f"'u' || (hash(n, 'user') % {users})"
     with duckdb.connect() as database:
-        for place, day in enumerate(days):
-            first, end = (events * part // len(days) for part in (place, place + 1))
+        for position, day in enumerate(days):
+            first, end = (events * part // len(days) for part in (position, position + 1))
             items = f"{settings.logs_folder('items')}/dt={day}/*.json.gz"
             events_of_day = f"{settings.logs_folder('events')}/dt={day}"
             database.execute(f"""
@@ -120,12 +121,13 @@ def add_browsing(settings: Settings, events: int, of: Extra, users: int) -> None
 
 
 def warm(logs: Path) -> int:
-    """Read all files once, so that whoever comes first does not wait for the disk; their bytes."""
+    """Read all files once, so that the first run does not wait for the disk; return their bytes."""
     return sum(len(path.read_bytes()) for path in sorted(logs.rglob("*.json.gz")))
 
 
-def _cache(kind: str, made_of: Any) -> Path:
-    text = json.dumps(made_of, sort_keys=True)
+def _cache(kind: str, inputs: Any) -> Path:
+    """Folder in the cache for these inputs."""
+    text = json.dumps(inputs, sort_keys=True)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return cache / "mfn" / "bench" / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 

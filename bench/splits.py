@@ -1,16 +1,17 @@
-"""Events a second from raw logs to request rows, beside DuckDB doing the same in the same run.
+"""Events per second from raw logs to request rows, compared with DuckDB on the same logs.
 
     .venv/bin/python bench/splits.py [--rows 1000000 3000000 10000000] [--heavy-rows 3000000]
 
-For each size it simulates a shop's logs (kept in the cache), runs `validate_logs` and
-`build_splits` on local[2] and the peer, `bench.splits_duckdb`, on two threads, each in a process
-of its own and with its files in memory, and compares what they wrote row for row. The start of
-the Spark session is told and not counted: a day's runner keeps one session for all steps.
+For each size it simulates a shop's logs (kept in the cache). It runs `validate_logs` and
+`build_splits` on local[2], and the peer, `bench.splits_duckdb`, on two threads. Each runs in its
+own process, with the input files in the page cache. All rows that they wrote are compared. The
+start of the Spark session is reported but not counted, because a daily run uses one session for
+all steps.
 
-Last comes a heavy user: a third of all events are further browsing, once of one user and once,
-the control, the same events dealt to all users.
+The last two runs measure a heavy user: a third of all events are additional browsing, of one user
+in the first run, and of all users in the second run, the control.
 
-It ends with a table and one line of JSON, and with exit code 0 whatever they say.
+It prints a table and one line of JSON. The exit code is 0 for any result.
 """
 
 from __future__ import annotations
@@ -43,22 +44,27 @@ HEAVY_ROWS = 3_000_000
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run all sizes; print the table and the line."""
+    """Run all sizes; print the table and the line of JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rows", type=int, nargs="+", default=ROWS, help="raw events, by size")
+    parser.add_argument("--rows", type=int, nargs="+", default=ROWS, help="raw events of each size")
     parser.add_argument(
-        "--heavy-rows", type=int, default=HEAVY_ROWS, help="raw events of those two"
+        "--heavy-rows",
+        type=int,
+        default=HEAVY_ROWS,
+        help="raw events of the runs with a heavy user",
     )
     chosen = parser.parse_args(arguments)
     console = Console(stderr=True)
 
-    def tell(text: str) -> None:
+    def report(text: str) -> None:
         console.print(text, highlight=False)
 
-    sizes = [one_run(shops.cached(rows), f"{rows:,} events", tell) for rows in sorted(chosen.rows)]
+    sizes = [
+        one_run(shops.cached(rows), f"{rows:,} events", report) for rows in sorted(chosen.rows)
+    ]
     extra = chosen.heavy_rows // 3
     one, spread = (
-        one_run(shops.cached_with_extra(chosen.heavy_rows, extra, of), f"{extra:,} of {of}", tell)
+        one_run(shops.cached_with_extra(chosen.heavy_rows, extra, of), f"{extra:,} of {of}", report)
         for of in ("one user", "all users")
     )
     print_table([*sizes, one, spread])
@@ -66,21 +72,27 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def one_run(logs: Path, name: str, tell: Callable[[str], None]) -> dict[str, Any]:
-    """Both sides on the same logs, and what differs."""
+def one_run(logs: Path, name: str, report: Callable[[str], None]) -> dict[str, Any]:
+    """Run both sides on the same logs, and compare what they wrote.
+
+    Args:
+        logs: folder of the raw logs.
+        name: the run's name in the table.
+        report: called with each progress message.
+    """
     shops.warm(logs)
     with tempfile.TemporaryDirectory(prefix="mfn-bench-") as folder:
         peer_folder = Path(folder, "peer")
         settings = shops.settings_of(Path(folder, "ours"), logs).model_dump(mode="json")
-        tell(f"{name}: validate_logs and build_splits")
+        report(f"{name}: validate_logs and build_splits")
         ours, our_cost = measure.run_task("bench.splits_spark", settings)
-        tell(f"{name}: the peer")
+        report(f"{name}: the peer")
         task = {"settings": settings, "folder": str(peer_folder)}
         peers, peer_cost = measure.run_task("bench.splits_duckdb", task)
-        tell(f"{name}: compare")
+        report(f"{name}: compare")
         differing = differences(ours, peers, peer_folder)
     for difference in differing:
-        tell(f"{name}: DIFFERENT: {difference}")
+        report(f"{name}: DIFFERENT: {difference}")
     seconds = ours["validate"] + ours["build"]
     return {
         "name": name,
@@ -105,7 +117,13 @@ def one_run(logs: Path, name: str, tell: Callable[[str], None]) -> dict[str, Any
 def summary(
     sizes: Sequence[dict[str, Any]], one: dict[str, Any], spread: dict[str, Any], extra: int
 ) -> dict[str, Any]:
-    """The line of JSON."""
+    """The line of JSON.
+
+    Args:
+        sizes: runs of all sizes, ascending.
+        one, spread: the runs with the additional events of one user, and of all users.
+        extra: number of additional events.
+    """
     largest = sizes[-1]
     line: dict[str, Any] = _rounded(
         {
@@ -130,7 +148,7 @@ def summary(
 
 
 def growth_exponent(sizes: Sequence[dict[str, Any]]) -> float | None:
-    """Slope of the logarithm of our seconds over that of the rows; 1 is linear."""
+    """Slope of log(our seconds) over log(rows); 1 is linear. None for a single size."""
     if len(sizes) < 2:
         return None
     rows, seconds = (
@@ -140,8 +158,8 @@ def growth_exponent(sizes: Sequence[dict[str, Any]]) -> float | None:
 
 
 def print_table(runs: Sequence[dict[str, Any]]) -> None:
-    """What was measured, a line a run."""
-    table = Table(title="raw logs to request rows: Spark local[2], and DuckDB on 2 threads")
+    """Print the results, one line per run."""
+    table = Table(title="raw logs to request rows: Spark on local[2], DuckDB on 2 threads")
     table.add_column("run")
     columns: dict[str, tuple[str, str]] = {
         "rows": ("rows", ",.0f"),
@@ -158,8 +176,8 @@ def print_table(runs: Sequence[dict[str, Any]]) -> None:
         table.add_column(title, justify="right")
     table.add_column("equal")
     for run in runs:
-        told = (format(run[name], form) for name, (_, form) in columns.items())
-        table.add_row(run["name"], *told, "yes" if run["rows_equal"] else "NO")
+        cells = (format(run[name], form) for name, (_, form) in columns.items())
+        table.add_row(run["name"], *cells, "yes" if run["rows_equal"] else "NO")
     Console(width=140).print(table)
 
 

@@ -1,4 +1,4 @@
-"""Whether the two sides of `bench/splits.py` came to the same: outcomes and request rows."""
+"""Compare the results of both sides of `bench/splits.py`: outcomes and request rows."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _BY_ITEM = ("history", "candidates")
 
 
 def differences(ours: Mapping[str, Any], peers: Mapping[str, Any], peer: Path) -> list[str]:
-    """What differs, in words and with an example each; nothing if all is equal.
+    """Describe all differences, request rows with an example; empty if the results are equal.
 
     Args:
-        ours, peers: what `splits_spark.run` and `splits_duckdb.run` returned.
+        ours, peers: results of `splits_spark.run` and `splits_duckdb.run`.
         peer: the folder that the peer wrote.
     """
     return [
@@ -46,13 +46,14 @@ def _outcomes(ours: Iterable[Sequence[Any]], peers: Iterable[Sequence[Any]]) -> 
 
 def _request_rows(ours: Path, peer: Path) -> Iterator[str]:
     keys = _keys(pq.read_table(peer / ITEMS), "index", "item_id")
-    place = {key: index for index, key in enumerate(keys)}
-    mine = _keys(pq.read_table(ours / "items"), "item", "key")
-    unknown = [key for key in mine[FIRST_INDEX:] if key not in place]
-    if unknown or len(mine) != len(keys):
-        yield f"items: {len(mine)} here, {len(keys)} in the peer, which lacks {unknown[:1]}"
+    peer_index = {key: index for index, key in enumerate(keys)}
+    our_keys = _keys(pq.read_table(ours / "items"), "item", "key")
+    unknown = [key for key in our_keys[FIRST_INDEX:] if key not in peer_index]
+    if unknown or len(our_keys) != len(keys):
+        yield f"items: {len(our_keys)} here, {len(keys)} in the peer, which lacks {unknown[:1]}"
         return
-    to_peer = np.array([place[key] for key in mine], dtype=np.int32)
+    # Both sides index items differently: our indices are replaced with those of the peer.
+    to_peer = np.array([peer_index[key] for key in our_keys], dtype=np.int32)
     columns = ", ".join(COMPARED)
     with duckdb.connect() as database:
         database.execute("SET TimeZone = 'UTC'")
@@ -82,27 +83,28 @@ def _request_rows(ours: Path, peer: Path) -> Iterator[str]:
 
 
 def _keys(table: pa.Table, index: str, key: str) -> list[str]:
-    """Item ids by index; reserved indices have names of their own."""
-    keys = [f"reserved {place}" for place in range(FIRST_INDEX)]
+    """Item ids by index; a reserved index n is named "reserved n"."""
+    keys = [f"reserved {index}" for index in range(FIRST_INDEX)]
     pairs = zip(table[index].to_pylist(), table[key].to_pylist(), strict=True)
-    real = sorted(pair for pair in pairs if pair[0] >= FIRST_INDEX)
-    if [place for place, _ in real] != list(range(FIRST_INDEX, FIRST_INDEX + len(real))):
+    items = sorted(pair for pair in pairs if pair[0] >= FIRST_INDEX)
+    if [number for number, _ in items] != list(range(FIRST_INDEX, FIRST_INDEX + len(items))):
         raise ValueError(f"{key}: expected the indices {FIRST_INDEX}, … each once")
-    return keys + [name for _, name in real]
+    return keys + [name for _, name in items]
 
 
 def _in_items_of_peer(rows: pa.Table, to_peer: np.ndarray) -> pa.Table:
+    """Our request rows with the peer's item indices."""
     for name in _BY_ITEM:
         column = rows[name].combine_chunks()
         values = pa.array(to_peer[column.flatten().to_numpy()])
         offsets = pa.array(column.offsets.to_numpy() - column.offsets[0].as_py())
-        place = rows.schema.get_field_index(name)
-        rows = rows.set_column(place, name, pa.ListArray.from_arrays(offsets, values))
+        position = rows.schema.get_field_index(name)
+        rows = rows.set_column(position, name, pa.ListArray.from_arrays(offsets, values))
     return rows
 
 
 def _example(database: duckdb.DuckDBPyConnection, table: str, keys: Sequence[str]) -> str:
-    """A row of one side, and how the other side's row of that request differs, if it has one."""
+    """Describe a differing row, and the columns in which the other side's row of it differs."""
     row = database.execute(f"FROM {table} ORDER BY ALL LIMIT 1").fetchall()[0]
     other = "only_peer" if table == "only_ours" else "only_ours"
     twins = database.execute(
@@ -111,14 +113,14 @@ def _example(database: duckdb.DuckDBPyConnection, table: str, keys: Sequence[str
     ).fetchall()
     name = "request {1} of {2} in {0}".format(*row)
     if not twins:
-        return f"{name} is on one side alone"
+        return f"{name} is only on one side"
 
-    def told(column: str, value: Any) -> Any:
+    def readable(column: str, value: Any) -> Any:
         return [keys[index] for index in value] if column in _BY_ITEM else value
 
     first, second = (row, twins[0]) if table == "only_ours" else (twins[0], row)
     return f"{name}: " + "; ".join(
-        f"{column} {told(column, here)} here, {told(column, there)} in the peer"
+        f"{column} {readable(column, here)} here, {readable(column, there)} in the peer"
         for column, here, there in zip(COMPARED, first, second, strict=True)
         if here != there
     )

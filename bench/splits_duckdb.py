@@ -1,16 +1,16 @@
 """The peer of `bench/splits.py`: raw logs to request rows in DuckDB, on one machine.
 
-The same rules as `mfn.logs.validate` and `mfn.splits` define, in SQL as one would write it if
-there were nothing else: every intermediate result is a table in memory (spilled by DuckDB where
-it does not fit), users, items and requests are numbered once so that joins and groups are on
-whole numbers, and nothing is sorted that need not be. What is not done here and is done there:
-the other vocabularies and the item table's attributes, Delta commits, and the shuffle of the rows
-into files. Days are cut in UTC, and no event may be late: other settings are refused.
+It follows the rules of `mfn.logs.validate` and `mfn.splits`, in efficient SQL: every intermediate
+result is a table in memory (DuckDB spills it to disk if it does not fit), users, items and requests
+are numbered once, so that joins and groups use integers, and there are no unnecessary sorts. It
+does not do all that the pipeline does: it makes no other vocabularies and no item attributes, does
+not commit to Delta, and does not shuffle rows into files. Days are in UTC and events cannot be
+late; other settings are refused.
 
-**Histories.** A user's behaviours are numbered in their order and kept in blocks of N; a request
-that has n behaviours before it takes the end of two blocks. So the work grows with behaviours and
-requests, never with their product. Requests that have behaviours of their own id before them are
-few and looked up one by one.
+**Histories.** A user's behaviours are numbered in order and stored in blocks of N. A request with n
+earlier behaviours takes the end of the last two blocks. So the work is proportional to behaviours
+plus requests, not to their product. Few requests have earlier behaviours with their own request
+id; these are joined with the user's behaviours directly.
 
     python -m bench.splits_duckdb TASK.json RESULT.json
 """
@@ -178,7 +178,7 @@ COPY vocabulary TO $items_file (FORMAT parquet);
 """
 
 _NUMBERED = """
-CREATE TEMP TABLE item AS  -- a number tells also the order of the ids
+CREATE TEMP TABLE item AS  -- the order of the numbers is that of the ids
 SELECT row_number() OVER (ORDER BY item_id)::INTEGER AS item, item_id,
     coalesce(index, $unknown) AS index
 FROM (SELECT DISTINCT item_id FROM event) LEFT JOIN vocabulary USING (item_id);
@@ -219,7 +219,7 @@ FROM impression AS shown JOIN request USING (user, named, request)
 WHERE shown.time <= request.time + $attribution
 GROUP BY r, item;
 
--- Clicks without request id take that of the nearest impression before them.
+-- A click without request id belongs to the request of the latest impression before it.
 CREATE TEMP TABLE clicked AS
 WITH named_click AS (
     SELECT r, item, click.time
@@ -272,7 +272,7 @@ CREATE TEMP TABLE history AS
 WITH last_block AS (
     SELECT r, user, n, (n - 1) // $length AS block, ((n - 1) % $length)::INTEGER + 1 AS filled
     FROM counted WHERE r IS NOT NULL
-), own AS (  -- requests that have behaviours of their own id before them
+), own AS (  -- requests with earlier behaviours that have the request's id
     SELECT DISTINCT request.r, request.user, request.time, request.request
     FROM request JOIN behaviour
         ON request.user = behaviour.user AND named AND request.request = behaviour.request_id
@@ -347,19 +347,22 @@ _STEPS = {
     "histories": _HISTORIES,
     "write rows": _ROWS + _WRITE_ROWS,
 }
-"""Statements in their order; those named count give rows."""
+"""Statements in order; those of the step "count" return rows."""
 
 
 def run(settings: Settings, folder: Path, threads: int = 2) -> dict[str, Any]:
-    """From the settings' raw logs to `folder`/rows, beside them events, quarantine and items.
+    """Turn the settings' raw logs into `folder`/rows; also write events, quarantine and items.
 
     Returns:
-        seconds, of all and by step; outcomes, a list of day, outcome and rows.
+        seconds, in total; steps, seconds by step; outcomes, lists of day, outcome and rows.
+
+    Raises:
+        ValueError: the settings allow late events or have days in another time zone.
     """
     checks, logs = settings.validation, settings.logs
     zones = {logs.time_zone, logs.day_time_zone}
     if checks.late_hours or checks.early_minutes or zones != {"UTC"}:
-        raise ValueError("expected days in UTC and no late events: the peer knows nothing else")
+        raise ValueError("expected days in UTC and no late events: the peer supports only these")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     constants = _constants(settings, folder)
@@ -371,21 +374,21 @@ def run(settings: Settings, folder: Path, threads: int = 2) -> dict[str, Any]:
         database.execute(f"SET temp_directory = {_literal(str(folder / 'spilled'))}")
         start = time.perf_counter()
         for name, statements in _STEPS.items():
-            began = time.perf_counter()
-            done = database.execute(Template(statements).substitute(constants))
+            step_start = time.perf_counter()
+            result = database.execute(Template(statements).substitute(constants))
             if name == "count":
-                outcomes = [[str(day), *rest] for day, *rest in done.fetchall()]
-            seconds[name] = time.perf_counter() - began
-        whole = time.perf_counter() - start
-    return {"seconds": whole, "steps": seconds, "outcomes": outcomes}
+                outcomes = [[str(day), *rest] for day, *rest in result.fetchall()]
+            seconds[name] = time.perf_counter() - step_start
+        total = time.perf_counter() - start
+    return {"seconds": total, "steps": seconds, "outcomes": outcomes}
 
 
 def _constants(settings: Settings, folder: Path) -> dict[str, str]:
-    """Every $name of the statements as SQL."""
-    chosen, dates = settings.splits, windows(settings.date, settings.windows)
+    """Values of the $names in the statements, as SQL."""
+    splits, dates = settings.splits, windows(settings.date, settings.windows)
     starts = [_midnight(getattr(dates, split)[0]) for split in SPLITS]
     end = _midnight(settings.date + datetime.timedelta(days=1))
-    attribution = datetime.timedelta(minutes=chosen.attribution_minutes)
+    attribution = datetime.timedelta(minutes=splits.attribution_minutes)
     values = {
         "lines": [f"{settings.logs_folder('events')}/dt={day}/*.json*" for day in dates.days],
         "items": f"{settings.logs_folder('items')}/dt=*/*.json*",
@@ -400,12 +403,12 @@ def _constants(settings: Settings, folder: Path) -> dict[str, str]:
         "starts": starts,
         "end": end,
         "last_clicked": end + attribution,
-        # No folder after the run date is read: the logs are complete to its end.
+        # No folder after the run date is read, so the logs are complete until the end of that day.
         "complete_until": end - datetime.timedelta(microseconds=1),
         "attribution": attribution,
-        "behaviours": list(chosen.behaviours),
-        "length": chosen.history_length,
-        "width": chosen.candidates,
+        "behaviours": list(splits.behaviours),
+        "length": splits.history_length,
+        "width": splits.candidates,
         "split_names": list(SPLITS),
         "rows_folder": str(folder / ROWS),
         "events_folder": str(folder / EVENTS),

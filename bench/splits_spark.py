@@ -20,10 +20,11 @@ from mfn.splits.build import build_splits
 
 
 def run(session: SparkSession, settings: Settings) -> dict[str, Any]:
-    """Both jobs, on a root that has no tables yet.
+    """Run both jobs on a root without tables.
 
     Returns:
-        seconds of each; raw rows; outcomes, a list of day, outcome and rows; the splits' folder.
+        validate and build, the seconds of each job; rows, of the raw logs; outcomes, lists of day,
+        outcome and rows; folder, of the splits.
     """
     start = time.perf_counter()
     counts = validate_logs(session, settings)

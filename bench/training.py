@@ -1,17 +1,18 @@
-"""Candidates a second, from Parquet on disk to the optimizer's step, beside three peers' DIN.
+"""Candidates per second, from Parquet files to optimizer steps, compared with DIN of three peers.
 
     .venv/bin/python bench/training.py [--candidates 200000] [--models mfn din …] [--no-auc]
 
-Every model of conf/bench.yaml trains one epoch of the same rows: requests of 10 candidates and 50
-behaviours among a million items, and once more of a single candidate. The peers are FuxiCTR,
-RecBole and DeepCTR-Torch, in environments of their own, fed as their documents say with a row a
-candidate (`bench.peers`); what they do once with the data, such as converting them, is not counted.
-A batch has 1,280 candidates for all. Every process has one core and one thread, its feed included.
+Every model of conf/bench.yaml trains one epoch on the same rows: requests with 10 candidates and 50
+behaviours, a million items; and a second time on requests with a single candidate. The peers are
+FuxiCTR, RecBole and DeepCTR-Torch. Each has its own environment and is fed one row per candidate,
+as its documentation says (`bench.peers`). Work that a peer does once with the data, such as a
+conversion, is not counted. All batches have 1,280 candidates. Every process has one core and one
+thread, including its data loading.
 
-For how good the models are, all of them train on a day of the simulated shop too, the peers on the
-same features (`bench.flat`), and their AUC on its test day stands beside.
+To compare quality too, all models also train on a day of the simulated shop, the peers on the same
+features (`bench.flat`). The table shows their AUC on the test day.
 
-It ends with a table and one line of JSON, and with exit code 0 whatever they say.
+It prints a table and one line of JSON. The exit code is 0 for any result.
 """
 
 from __future__ import annotations
@@ -45,20 +46,22 @@ CANDIDATES = 200_000
 BATCH_CANDIDATES = 1_280
 ITEMS, HISTORY = 1_000_000, 50
 SLATES = (10, 1)
-"""Candidates of a request."""
+"""Candidates per request, of each run."""
 
 Network = dict[str, tuple[int, ...]]
-"""The peers' settings of the widths of their layers."""
+"""Widths of the peers' layers."""
 
 console = Console(stderr=True)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run all of it; print the table and the line."""
+    """Run everything; print the table and the line of JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--candidates", type=int, default=CANDIDATES, help="of 10 a request")
-    parser.add_argument("--models", nargs="+", help="only these of conf/bench.yaml")
-    parser.add_argument("--no-auc", action="store_true", help="leave the shop out")
+    parser.add_argument(
+        "--candidates", type=int, default=CANDIDATES, help="candidates to train on, 10 per request"
+    )
+    parser.add_argument("--models", nargs="+", help="train only these models of conf/bench.yaml")
+    parser.add_argument("--no-auc", action="store_true", help="skip the shop and its AUC")
     chosen = parser.parse_args(arguments)
     conf = ["--config", str(REPOSITORY / "conf/bench.yaml")]
     settings = job.parse(conf, "a benchmark")
@@ -75,14 +78,15 @@ def main(arguments: Sequence[str]) -> int:
     }
     with tempfile.TemporaryDirectory(prefix="mfn-bench-") as folder:
         for slate in SLATES:
-            # Requests of one candidate cost as much of their histories: fewer of them will do.
+            # The cost of a history does not depend on the number of candidates, so the run with one
+            # candidate per request uses fewer candidates.
             candidates = chosen.candidates if slate > 1 else chosen.candidates // 5
-            for name, found in speeds(
+            for name, stats in speeds(
                 settings, network, Path(folder, str(slate)), slate, candidates
             ):
-                rows[name][f"speed_{slate}"] = found["candidates_per_second"]
-                rows[name][f"wait_{slate}"] = found.get("wait_share")
-                rows[name]["parameters"] = found["parameters"]
+                rows[name][f"speed_{slate}"] = stats["candidates_per_second"]
+                rows[name][f"wait_{slate}"] = stats.get("wait_share")
+                rows[name]["parameters"] = stats["parameters"]
         if not chosen.no_auc:
             for name, auc in aucs(settings, network, Path(folder, "shop")):
                 rows[name]["auc"] = auc
@@ -108,50 +112,54 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def peer_name(peer: str) -> str:
-    """How it is called in the table."""
+    """Name of a peer in the table."""
     return f"{peer}'s din"
 
 
 def speeds(
     settings: Settings, network: Network, folder: Path, slate: int, candidates: int
 ) -> list[tuple[str, dict[str, Any]]]:
-    """Every model's account, and the peers', of one epoch of requests of so many candidates."""
+    """Train each model and each peer for one epoch on requests with `slate` candidates.
+
+    Returns:
+        pairs of name and training statistics.
+    """
     core = {min(os.sched_getaffinity(0))}
     train = settings.train.model_copy(update={"batch_requests": BATCH_CANDIDATES // slate})
     settings = settings.model_copy(update={"root": str(folder), "train": train})
     shape = request_rows.Shape(candidates // slate, slate, HISTORY, ITEMS)
     request_rows.publish(settings, shape)
     flat.write(Splits.published(settings), folder / "flat")
-    found = []
+    all_stats = []
     for name in settings.models:
-        console.print(f"{slate} candidates a request: {name}", highlight=False)
+        console.print(f"{slate} candidates per request: {name}", highlight=False)
         task = {"settings": settings.model_dump(mode="json"), "model": name, "workers": 1}
-        found.append((name, measure.run_task("bench.trainings", task, core)[0]))
+        all_stats.append((name, measure.run_task("bench.trainings", task, core)[0]))
     for peer in environments.PEERS:
-        console.print(f"{slate} candidates a request: {peer_name(peer)}", highlight=False)
-        one = train_peer(peer, settings, network, folder, epochs=1, auc=False)
-        one["candidates_per_second"] = one["candidates"] / one["seconds"]
-        found.append((peer_name(peer), one))
-    return found
+        console.print(f"{slate} candidates per request: {peer_name(peer)}", highlight=False)
+        stats = train_peer(peer, settings, network, folder, epochs=1, auc=False)
+        stats["candidates_per_second"] = stats["candidates"] / stats["seconds"]
+        all_stats.append((peer_name(peer), stats))
+    return all_stats
 
 
 def aucs(settings: Settings, network: Network, folder: Path) -> list[tuple[str, float]]:
-    """AUC on the test day of a shop that all have trained on."""
+    """AUC of each model and each peer on the test day of the simulated shop."""
     console.print("a day of the simulated shop", highlight=False)
     day, _ = measure.run_task("bench.shop_day", settings.model_dump(mode="json"))
     flat.write(Splits.at(day["splits"]), folder / "flat")
     found = [(name, auc) for name, auc in day["aucs"].items() if name in settings.models]
     for peer in environments.PEERS:
         console.print(f"the shop: {peer_name(peer)}", highlight=False)
-        one = train_peer(peer, settings, network, folder, epochs=settings.train.epochs, auc=True)
-        found.append((peer_name(peer), one["auc"]))
+        stats = train_peer(peer, settings, network, folder, epochs=settings.train.epochs, auc=True)
+        found.append((peer_name(peer), stats["auc"]))
     return found
 
 
 def train_peer(
     peer: str, settings: Settings, network: Network, folder: Path, *, epochs: int, auc: bool
 ) -> dict[str, Any]:
-    """What a peer says of a training on the flat rows of this folder."""
+    """Train a peer on the flat rows of this folder; return its result."""
     task = {
         "data": str(folder / "flat"),
         "scratch": str(folder / peer),
@@ -169,10 +177,15 @@ def train_peer(
 
 
 def print_table(rows: dict[str, dict[str, Any]]) -> None:
-    """What was measured, a line a model."""
-    table = Table(title=f"one core, {ITEMS:,} items, {HISTORY} behaviours: candidates a second")
+    """Print the results, one line per model."""
+    table = Table(title=f"candidates per second: one core, {ITEMS:,} items, {HISTORY} behaviours")
     table.add_column("model")
-    for title in ("parameters", *(f"{slate} a request" for slate in SLATES), "waiting", "shop AUC"):
+    for title in (
+        "parameters",
+        *(f"{slate} per request" for slate in SLATES),
+        "waiting",
+        "shop AUC",
+    ):
         table.add_column(title, justify="right")
     for name, row in rows.items():
         wait, auc = row[f"wait_{SLATES[0]}"], row.get("auc")

@@ -1,4 +1,4 @@
-"""One model trained on published request rows, on workers that are pinned to a core each.
+"""Train one model on published request rows, with each worker pinned to one core.
 
 python -m bench.trainings TASK.json RESULT.json
 """
@@ -26,44 +26,48 @@ STALL_SECONDS = 300.0
 def trainer_of(
     workers: Workers, settings: Settings, splits: Splits, name: str, sharded: bool = False
 ) -> Trainer:
-    """A model as it is drawn, without what pretraining would give it: speed needs none of it."""
-    own = settings.train
+    """A trainer of a randomly initialized model; speed does not depend on pretraining."""
+    train = settings.train
     model = Ranker(
         settings.models[name],
         splits.features,
         splits.item_indices(),
         settings.embeddings.dimension,
         settings.embeddings.initial_std,
-        own.seed,
+        train.seed,
         workers if sharded else None,
     )
-    schedule = Schedule(own.learning_rate, own.batch_requests, own.seed, str(settings.date))
+    schedule = Schedule(train.learning_rate, train.batch_requests, train.seed, str(settings.date))
     return Trainer(model, schedule, workers)
 
 
 def measured(trainer: Trainer, splits: Splits, name: str) -> dict[str, Any]:
-    """An epoch's account, its files on disk, after some steps whose first touch memory is."""
+    """Train one epoch from files, after some warm-up steps that allocate memory.
+
+    Returns:
+        the epoch's statistics, the bytes sent to other workers, and the number of parameters.
+    """
     files = splits.files("train")
     workers = trainer.workers
     trainer.epoch(files[: workers.size], 0, name)
     sent = workers.communication_bytes
-    account = trainer.epoch(files, 1, name)
+    stats = trainer.epoch(files, 1, name)
     return {
-        **asdict(account),
+        **asdict(stats),
         "sent_bytes": workers.communication_bytes - sent,
         "parameters": parameter_count(trainer.model),
     }
 
 
 def pinned() -> HorovodWorkers:
-    """This worker, on a core of its own, and with it all threads that it starts from now on."""
+    """Pin this worker, and all threads that it starts from now on, to a core of its own."""
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[int(os.environ["HOROVOD_LOCAL_RANK"]) % len(cores)]})
     torch.set_num_threads(1)
     return HorovodWorkers(STALL_SECONDS)
 
 
-def _of_one(task: dict[str, Any]) -> dict[str, Any]:
+def _train_on_worker(task: dict[str, Any]) -> dict[str, Any]:
     workers: Workers = pinned() if task["workers"] > 1 else SingleWorker()
     torch.set_num_threads(1)
     settings = Settings(**task["settings"])
@@ -74,8 +78,8 @@ def _of_one(task: dict[str, Any]) -> dict[str, Any]:
 
 def _serve(task: dict[str, Any]) -> dict[str, Any]:
     if task["workers"] == 1:
-        return _of_one(task)
-    of_workers = horovod.run(_of_one, (task,), num_proc=task["workers"], use_gloo=True)
+        return _train_on_worker(task)
+    of_workers = horovod.run(_train_on_worker, (task,), num_proc=task["workers"], use_gloo=True)
     first: dict[str, Any] = of_workers[0]
     return first
 

@@ -1,13 +1,14 @@
-"""Candidates a second of one worker and of two, each on a core of its own, and what they send.
+"""Candidates per second of one worker and of two, each on its own core, and the bytes they send.
 
     .venv/bin/python bench/workers.py [--steps 200]
 
-MFN on request rows of 10 candidates and 50 behaviours among a million items by Zipf's law; each
-worker takes 128 requests a step, its feed included. One worker runs without Horovod, as `train`
-runs it. Two send each other the gradients of the rows that they touch, and dense gradients; beside
-it stands the least that would do: each row once, with a number of 4 bytes, and the dense ones once.
+MFN trains on request rows with 10 candidates and 50 behaviours; a million items follow a Zipf
+distribution. Each worker takes 128 requests per step, data loading included. One worker runs
+without Horovod, as in the job `train`. Two workers exchange dense gradients and the gradients of
+the embedding rows in their batches. For comparison, it also prints the minimum that a worker has to
+send: each row once with an index of 4 bytes, and the dense gradients once.
 
-It ends with a table and one line of JSON, and with exit code 0 whatever they say.
+It prints a table and one line of JSON. The exit code is 0 for any result.
 """
 
 from __future__ import annotations
@@ -47,9 +48,9 @@ REPETITIONS = 3
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one and two workers in turns; print the table and the line."""
+    """Run one and two workers alternately; print the table and the line of JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--steps", type=int, default=STEPS, help="steps of each worker")
+    parser.add_argument("--steps", type=int, default=STEPS, help="steps per worker")
     chosen = parser.parse_args(arguments)
     cores = sorted(os.sched_getaffinity(0))
     runs: dict[int, list[dict[str, Any]]] = {1: [], 2: []}
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str]) -> int:
             tasks[workers] = {
                 "settings": settings.model_dump(mode="json"), "model": MODEL, "workers": workers
             }  # fmt: skip
-        for _ in range(REPETITIONS):  # in turns: others may use the machine for a while
+        for _ in range(REPETITIONS):  # alternate, because other processes may use the machine
             for workers, task in tasks.items():
                 used = set(cores[:workers])
                 runs[workers].append(measure.run_task("bench.trainings", task, used)[0])
@@ -91,14 +92,15 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def least_bytes(settings: Settings) -> float:
-    """What worker 0 of two has to tell of a step at least, on average over an epoch."""
+    """Minimum bytes that worker 0 of two has to send per step, on average over an epoch."""
     splits = Splits.published(settings)
     trainer = trainer_of(SingleWorker(), settings, splits, MODEL)
-    model, own = trainer.model, settings.train
+    model, train = trainer.model, settings.train
     table = model.embedding
-    shard = shards(splits.files("train"), str(settings.date), 1, workers=2, seed=own.seed)[0]
+    shard = shards(splits.files("train"), str(settings.date), 1, workers=2, seed=train.seed)[0]
     touched, steps = 0, 0
-    for batch in trainer.feed.epoch(shard, own.batch_requests):
+    for batch in trainer.feed.epoch(shard, train.batch_requests):
+        # Distinct rows of the embedding table in this batch.
         ids, _, _ = model.encoder.rows(
             torch.cat([batch.history_BN, batch.candidates_BM], dim=1).flatten()
         )
@@ -107,19 +109,20 @@ def least_bytes(settings: Settings) -> float:
         touched += len(torch.unique(torch.cat([one.flatten() for one in (ids, users, contexts)])))
         steps += 1
     dense = parameter_count(model) - table.weight.numel()
+    # Per touched row an index and its gradient; all numbers have 4 bytes.
     return touched / steps * (4 + 4 * table.weight.shape[1]) + 4 * dense
 
 
 def print_table(runs: dict[int, list[dict[str, Any]]], least: float) -> None:
-    """What was measured, a line a run."""
+    """Print the results, one line per run."""
     table = Table(title=f"{MODEL}, {CANDIDATES} candidates, {HISTORY} behaviours, {ITEMS:,} items")
     for title in (
         "workers",
         "candidates/s",
-        "ms a step",
+        "ms/step",
         "waiting",
         "communication",
-        "bytes a step",
+        "bytes/step",
     ):
         table.add_column(title, justify="right")
     for workers, of in runs.items():
@@ -135,7 +138,7 @@ def print_table(runs: dict[int, list[dict[str, Any]]], least: float) -> None:
         table.add_section()
     console = Console(width=100)
     console.print(table)
-    console.print(f"the least that a worker of two has to send: {least:,.0f} bytes a step")
+    console.print(f"minimum that one of two workers has to send: {least:,.0f} bytes per step")
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Which model wins on which data, by how much, how surely, and why."""
+"""A study: which model is best on which data set, by how much, with which certainty, and why."""

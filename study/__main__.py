@@ -1,9 +1,9 @@
-"""Train every model on every data set, and write what came of it.
+"""Train every model on every data set, and write the results.
 
     python -m study --movielens FOLDER [--retail FOLDER [--glove FILE]] [--quick]
 
-It goes on where it stopped. Without --quick the pages are docs/study.md, its plots, and
-docs/study.json; with it, the same of a few minutes lie beside its data.
+It resumes where it stopped. It writes docs/study.md, its charts and docs/study.json. With --quick,
+it takes a few minutes and writes the same files to the folder of its data.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the study; exit 3 where data are refused."""
+    """Run the study; return the exit code, 3 if data are refused."""
     parser = argparse.ArgumentParser(prog="study", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--movielens", required=True, help="folder of MovieLens-100k")
-    parser.add_argument("--retail", help="folder of Online Retail, a file a day; without, left out")
-    parser.add_argument("--glove", help="file of word vectors; without, none is tried")
-    parser.add_argument("--quick", action="store_true", help="a few minutes of it")
+    parser.add_argument("--retail", help="folder of Online Retail, one file per day; optional")
+    parser.add_argument("--glove", help="file of word vectors for Online Retail; optional")
+    parser.add_argument("--quick", action="store_true", help="a small study of a few minutes")
     chosen = parser.parse_args(arguments)
     size = QUICK if chosen.quick else FULL
     folder = Path(size.root).resolve() if chosen.quick else REPOSITORY / "docs"
     set_up_logging()
-    found = [
+    data_sets = [
         data_set(one, size)
         for one in sources(
             str(Path(chosen.movielens).resolve()),
@@ -48,13 +48,13 @@ def main(arguments: Sequence[str]) -> int:
         )
     ]
     try:
-        with sessions.session(found[0].plan.real, "study") as session:
-            for one in found:
+        with sessions.session(data_sets[0].plan.real, "study") as session:
+            for one in data_sets:
                 prepare(session, one)
     except errors.REFUSALS as error:
         return job.refuse("study", error, job.DATA_REFUSED)
-    # Java has given its memory back before the first training begins.
-    studied = {one.name: study(one.source.title, one.source.about, one.plan) for one in found}
+    # The Spark session has ended, so Java uses no memory while models are trained.
+    studied = {one.name: study(one.source.title, one.source.about, one.plan) for one in data_sets}
     page = write(studied, size, folder)
     Console().print(Markdown(page))
     print(f"study: {folder}/study.md")

@@ -1,4 +1,4 @@
-"""The study's plots, as SVG files."""
+"""The study's charts as SVG files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WIDTH = 560
 
 
 def gains(found: Results, path: Path) -> None:
-    """RelaImpr of every model with its interval, the best on top."""
+    """Write a chart of the models' RelaImpr with intervals, the best model on top."""
     rows = [
         {
             "model": name,
@@ -37,7 +37,10 @@ def gains(found: Results, path: Path) -> None:
 
 
 def curves(points: Mapping[str, Mapping[float, list[Point]]], path: Path) -> None:
-    """AUC of the earlier test window after each epoch, a panel a model and a line a rate."""
+    """Write a chart of AUC on the earlier test window by epoch.
+
+    There is one panel per model and one line per learning rate.
+    """
     rows = [
         {"model": name, "learning rate": f"{rate:g}", "epochs": one.epochs, "AUC": one.auc}
         for name, of_rates in points.items()
@@ -59,5 +62,5 @@ def curves(points: Mapping[str, Mapping[float, list[Point]]], path: Path) -> Non
 
 
 def _save(chart: alt.TopLevelMixin, path: Path) -> None:
-    # Read on light and dark pages: a white ground of its own.
+    # A white background, because the file is shown on light and dark pages.
     chart.properties(background="white").save(str(path), format="svg")

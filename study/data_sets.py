@@ -1,8 +1,8 @@
-"""What the study compares, on which data and days, and how much of it a size takes.
+"""Models, data sets and days of the study, and its two sizes, full and quick.
 
-Every data set has two run dates. Rates and epochs are chosen on the earlier one, whose test window
-ends before that of the real one begins. All that is learnt before training lies in the same days
-for both, or in earlier ones.
+Every data set has two run dates. Learning rates and epochs are chosen on the earlier one. Its test
+window ends before the test window of the real one starts. For both, pretraining uses the same days,
+or earlier days.
 """
 
 from __future__ import annotations
@@ -29,42 +29,43 @@ MODELS: Mapping[str, RankerSettings] = {
     "mfn_sharp": MfnSettings(),
     "mfn_wide_attention": MfnSettings(attention_units=128),
 }
-"""All named models, and further variants of MFN."""
+"""All named models, and variants of MFN."""
 
 VARIANTS: Mapping[str, Variant] = {
     name: Variant("mfn", sharpness={"mfn_soft": 0.25, "mfn_sharp": 4.0}.get(name, 1.0))
     for name in MODELS
     if name not in NAMED_MODELS
 }
-"""These take MFN's rate and epochs; the soft one has a temperature of 4, the sharp one of 1/4."""
+"""Variants use MFN's learning rate and epochs. mfn_soft has temperature 4, mfn_sharp 1/4."""
 
 WITH_GLOVE = "mfn_with_glove"
-"""MFN with vectors of entities from a file, where there is one."""
+"""MFN with entity vectors from a file of word vectors; trained only if a file is given."""
 
 
 @dataclass(frozen=True)
 class Days:
-    """A run date and its lengths of windows, in days; those not given are the configuration's."""
+    """A run date and lengths of windows in days; other lengths are those of the configuration."""
 
     date: str
     lengths: Mapping[str, int] = field(default_factory=dict)
 
     def arguments(self) -> list[str]:
-        """As a command line says it."""
+        """The same as command line arguments."""
         lengths = (t for name, days in self.lengths.items() for t in (f"--windows.{name}", days))
         return ["--date", self.date, *map(str, lengths)]
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much of everything the study takes.
+    """Size of the study.
 
     Attributes:
-        root: where the data and all trainings lie.
-        days: of each data set the real run date, and the earlier one.
-        files: most files of training rows of 16; None for all.
-        arguments: settings of every data set.
-        shop: settings of the simulated shop.
+        root: folder of the data and of all trainings.
+        compare: settings of the comparison.
+        days: real and earlier run date of each data set.
+        files: maximum of training files, of 16; None for all.
+        arguments: settings of every data set, as command line arguments.
+        shop: settings of the simulated shop, as command line arguments.
     """
 
     root: str
@@ -114,7 +115,15 @@ QUICK = Size(
 
 @dataclass(frozen=True)
 class Source:
-    """A data set: its configuration, and what differs for the study."""
+    """A data set: its configuration, and other settings for the study.
+
+    Attributes:
+        name: its key in the results.
+        config: file in conf/.
+        arguments: settings, as command line arguments.
+        about: sentences for the page.
+        word_vectors: file of word vectors, if there is one.
+    """
 
     name: str
     title: str
@@ -126,21 +135,21 @@ class Source:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set with the trainings that are planned on it."""
+    """A data set with the plan of its trainings."""
 
     source: Source
     plan: Plan = field(repr=False)
 
     @property
     def name(self) -> str:
-        """Its key in all that is written."""
+        """Its key in the results."""
         return self.source.name
 
 
 def sources(movielens: str, retail: str | None, glove: str | None, size: Size) -> list[Source]:
-    """The data sets that there are: Online Retail only where its folder is given.
+    """The data sets of the study; Online Retail only if its folder is given.
 
-    Its descriptions are English, so that GloVe's vectors are tried on it.
+    Its item descriptions are English, so GloVe word vectors are used with it.
     """
     found = [
         Source(
@@ -148,20 +157,21 @@ def sources(movielens: str, retail: str | None, glove: str | None, size: Size) -
             "The simulated shop",
             "demo.yaml",
             ["--simulate.days", "9", *size.shop],
-            "Clicks are drawn from known probabilities, so the oracle's AUC is what could be "
-            "reached.",
+            "Clicks are drawn from known probabilities, so the oracle's AUC is the best possible "
+            "AUC.",
         ),
         Source(
             MOVIELENS,
             "MovieLens-100k",
             "movielens.yaml",
             ["--ingest.path", movielens],
-            "A rating of 4 or more is a click; further candidates are drawn by popularity.",
+            "A rating of 4 or more is a click; other candidates are drawn by popularity.",
         ),
     ]
     if retail is not None:
-        # All of December, from which the later windows' histories come too. The shop is closed from
-        # Christmas to New Year: of the twelve days to stop on, four have sales.
+        # History and pretraining cover December; later windows take histories from it too. The
+        # shop is closed from Christmas to New Year, so only four of the twelve days of
+        # pretraining's validation, which decide when it stops, have sales.
         lengths = {"history": 7, "pretraining": 24, "pretraining_validation": 12}
         windows = (t for name, days in lengths.items() for t in (f"--windows.{name}_days", days))
         found.append(
@@ -170,7 +180,7 @@ def sources(movielens: str, retail: str | None, glove: str | None, size: Size) -
                 "Online Retail",
                 "online_retail.yaml",
                 ["--ingest.path", retail, *map(str, windows)],
-                "What was bought is a click; further candidates are drawn by popularity.",
+                "A purchase is a click; other candidates are drawn by popularity.",
                 word_vectors=glove,
             )
         )
@@ -187,8 +197,8 @@ def data_set(source: Source, size: Size) -> DataSet:
     def settings(of_date: Days) -> Settings:
         arguments = ["--root", f"{size.root}/{source.name}", *source.arguments, *size.arguments]
         arguments += of_date.arguments()
-        read = load_settings(str(CONF / source.config), arguments, environment={})
-        return read.model_copy(update={"models": models, "compare": size.compare})
+        loaded = load_settings(str(CONF / source.config), arguments, environment={})
+        return loaded.model_copy(update={"models": models, "compare": size.compare})
 
     real, earlier = map(settings, size.days[source.name])
     return DataSet(source, Plan(real, earlier, variants, size.files))

@@ -1,4 +1,4 @@
-"""The AUC of the probabilities that a simulated shop drew its clicks from."""
+"""AUC of the probabilities from which a simulated shop drew its clicks."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from mfn.windows import days_between, windows
 
 
 def oracle_auc(settings: Settings) -> float | None:
-    """AUC over the test window's candidates; None where no truth is known.
+    """AUC of the true probabilities on the test window; None if the logs are not simulated.
 
     Raises:
-        KeyError: a candidate has none.
+        KeyError: the true probability of a candidate is missing.
     """
     if settings.logs.made_by != "simulate_logs":
         return None

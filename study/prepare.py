@@ -1,4 +1,4 @@
-"""What Spark makes for the study, once: the rows of both run dates, E and centers of each seed."""
+"""The study's Spark steps: request rows of both run dates; embeddings and centers of each seed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from study.data_sets import DataSet
 
 
 def prepare(spark: SparkSession, data_set: DataSet) -> None:
-    """Make all that trainings of this data set read, unless it is there.
+    """Make all inputs of the data set's trainings; a step with unchanged inputs is skipped.
 
-    Only the real date's run makes raw logs, so that both dates read the same. The earlier date is
-    built first, as a vocabulary indexes days in their order, but once the days of both are
-    validated: clicks after its last midnight are the earlier date's too, so that it would be built
-    again, and all that follows from it, when the study goes on.
+    Raw logs are made only by the run of the real date, so that both dates read the same logs. The
+    earlier date is built first, because a vocabulary indexes days in order. Both dates are
+    validated before that: the earlier date also reads clicks after its last midnight, so if the
+    next day were validated later, a resumed study would build the earlier date and all later steps
+    again.
     """
     plan = data_set.plan
     if plan.real.logs.made_by is not None:

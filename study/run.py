@@ -1,4 +1,4 @@
-"""One data set of the study, from rows to results."""
+"""Run the study on one data set, from request rows to results."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from study.oracle import oracle_auc
 
 @dataclass(frozen=True)
 class Studied:
-    """What was found on a data set.
+    """Results of the study on a data set.
 
     Attributes:
-        counts: of the real date: test users, and rows and candidates of each window.
-        days: the windows of the real date.
-        earlier_days: those of the earlier one.
+        oracle: AUC of the true probabilities; None if the logs are not simulated.
+        counts: counts of the real date: test users, and rows and candidates of each window.
+        days: windows of the real date.
+        earlier_days: windows of the earlier date.
     """
 
     title: str
@@ -34,7 +35,7 @@ class Studied:
 
 
 def study(title: str, about: str, plan: Plan) -> Studied:
-    """Train, compare and count."""
+    """Train and compare the models of a plan, and count its rows."""
     compared = train_and_compare(plan, title)
     days, earlier_days = (windows(one.date, one.windows) for one in (plan.real, plan.earlier))
     oracle = oracle_auc(plan.real)
@@ -45,8 +46,8 @@ def counts(settings: Settings) -> dict[str, int]:
     """Test users, and rows and candidates of each window."""
     splits = Splits.published(settings)
     parts = splits.manifest["splits"]
-    found = {"users": read_candidates(splits.folder).users}
+    counts = {"users": read_candidates(splits.folder).users}
     for split in ("pretraining", "train", "test"):
-        for what in ("rows", "candidates"):
-            found[f"{split} {what}"] = int(parts[split][what])
-    return found
+        for count in ("rows", "candidates"):
+            counts[f"{split} {count}"] = int(parts[split][count])
+    return counts

@@ -1,1 +1,1 @@
-"""Other systems' trainers of DIN, each in an environment of its own: peers for speed."""
+"""DIN of other libraries, each in its own environment, to compare speed and quality."""

@@ -1,7 +1,7 @@
-"""What the peers' scripts share: the task, the rows, the count of what was trained, the result.
+"""Shared code of the peers' scripts: the task, the rows, the count of trained rows, the result.
 
-It runs in the peers' environments, so it imports only what each of them has: torch, NumPy, PyArrow
-and scikit-learn.
+It runs in the peers' environments, so it imports only packages that all of them have: torch, NumPy,
+PyArrow and scikit-learn.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PADDING = 0
 
 @dataclass(frozen=True)
 class Settings:
-    """The model and how it is trained; the peers' scripts say what they can't take."""
+    """Settings of model and training; each peer's script lists those that it cannot apply."""
 
     dimension: int
     attention_units: list[int]
@@ -41,7 +41,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class About:
-    """What about.json tells of the rows."""
+    """Content of about.json, which describes the rows."""
 
     item_fields: list[str]
     user_fields: list[str]
@@ -53,18 +53,24 @@ class About:
 
     @property
     def fields(self) -> list[str]:
-        """Columns with one index a row."""
+        """Columns with one index per row."""
         return [*self.user_fields, *self.context_fields, *self.item_fields]
 
     @property
     def histories(self) -> list[str]:
-        """Columns with N indices a row, in the order of the item fields."""
+        """Columns with N indices per row, in the order of the item fields."""
         return [history_of(field) for field in self.item_fields]
 
 
 @dataclass(frozen=True)
 class Task:
-    """Rows to train on, a folder for the peer's own files, and whether to predict afterwards."""
+    """A training to run.
+
+    Attributes:
+        data: folder of the rows.
+        scratch: folder for the peer's files.
+        auc: whether to predict the test rows and compute AUC.
+    """
 
     data: Path
     scratch: Path
@@ -74,7 +80,7 @@ class Task:
 
 
 class Counted:
-    """Counts the rows that pass through a module in training, whatever its model is told."""
+    """Counts the rows that pass through a module in training, to check what was really trained."""
 
     def __init__(self, module: torch.nn.Module) -> None:
         self.rows = 0
@@ -87,17 +93,17 @@ class Counted:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a peer's training gives back."""
+    """Result of a peer's training."""
 
     model: torch.nn.Module
     rows: int
     seconds: float
     predict: Callable[[], np.ndarray]
-    """The probabilities of the test rows, in their order."""
+    """Returns the probabilities of the test rows, in their order."""
 
 
 def adam(model: torch.nn.Module, settings: Settings) -> torch.optim.Adam:
-    """PyTorch's fused Adam: takes 15 to 30 % off a peer's time with its plain one."""
+    """PyTorch's fused Adam; it makes a peer 15 to 30 % faster than its default Adam."""
     return torch.optim.Adam(model.parameters(), settings.learning_rate, fused=True)
 
 
@@ -107,18 +113,18 @@ def history_of(field: str) -> str:
 
 
 def plain(column: str) -> str:
-    """A column's name without the points that torch allows in no module's name."""
+    """A column's name without dots: torch does not allow them in names of modules."""
     return column.replace(".", "__")
 
 
 def read(path: Path, columns: Sequence[str]) -> dict[str, np.ndarray]:
-    """Columns of a Parquet file; lists, all of one length, become two-dimensional arrays."""
+    """Columns of a Parquet file; lists of equal length become two-dimensional arrays."""
     table = pq.read_table(path, columns=list(columns))
     return {name: _array(table.column(name).combine_chunks()) for name in columns}
 
 
 def _array(column: Any) -> np.ndarray:
-    if isinstance(column, pa.ChunkedArray):  # so combine_chunks answers in some versions
+    if isinstance(column, pa.ChunkedArray):  # combine_chunks returns this in some versions
         column = column.chunk(0)
     array: np.ndarray
     if pa.types.is_list(column.type):
@@ -129,11 +135,11 @@ def _array(column: Any) -> np.ndarray:
 
 
 def serve(train: Callable[[Task], Trained], packages: Sequence[str]) -> None:
-    """Train as the task file says, and write the result file.
+    """Run the training of the task file, and write the result file.
 
     Args:
-        train: reads the prepared rows and trains on them, inside its seconds.
-        packages: those whose versions are told.
+        train: reads the prepared rows and trains on them; both count in its seconds.
+        packages: packages whose versions are written to the result.
     """
     torch.set_num_threads(1)
     task = _task(Path(sys.argv[1]))
@@ -156,19 +162,19 @@ def serve(train: Callable[[Task], Trained], packages: Sequence[str]) -> None:
 
 
 def _task(path: Path) -> Task:
-    given = json.loads(path.read_text())
-    data = Path(given["data"]).resolve()
+    task = json.loads(path.read_text())
+    data = Path(task["data"]).resolve()
     return Task(
         data=data,
-        scratch=Path(given["scratch"]).resolve(),
-        settings=Settings(**given["settings"]),
+        scratch=Path(task["scratch"]).resolve(),
+        settings=Settings(**task["settings"]),
         about=About(**json.loads((data / "about.json").read_text())),
-        auc=given["auc"],
+        auc=task["auc"],
     )
 
 
 class Clock:
-    """Seconds of a with block."""
+    """Measures the seconds of a with block."""
 
     seconds = 0.0
 

@@ -1,14 +1,14 @@
-"""A peer: DIN of DeepCTR-Torch, fed as its documentation does it, by `fit` on NumPy arrays.
+"""A peer: DIN of DeepCTR-Torch, trained by `fit` on NumPy arrays as in its documentation.
 
-The arrays are read from the benchmark's Parquet files as they are; there is nothing to prepare.
-As in its examples, histories are `VarLenSparseFeat`s with their length, and share the embedding of
-the candidate's field.
+The arrays are read directly from the benchmark's Parquet files, without preparation. As in its
+examples, histories are `VarLenSparseFeat`s with a length, and share the embedding of the
+candidate's field.
 
-What differs from the settings: nothing that they name. Adam is given to it as an object, as
-it allows, so it is PyTorch's fused one. Its defaults are kept for the rest: Dice in the
-attention, ReLU in the MLP, embeddings drawn with a deviation of 1e-4, and a loss summed over the
-batch. It also pools every history to its mean, and has no use for it. Indices travel as 32-bit
-floats, so those from 16,777,216 on would be mixed up.
+All settings apply. Adam is PyTorch's fused one, because `compile` accepts an optimizer object.
+Everything else is its default: Dice in the attention, ReLU in the MLP, embeddings drawn with a
+standard deviation of 1e-4, and a loss summed over the batch. It also computes the mean of every
+history, but does not use it. It passes indices as 32-bit floats, so indices above 16,777,216 would
+be rounded.
 
     ENVIRONMENT/bin/python -m bench.peers.deepctr_din TASK.json RESULT.json
 """
@@ -23,8 +23,8 @@ import numpy as np
 
 from bench.peers import common
 
-# When imported, the package asks the network for newer versions of itself, and waits for an answer
-# without end. Here the answer is at once that there is none.
+# On import, the package looks for a newer version on the network, without a timeout. This stub
+# answers at once that there is none.
 _OFFLINE: Any = SimpleNamespace(
     get=lambda url: SimpleNamespace(status_code=404), codes=SimpleNamespace(ok=200)
 )
@@ -34,14 +34,14 @@ from deepctr_torch.inputs import SparseFeat, VarLenSparseFeat  # noqa: E402
 from deepctr_torch.models import DIN  # noqa: E402
 
 LARGEST_INDEX = 1 << 24
-"""The whole numbers below are exact as 32-bit floats."""
+"""All integers up to this one are exact as 32-bit floats."""
 
 
 def train(task: common.Task) -> common.Trained:
-    """Read, and fit.
+    """Read the rows and train.
 
     Raises:
-        ValueError: an index would be rounded to another.
+        ValueError: an index would be rounded.
     """
     settings, about = task.settings, task.about
     if max(about.sizes.values()) > LARGEST_INDEX:
@@ -101,7 +101,7 @@ def _read(task: common.Task, file: str) -> tuple[dict[str, np.ndarray], np.ndarr
 
 
 def _history(field: str) -> str:
-    """It knows the history of a field by this name."""
+    """The library's name for the history of a field."""
     return f"hist_{common.plain(field)}"
 
 

@@ -1,4 +1,4 @@
-"""A peer's training, in an environment of its own."""
+"""Run a peer's training in the peer's own environment."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ PEERS = ("fuxictr", "recbole", "deepctr")
 
 
 def train(peer: str, task: Any, cores: Collection[int]) -> dict[str, Any]:
-    """Train as the task says, in a process of the peer's environment, on these cores.
+    """Run a training in a process of the peer's environment, on these cores.
 
     Returns:
-        what its script wrote: candidates, seconds, auc, parameters, versions.
+        the script's result: candidates, seconds, auc, parameters, versions.
     """
     python = python_of(Path(__file__).with_name(f"requirements-{peer}.txt"))
     result: dict[str, Any] = measure.run_task(f"bench.peers.{peer}_din", task, cores, python)[0]

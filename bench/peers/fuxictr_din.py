@@ -1,16 +1,17 @@
 """A peer: DIN of FuxiCTR, fed by its `RankDataLoader` with its feature map.
 
-Its zoo's DIN for given histories is no part of its package; `DIN` is the same, put together here
-from the package's layers and its base model, as its documentation says new models are made. Its
-embeddings of histories are those of the candidate's fields, by `share_embedding`.
+FuxiCTR's model zoo has a DIN for given histories, but the package does not include it. `DIN` is the
+same model, built here from the package's layers and base model, as its documentation recommends for
+new models. Histories share the embeddings of the candidate's fields (`share_embedding`).
 
-Its loader reads Parquet or npz. The rows are converted to npz beforehand: its Parquet loader runs
-Ray beside it and reads the file again every epoch, which on one core is several times slower.
+The loader reads Parquet or npz. The rows are converted to npz before the timing starts: the Parquet
+loader starts Ray and reads the file again in every epoch, which is several times slower on one
+core.
 
-What differs from the settings: nothing that they name. Its defaults are kept for the rest: Dice
-in the attention, ReLU in the MLP, embeddings drawn with a deviation of 1e-4, and the gradient's
-norm clipped at 10 every step. Its fit can't do without validation rows and ends with the best
-weights it saved; there are none here, so the model leaves out both.
+All settings apply. Everything else is its default: Dice in the attention, ReLU in the MLP,
+embeddings drawn with a standard deviation of 1e-4, and the norm of the gradient clipped at 10 in
+every step. Its `fit` requires validation rows and at the end loads the best saved weights. Here are
+no validation rows, so the model overrides both steps to do nothing.
 
     ENVIRONMENT/bin/python -m bench.peers.fuxictr_din TASK.json RESULT.json
 """
@@ -59,12 +60,12 @@ class DIN(BaseModel):
             output_activation=self.output_activation,
         )
         self.compile("adam", "binary_crossentropy", settings.learning_rate)
-        self.optimizer = common.adam(self, settings)  # by name it has only the plain one
+        self.optimizer = common.adam(self, settings)  # names select only the default Adam
         self.reset_parameters()
         self.model_to_device()
 
     def forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Click probabilities, under its name for them."""
+        """Click probabilities, under the library's name for them."""
         indices = self.get_inputs(inputs)
         embedded = self.embeddings(indices)
         interest = self.attention(
@@ -77,14 +78,14 @@ class DIN(BaseModel):
         return {"y_pred": self.mlp(self.embeddings.dict2tensor(embedded, flatten_emb=True))}
 
     def eval_step(self) -> None:
-        """Nothing: there are no validation rows."""
+        """Does nothing: there are no validation rows."""
 
     def load_weights(self, checkpoint: str) -> None:
-        """Nothing: the last weights are the ones asked for."""
+        """Does nothing: the weights of the last step are used."""
 
 
 def train(task: common.Task) -> common.Trained:
-    """Prepare, then load what was prepared, and fit."""
+    """Prepare the files, then load them and train."""
     folder = task.scratch / DATASET
     features = _prepare(task, folder)
     seed_everything(task.settings.seed)
@@ -109,7 +110,7 @@ def train(task: common.Task) -> common.Trained:
 
 
 def _prepare(task: common.Task, folder: Path) -> FeatureMap:
-    """Its files: the feature map and the rows."""
+    """Write the library's files: the feature map and the rows."""
     about = task.about
     folder.mkdir(exist_ok=True)
     columns = [*about.fields, *about.histories, common.LABEL]

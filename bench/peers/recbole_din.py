@@ -1,21 +1,21 @@
 """A peer: DIN of RecBole, fed by its own data loader.
 
-Histories are given, so the rows come as its documentation says for that: atomic files of splits
-(`benchmark_filename`), with the history as `item_id_list:token_seq`, and a table of items. It
-reads them once and saves its data loaders (`save_dataloaders`); what is timed begins with loading
-those, the fastest way it offers. Nothing is filtered and no negatives are drawn: the rows have
-labels.
+Histories are given, so the rows have the format that its documentation describes for this case:
+atomic files of splits (`benchmark_filename`), with the history as `item_id_list:token_seq`, and a
+table of items. It reads them once and saves its data loaders (`save_dataloaders`). The timing
+starts with loading these, the fastest way that RecBole has. Nothing is filtered and no negatives
+are drawn, because the rows have labels.
 
-What differs from the settings:
+Differences from the settings:
 
-- One list of units is for both of its networks, attention and MLP: the attention's, where its
-  work is.
-- Its attention has the logistic function, its MLP Dice and batch normalisation; no setting
-  changes that. Embeddings are drawn by Xavier's rule.
-- Its DIN puts no fields of users and of context into its MLP: they are left out, and all rows
-  have the same user.
-- Other fields of candidates and histories it looks up in its table of items, so an item must have
-  the same category in all rows.
+- Attention and MLP share one list of units. It is set to that of the attention, which takes most of
+  the time.
+- The attention uses the sigmoid function, the MLP uses Dice and batch normalization, and embeddings
+  are initialized by Xavier; no setting changes that.
+- Its DIN does not use fields of users and of context. They are omitted, and all rows have the same
+  user.
+- It looks up the other fields of candidates and histories in its table of items, so an item must
+  have the same category in all rows.
 
     ENVIRONMENT/bin/python -m bench.peers.recbole_din TASK.json RESULT.json
 """
@@ -42,24 +42,24 @@ from bench.peers import common
 DATASET = "rows"
 USER, LIST_SUFFIX = "user", "_list"
 SPLITS = {"train": (common.TRAIN, None), "valid": (common.TEST, 10), "test": (common.TEST, None)}
-"""Its files: whose rows, and how many. It asks for rows to validate on, and none are used."""
+"""Source file and number of rows of each split. RecBole requires validation rows; none are used."""
 
 Rows = dict[str, np.ndarray]
 
 
 def train(task: common.Task) -> common.Trained:
-    """Prepare, then load what was prepared, and train."""
-    warnings.simplefilter("ignore", FutureWarning)  # pandas tells them of every column
-    # A check of every gradient for NaN, for debugging: another model's module turns it on for the
-    # whole process when the package is imported. Without it training takes about half the time.
+    """Prepare the files, then load them and train."""
+    warnings.simplefilter("ignore", FutureWarning)  # pandas warns for every column
+    # On import of the package, another model's module turns on a debug check of all gradients for
+    # NaN, for the whole process. Without the check, training takes about half the time.
     torch.autograd.set_detect_anomaly(False)
-    with contextlib.chdir(task.scratch):  # it writes for TensorBoard into the working directory
+    with contextlib.chdir(task.scratch):  # it writes TensorBoard files to the working directory
         config = _config(task, _prepare(task))
         init_seed(task.settings.seed, config["reproducibility"])
         prepared, *_ = data_preparation(config, create_dataset(config))
         model = DIN(config, prepared.dataset)
         trainer = Trainer(config, model)
-        trainer.optimizer = common.adam(model, task.settings)  # by name it has only the plain one
+        trainer.optimizer = common.adam(model, task.settings)  # names select only the default Adam
         del prepared
         counted = common.Counted(model.dnn_mlp_layers)
         with common.Clock() as clock:
@@ -91,12 +91,12 @@ def _config(task: common.Task, longest: int) -> Config:
         "alias_of_item_id": [item + LIST_SUFFIX],
         "load_col": None,  # all columns
         "train_neg_sample_args": None,
-        # Evaluation of whole rankings, which nobody asks for: loaders of labelled rows it can
-        # save, but not load.
+        # Full-ranking evaluation, which never runs here: RecBole can save data loaders of labelled
+        # rows, but not load them.
         "eval_args": {"order": "TO", "mode": "full"},
         "metrics": ["Recall"],
         "valid_metric": "Recall@10",
-        "repeatable": True,  # it demands that of a sequential model
+        "repeatable": True,  # required for sequential models
         "embedding_size": settings.dimension,
         "mlp_hidden_size": list(settings.attention_units),
         "train_batch_size": settings.batch_candidates,
@@ -110,10 +110,10 @@ def _config(task: common.Task, longest: int) -> Config:
 
 
 def _prepare(task: common.Task) -> int:
-    """Write its atomic files, and remove what it made of others.
+    """Write the atomic files, and remove data loaders that were saved for other files.
 
     Returns:
-        the length of the longest history, to which it pads all.
+        the length of the longest history; all histories are padded to it.
     """
     for saved in task.scratch.glob("*.pth"):
         saved.unlink()
@@ -143,27 +143,28 @@ def _write_rows(item: str, rows: Rows, count: int | None, path: Path) -> None:
 
 
 def _write_items(about: common.About, parts: list[Rows], path: Path) -> None:
-    """All items, so that embeddings have their full size; those in no row have empty fields.
+    """Write all items, so that embeddings have their full size; unseen items have empty fields.
 
     Raises:
         ValueError: an item has two values of a field.
     """
     item, *fields = about.item_fields
-    table = np.zeros((about.sizes[item], len(fields)), np.int32)
+    table = np.zeros((about.sizes[item], len(fields)), np.int32)  # [items, fields]
+    # By field: items, and their values in the same rows, of candidates and of histories.
     seen = [
-        (place, rows[items].reshape(-1), rows[values].reshape(-1))
-        for place, field in enumerate(fields)
+        (column, rows[items].reshape(-1), rows[values].reshape(-1))
+        for column, field in enumerate(fields)
         for rows in parts
         for items, values in (
             (item, field),
             (common.history_of(item), common.history_of(field)),
         )
     ]
-    for place, items, values in seen:
-        table[items, place] = values
-    for place, items, values in seen:
-        if not np.array_equal(table[items, place], values):
-            raise ValueError(f"expected one {fields[place]} of every {item}")
+    for column, items, values in seen:
+        table[items, column] = values
+    for column, items, values in seen:
+        if not np.array_equal(table[items, column], values):
+            raise ValueError(f"expected one {fields[column]} per {item}")
     with path.open("w") as out:
         out.write("\t".join(f"{field}:token" for field in about.item_fields) + "\n")
         for index, values in enumerate(table.tolist()[1:], start=1):

@@ -1,4 +1,4 @@
-"""The peers' rows say of every candidate what the request rows say, with nothing left out."""
+"""The peers' rows have all candidates of the request rows, with the same values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mfn.splits.published import Splits
 from tests.synthetic import N, X, publish_splits
 
 
-def test_each_candidate_has_a_row_with_its_features_and_its_history(
+def test_each_candidate_has_one_row_with_its_features_and_history(
     make_settings: Callable[..., Settings], tmp_path: Path
 ) -> None:
     settings = make_settings()
@@ -28,13 +28,15 @@ def test_each_candidate_has_a_row_with_its_features_and_its_history(
         expected = []
         for file in splits.files(split):
             for row in pq.read_table(file.url.removeprefix("file://")).to_pylist():
-                for place in range(row["candidate_count"]):
-                    item, past = row["candidates"][place], row["history"]
+                for position in range(row["candidate_count"]):
+                    item, history = row["candidates"][position], row["history"]
                     expected.append(
                         (
-                            row["labels"][place], row["user_fields"][0], row["context_fields"][0],
+                            row["labels"][position],
+                            row["user_fields"][0], row["context_fields"][0],
                             item, items["category"][item], items["entity"][item][X - 2],
-                            past, [items["brand"][one] for one in past], row["history_length"],
+                            history, [items["brand"][one] for one in history],
+                            row["history_length"],
                         )
                     )  # fmt: skip
         found = [

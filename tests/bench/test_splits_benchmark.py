@@ -1,4 +1,4 @@
-"""The benchmark of splits at a small size: the same rows on both sides, and a wrong peer seen."""
+"""The benchmark of splits at a small size: both sides agree, and a wrong peer is detected."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ DIRT = [
     b', "item_id": "i1"}',
     b'{"event_id": "x", "event_time": 1, "user_id": "u", "event_type": "cart", "item_id": "i1"}',
 ]
-"""Lines of reasons that the shop does not have."""
+"""Lines with faults that do not occur in the simulated logs."""
 ITEM = '{{"event_id": "{0}", "event_time": "2026-03-08T12:00:0{1}Z", "user_id": "u0", {2}}}'
 AT_ONCE = [
     ITEM.format("z1", 5, '"event_type": "impression", "item_id": "i1", "request_id": "q"'),
     ITEM.format("z2", 5, '"event_type": "impression", "item_id": "i2", "request_id": "q"'),
     ITEM.format("z3", 5, '"event_type": "impression", "item_id": "i2", "position": 0'),
-    # Before its own request: not in its history.
+    # A click before its own request: not in that request's history.
     ITEM.format("z4", 3, '"event_type": "click", "item_id": "i1", "request_id": "q"'),
     ITEM.format("z5", 4, '"event_type": "click", "item_id": "i2"'),
-    # Of the impression without request id, which comes last of those two.
+    # Belongs to the impression without request id, the later of the two.
     ITEM.format("z6", 7, '"event_type": "click", "item_id": "i1"'),
-    # Two behaviours of one moment: the earlier id comes first.
+    # Two behaviours at the same time: the smaller id comes first.
     ITEM.format("z8", 5, '"event_type": "purchase", "item_id": "i3"'),
     ITEM.format("z7", 5, '"event_type": "cart", "item_id": "i4"'),
-    # The only one with a position is the first of its page, though the last by its id.
+    # The only impression with a position comes first on its page, although its id is the last.
     ITEM.format("z9", 5, '"event_type": "impression", "item_id": "i5", "position": 7')[:-1]
     + ', "request_id": "q"}',
     *(
@@ -56,11 +56,12 @@ AT_ONCE = [
         for n in range(23)
     ),
 ]
-"""What a shop's pages do not show: equal times, a slate of several rows, a click too early."""
+"""Events that do not occur in the simulated logs: equal times, a page of more candidates than fit
+into a row, a click before its request."""
 
 
 class Run:
-    """Both sides on one log, drawn once."""
+    """Results of both sides on the same simulated log."""
 
     def __init__(self, spark: SparkSession, folder: Path) -> None:
         self.folder = folder
@@ -81,10 +82,10 @@ class Run:
         self.ours = splits_spark.run(spark, settings)
         self.peers = splits_duckdb.run(settings, folder / "peer")
 
-    def peer_with(self, **chosen: Any) -> list[str]:
-        """Differences to a peer whose splits have other settings."""
-        other = self.settings.splits.model_copy(update=chosen)
-        settings = self.settings.model_copy(update={"splits": other})
+    def differences_to_peer_with(self, **changes: Any) -> list[str]:
+        """Differences to a peer that runs with other settings of splits."""
+        changed = self.settings.splits.model_copy(update=changes)
+        settings = self.settings.model_copy(update={"splits": changed})
         peers = splits_duckdb.run(settings, self.folder / "other")
         return differences(self.ours, peers, self.folder / "other")
 
@@ -94,7 +95,7 @@ def run(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run(spark, tmp_path_factory.mktemp("bench"))
 
 
-def test_both_sides_come_to_the_same(run: Run) -> None:
+def test_both_sides_have_the_same_outcomes_and_request_rows(run: Run) -> None:
     assert differences(run.ours, run.peers, run.folder / "peer") == []
     assert run.ours["rows"] > 0.9 * ROWS
     outcomes = {name for _, name, _ in run.ours["outcomes"]}
@@ -104,22 +105,22 @@ def test_both_sides_come_to_the_same(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "seen"),
+    ("wrong", "column"),
     [
         ({"attribution_minutes": 1}, "labels"),
         ({"behaviours": ("click", "cart")}, "history"),
     ],
 )
-def test_a_peer_that_does_something_else_is_seen(
-    run: Run, wrong: dict[str, Any], seen: str
+def test_different_request_rows_of_the_peer_are_reported(
+    run: Run, wrong: dict[str, Any], column: str
 ) -> None:
-    found = run.peer_with(**wrong)
+    found = run.differences_to_peer_with(**wrong)
     assert len(found) == 1
     assert found[0].startswith("request rows: ")
-    assert f"{seen} [" in found[0]
+    assert f"{column} [" in found[0]
 
 
-def test_an_outcome_that_differs_is_seen(run: Run) -> None:
+def test_a_different_outcome_of_the_peer_is_reported(run: Run) -> None:
     day, name, rows = run.peers["outcomes"][0]
     peers = {**run.peers, "outcomes": [[day, name, rows + 1], *run.peers["outcomes"][1:]]}
     assert differences(run.ours, peers, run.folder / "peer") == [
@@ -127,14 +128,16 @@ def test_an_outcome_that_differs_is_seen(run: Run) -> None:
     ]
 
 
-def test_the_peer_refuses_what_it_does_not_know(run: Run) -> None:
+def test_the_peer_refuses_settings_that_it_does_not_support(run: Run) -> None:
     late = run.settings.validation.model_copy(update={"late_hours": 1.0})
     settings: Settings = run.settings.model_copy(update={"validation": late})
     with pytest.raises(ValueError, match="no late events"):
         splits_duckdb.run(settings, run.folder / "late")
 
 
-def test_the_line_says_what_was_measured(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_line_of_json_has_the_growth_exponent_the_ratios_and_whether_rows_are_equal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     def measured(rows: int, seconds: float, **more: Any) -> dict[str, Any]:
         same = dict.fromkeys(
             ("validate_seconds", "build_seconds", "peer_seconds", "peak_memory_mb"), seconds / 2
