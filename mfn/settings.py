@@ -153,12 +153,16 @@ class SimulateSettings(Strict):
 
 
 class IngestSettings(Strict):
-    """A public data set, to be turned into raw logs."""
+    """A public data set or your own CSV file, to be turned into raw logs."""
 
-    source: Literal["movielens", "online_retail", "amazon", "taobao"] = Field(
-        "movielens", description="name of the data set"
+    source: Literal["csv", "movielens", "online_retail", "amazon", "taobao"] = Field(
+        "movielens", description="name of the data set; csv is your own file of clicks"
     )
-    path: str | None = Field(None, description="folder that holds the files of the data set")
+    path: str | None = Field(
+        None,
+        description="folder that holds the files of the data set; for csv the file, or a folder "
+        "of such files",
+    )
     first_day: datetime.date | None = Field(
         None,
         description="skip rows of earlier days; default: the first day of the data. The run date "

@@ -1,4 +1,4 @@
-"""Whether MFN wins, and if not, what changing one of its parts does to it: words from figures."""
+"""Whether MFN wins, and what changing one of its parts does: words from figures."""
 
 from __future__ import annotations
 
@@ -10,51 +10,62 @@ from mfn.trials.results import Results
 
 MFN = "mfn"
 WITH_ATTENTION, ATTENTION = "mfn_with_target_attention", "din"
-"""MFN with DIN's attention beside its interests, and DIN alone: whether interests add to it."""
+"""MFN with DIN's attention in addition, and DIN: whether interests add to the attention."""
 RIVALS = ("base", "mind", "comirec_dr", "comirec_sa", "transformer_rec", "din")
-"""Models that are no form of MFN."""
+"""Models that are not variants of MFN."""
+
+NOT_CLEAR = "no clear difference"
 
 ABLATIONS: Mapping[str, Mapping[str, str]] = {
     "E": {
         "mfn_with_random_embedding": "a random E",
-        "mfn_with_glove": "vectors of words from GloVe",
+        "mfn_with_glove": "word vectors from GloVe",
     },
-    "centers": {"mfn_without_pretrain": "centers trained with the task"},
-    "interests": {"mfn_k1": "1 of them", "mfn_k4": "4 of them", "mfn_k16": "16 of them"},
+    "centers": {"mfn_without_pretrain": "centers trained with the model"},
+    "interests": {"mfn_k1": "1 interest", "mfn_k4": "4 interests", "mfn_k16": "16 interests"},
     "temperature": {
-        "mfn_soft": "a temperature of 4",
-        "mfn_sharp": "a temperature of 1/4",
+        "mfn_soft": "temperature 4",
+        "mfn_sharp": "temperature 1/4",
     },
     "level": {
-        "mfn_without_fine_level": "the category level alone",
+        "mfn_without_fine_level": "only the category level",
     },
     "aggregation": {
-        "mfn_wide_attention": "attention units 128",
-        "mfn_with_target_attention": "attention over single behaviours beside",
+        "mfn_wide_attention": "128 attention units",
+        "mfn_with_target_attention": "attention over single behaviours in addition",
     },
     "branches": {
-        "mfn_without_similarity": "combination alone",
-        "mfn_without_combination": "similarity alone",
+        "mfn_without_similarity": "only combination interests",
+        "mfn_without_combination": "only similarity interests",
     },
 }
-"""Parts of MFN; variants in which that part is another, and what it is there. K is 8 in MFN."""
+"""Parts of MFN; variants with another form of that part, and what it is. MFN has K = 8."""
 
 
 @dataclass(frozen=True)
 class Effect:
-    """What a variant's AUC is more than MFN's."""
+    """The AUC of a variant minus that of MFN."""
 
     part: str
     variant: str
     change: str
     difference: Interval
 
-    def __str__(self) -> str:
-        return f"{self.part}: {self.change} ({self.variant}) {in_points(self.difference)}"
+    @property
+    def verdict(self) -> str:
+        """Whether the variant is better than MFN."""
+        return verdict(self.difference)
+
+
+def verdict(difference: Interval) -> str:
+    """What an interval of a difference says: better, worse, or neither for sure."""
+    if not difference.excludes_zero:
+        return NOT_CLEAR
+    return "better" if difference.value > 0 else "worse"
 
 
 def unbeaten(found: Results) -> dict[str, Interval]:
-    """Models that MFN is not surely above, with MFN's AUC less theirs."""
+    """Models that MFN is not clearly better than, with MFN's AUC minus theirs."""
     there = {name: found.difference(MFN, name) for name in RIVALS if name in found.of_models}
     return {name: one for name, one in there.items() if not one.low > 0}
 
@@ -71,42 +82,31 @@ def effects(found: Results) -> list[Effect]:
 
 
 def cause(found: Results) -> str | None:
-    """Why MFN does not win, as far as its variants tell; None where it does."""
+    """Which models MFN is not better than, and what attention adds; None where MFN wins."""
     above = unbeaten(found)
     if not above:
         return None
-    told = [f"MFN is not surely above {_list(f'{n} ({in_points(d)})' for n, d in above.items())}."]
-    better: list[Effect] = []
-    worse: list[Effect] = []
-    neither: list[Effect] = []
-    for one in effects(found):
-        sure = one.difference.excludes_zero
-        (neither if not sure else better if one.difference.value > 0 else worse).append(one)
-    if better:
-        told.append(f"It gains by changing {_list(map(str, better))}.")
-    else:
-        told.append("No change of a single part gains surely.")
-    if worse:
-        told.append(f"It loses by changing {_list(map(str, worse))}: these parts carry it.")
-    if neither:
-        told.append(f"Of no sure effect are {_list(map(str, neither))}.")
+    sentences = []
+    for name, words in (("worse", "worse than"), (NOT_CLEAR, "not clearly better or worse than")):
+        of_it = {model: one for model, one in above.items() if verdict(one) == name}
+        if of_it:
+            models = (f"`{model}` ({in_points(one)})" for model, one in of_it.items())
+            sentences.append(f"MFN is {words} {_list(models)}.")
     if {WITH_ATTENTION, ATTENTION} <= found.drawn.keys():
-        beside = found.difference(WITH_ATTENTION, ATTENTION)
-        says = "surely" if beside.excludes_zero else "not surely"
-        side = "above" if beside.value > 0 else "below"
-        told.append(
-            f"With attention over single behaviours beside its interests ({WITH_ATTENTION}) it is "
-            f"{says} {side} {ATTENTION} ({in_points(beside)})."
+        difference = found.difference(WITH_ATTENTION, ATTENTION)
+        words = verdict(difference).replace(NOT_CLEAR, "not clearly better or worse")
+        sentences.append(
+            f"MFN with the attention of `{ATTENTION}` in addition (`{WITH_ATTENTION}`) is {words} "
+            f"than `{ATTENTION}` ({in_points(difference)})."
         )
-    return " ".join(told)
+    return " ".join(sentences)
 
 
 def gains_on_several(found: Mapping[str, Results]) -> dict[str, list[str]]:
-    """Variants that ask for other defaults, with the data sets that they gain on.
+    """Variants that are better on more than one data set and worse on none, with the data sets.
 
-    These gain on more than one, and surely lose on none. So many variants are tried that some
-    would seem to gain by chance: here a gain must hold in an interval wide enough for all variants
-    of a data set at once (Bonferroni).
+    There are many variants, so some would seem better by chance. Here a gain must hold in an
+    interval that is wide enough for all variants of a data set at once (Bonferroni).
     """
     gaining: dict[str, list[str]] = {}
     losing: set[str] = set()
@@ -126,10 +126,11 @@ def gains_on_several(found: Mapping[str, Results]) -> dict[str, list[str]]:
 
 
 def in_points(difference: Interval) -> str:
-    """A difference of AUC in hundredths, with its interval."""
+    """A difference of AUC in points of a hundredth, with its interval."""
     value, low, high = (100 * one for one in (difference.value, difference.low, difference.high))
     return f"{value:+.2f} points of AUC, {low:+.2f} to {high:+.2f}"
 
 
 def _list(parts: Iterable[str]) -> str:
-    return "; ".join(parts)
+    *first, last = parts
+    return f"{', '.join(first)} and {last}" if first else last

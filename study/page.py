@@ -12,12 +12,12 @@ from mfn.reporting.numbers import NOTHING, decimals, per_cent, percentage, thous
 from mfn.trials.results import Result
 from mfn.windows import Window
 from study import charts
-from study.causes import ABLATIONS, MFN, cause, effects, gains_on_several, in_points
+from study.causes import ABLATIONS, MFN, Effect, cause, effects, gains_on_several
 from study.data_sets import ONLINE_RETAIL, Size
 from study.run import Studied
 
 HEADER = (
-    "model", "AUC", "± of seeds", "GAUC", "log loss", "RelaImpr", "95 % interval", "parameters",
+    "model", "AUC", "± over seeds", "GAUC", "log loss", "RelaImpr", "95 % interval", "parameters",
     "candidates/s", "rate", "epochs",
 )  # fmt: skip
 
@@ -52,33 +52,49 @@ def as_markdown(studied: Mapping[str, Studied], size: Size) -> str:
     rates = ", ".join(f"{rate:g}" for rate in of_all.learning_rates)
     how = (
         "# Which model wins where\n\n"
-        "Made by `make study`. Every model reads the same rows and features, starts at the same E "
-        "and ends in the same head. The learning rate (one of "
-        f"{rates}) and the number of epochs (at most {of_all.max_epochs}) are chosen for each "
-        "model in the same way: on an earlier run date, whose test window ends before that of the "
-        "real one begins, the best AUC of a curve for each rate. Then each is trained anew on the "
-        f"whole training window, with {len(of_all.seeds)} seeds, each with an E and centers of its "
-        "own, and the test window is read once.\n\n"
-        "AUC, GAUC and log loss are means over the seeds, ± their spread; GAUC weighs a user by "
-        "the candidates that he was shown and leaves out users with clicked candidates alone, or "
-        "none. RelaImpr is that of the seeds' mean scores beside those of Base, with an interval "
-        "from 1,000 draws of users, the same for both (bootstrap). **Bold** is what is surely "
-        "above Base or, with a minus, below it: the interval excludes 0. Candidates a second are "
-        "those of training in one thread, two trainings at a time.\n"
+        "This page is written by `make study`. All models read the same rows and features, start "
+        "at the same E and have the same head.\n\n"
+        f"The learning rate (one of {rates}) and the number of epochs (at most "
+        f"{of_all.max_epochs}) are chosen for each model in the same way: by the best AUC on an "
+        "earlier run date, whose test window ends before the test window of this page begins. Then "
+        f"each model is trained on the whole training window with {len(of_all.seeds)} seeds, each "
+        "with an E and centers of its own. The test window is read once.\n\n"
+        "AUC, GAUC and log loss are means over the seeds. GAUC weighs the AUC of each user by the "
+        "number of candidates; users with only clicked or only unclicked candidates are left out. "
+        "RelaImpr compares the averaged scores of the seeds with those of `base`. So it can be "
+        "negative although the mean AUC is above that of `base`. Its 95 % interval comes from "
+        "1,000 draws of users (bootstrap), the same draws for all models. **Bold** means that the "
+        "interval excludes 0. Candidates a second are those of training in one thread, while "
+        "another training runs.\n"
     )
     if size.files is not None:
         how += (
             f"\n**This is the quick form**: small data, at most {size.files} of 16 files of the "
-            "training rows. Its numbers show the tables, and decide nothing.\n"
+            "training rows. It shows what the tables look like. Its numbers mean nothing.\n"
         )
-    parts = [how, *(_section(name, one) for name, one in studied.items())]
+    parts = [how, _overview(studied), *(_section(name, one) for name, one in studied.items())]
     if ONLINE_RETAIL not in studied:
         parts.append(
             "## Online Retail\n\nLeft out: no folder was given. `make study RETAIL=<folder>` reads "
-            "one of files by day, as scripts/split_online_retail.py makes it.\n"
+            "a folder with one file a day, as `scripts/split_online_retail.py` writes it.\n"
         )
     parts.append(_several(studied))
     return "\n".join(parts)
+
+
+def _overview(studied: Mapping[str, Studied]) -> str:
+    """AUC and RelaImpr of the named models on all data sets."""
+    header = ["model"]
+    for one in studied.values():
+        header += [f"{one.title}: AUC", "RelaImpr"]
+    rows = []
+    for model in NAMED_MODELS:
+        row = [model]
+        for one in studied.values():
+            of = one.compared.found.of_models[model]
+            row += [decimals(of.auc_mean, 4), _gain(of)]
+        rows.append(row)
+    return f"## All data sets\n\n{_table(header, rows)}"
 
 
 def _section(name: str, one: Studied) -> str:
@@ -97,34 +113,42 @@ def _section(name: str, one: Studied) -> str:
         rows.append(["*oracle*", decimals(one.oracle, 4), *rest, percentage(1.0)])
     left_out = one.compared.found.of_models[MFN].users_left_out
     days = (
-        f"Pretraining {_days(one.days.pretraining)}, stopped on what follows until "
-        f"{one.days.pretraining_validation[1]}; training {_days(one.days.train)}, test "
-        f"{_days(one.days.test)}. To choose: training {_days(one.earlier_days.train)}, test "
+        f"Pretraining: {_days(one.days.pretraining)}; the days after it until "
+        f"{one.days.pretraining_validation[1]} decide when it stops. Training: "
+        f"{_days(one.days.train)}. Test: {_days(one.days.test)}. Learning rate and epochs are "
+        f"chosen with training {_days(one.earlier_days.train)} and test "
         f"{_days(one.earlier_days.test)}."
     )
-    told = [f"## {one.title}\n\n{one.about} {days} {numbers}.\n", _table(header, rows)]
-    told.append(f"Users left out of GAUC: {thousands(left_out)} of {thousands(counts['users'])}.\n")
-    told.append(f"![RelaImpr of every model](study-{name}.svg)\n")
+    parts = [f"## {one.title}\n\n{one.about} {days} {numbers}.\n", _table(header, rows)]
+    parts.append(
+        f"Users left out of GAUC: {thousands(left_out)} of {thousands(counts['users'])}.\n"
+    )
+    parts.append(f"![RelaImpr of every model](study-{name}.svg)\n")
     text = cause(one.compared.found)
-    told.append(
-        "**MFN wins**: it is surely above every other model.\n"
+    parts.append(
+        "**MFN wins**: it is better than every other model.\n"
         if text is None
         else f"**MFN does not win.** {text}\n"
     )
-    told.append(f"### {one.title}: MFN with one part changed\n")
-    told.append(
+    parts.append(f"### {one.title}: MFN with one part changed\n")
+    parts.append(
         _table(
-            ("part", "variant", "what it is there", "AUC less MFN's"),
+            ("part", "variant", "what it has", "AUC minus MFN's, in points", "than MFN"),
             [
-                [effect.part, effect.variant, effect.change, in_points(effect.difference)]
+                [effect.part, effect.variant, effect.change, _points(effect), effect.verdict]
                 for part in ABLATIONS
                 for effect in effects(one.compared.found)
                 if effect.part == part
             ],
         )
     )
-    told.append(f"![AUC of the earlier date while choosing](study-{name}-choosing.svg)\n")
-    return "\n".join(told)
+    parts.append(f"![AUC on the earlier date, by epochs](study-{name}-choosing.svg)\n")
+    return "\n".join(parts)
+
+
+def _points(effect: Effect) -> str:
+    one = effect.difference
+    return f"{100 * one.value:+.2f} ({100 * one.low:+.2f} to {100 * one.high:+.2f})"
 
 
 def _days(window: Window) -> str:
@@ -134,14 +158,13 @@ def _days(window: Window) -> str:
 
 def _row(of: Result, one: Studied) -> list[str]:
     gain = of.relaimpr
-    text = per_cent(gain.value)
     row = [
         of.model,
         decimals(of.auc_mean, 4),
         decimals(of.auc_std, 4),
         decimals(of.gauc_mean, 4),
         decimals(of.logloss_mean, 4),
-        f"**{text}**" if gain.excludes_zero else text,
+        _gain(of),
         f"{per_cent(gain.low)} to {per_cent(gain.high)}",
         thousands(of.parameters),
         thousands(of.candidates_per_second),
@@ -153,26 +176,35 @@ def _row(of: Result, one: Studied) -> list[str]:
     return row
 
 
+def _gain(of: Result) -> str:
+    """RelaImpr, in bold where its interval excludes 0."""
+    text = per_cent(of.relaimpr.value)
+    return f"**{text}**" if of.relaimpr.excludes_zero else text
+
+
 def _several(studied: Mapping[str, Studied]) -> str:
     gaining = gains_on_several({name: one.compared.found for name, one in studied.items()})
     rule = (
-        "A part of MFN is changed for all where a variant gains on more than one data set, in an "
-        "interval wide enough for all variants at once (Bonferroni), and surely loses on none. "
+        "MFN's defaults would change if a variant were better on more than one data set, in an "
+        "interval wide enough for all variants at once (Bonferroni), and worse on none. "
     )
-    text = "No variant does: the defaults stay."
+    text = "No variant is: the defaults stay."
     if gaining:
-        listed = "; ".join(f"{variant} ({', '.join(where)})" for variant, where in gaining.items())
+        listed = "; ".join(
+            f"`{variant}` ({', '.join(where)})" for variant, where in gaining.items()
+        )
         own = [f"`{variant}`" for variant in gaining if variant in NAMED_MODELS]
-        text = f"These do: {listed}."
+        text = f"These are: {listed}."
         if own:
             text += (
-                f" {', '.join(own)} is no setting of MFN's but a model by a name of its own, "
-                "beside the paper's; train it where single behaviours tell much."
+                f" {', '.join(own)} is no setting of MFN but a model with its own name: train it "
+                "where the single behaviours say much."
             )
     return f"## What holds on more than one data set\n\n{rule}{text}\n"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    rule = ["---", *("---:" for _ in header[1:])]
+    words = {"variant", "what it has", "than MFN"}
+    rule = ["---", *("---" if name in words else "---:" for name in header[1:])]
     lines = [header, rule, *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"

@@ -128,7 +128,7 @@ def test_a_dotted_name_in_a_file_is_told_how_to_be_written(yaml_file: Any) -> No
         ("models.mfn.interests", "0", "greater than 0"),
         ("models.mfn.product", "perhaps", "a valid boolean"),
         ("spark.driver_memory", "3 GB", "a size such as 3g or 512m"),
-        ("ingest.source", "movie", "'movielens'"),
+        ("ingest.source", "movie", "'csv', 'movielens'"),
         ("centers.marginal", "item", "'user' or 'batch'"),
         ("logs.day_time_zone", "Mars/Base", "the name of a time zone, such as UTC or Europe/Paris"),
         ("logs.time_zone", "Europe", "the name of a time zone, such as UTC or Europe/Paris"),

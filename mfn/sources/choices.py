@@ -87,7 +87,9 @@ def day_range(rows: DataFrame, settings: Settings) -> tuple[datetime.date, datet
         DataRefused: no row is of a day from `ingest.first_day` to the run date.
     """
     since, until = settings.ingest.first_day, settings.date
-    inside = (F.col(DAY) <= F.lit(until)) & (F.col(DAY) >= F.lit(since or datetime.date.min))
+    inside = F.col(DAY) <= F.lit(until)
+    if since is not None:
+        inside &= F.col(DAY) >= F.lit(since)
     found = rows.agg(
         F.min(DAY).alias("first"),
         F.max(DAY).alias("last"),

@@ -10,11 +10,13 @@ from mfn import fingerprint
 from mfn.job import Counts, job
 from mfn.settings import Settings
 from mfn.sources.amazon import amazon
+from mfn.sources.csv_file import csv_file
 from mfn.sources.movielens import movielens
 from mfn.sources.online_retail import online_retail
 from mfn.sources.taobao import taobao
 
 SOURCES = {
+    "csv": csv_file,
     "movielens": movielens,
     "online_retail": online_retail,
     "amazon": amazon,

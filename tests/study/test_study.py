@@ -19,7 +19,7 @@ from mfn.trials.plan import Choice
 from mfn.trials.results import Drawn, Result, Results
 from mfn.trials.trial import Point
 from mfn.windows import windows
-from study.causes import ABLATIONS, RIVALS, cause, gains_on_several, unbeaten
+from study.causes import ABLATIONS, RIVALS, cause, effects, gains_on_several, unbeaten
 from study.data_sets import FULL, MODELS, QUICK, VARIANTS, WITH_GLOVE, Size, data_set, sources
 from study.page import as_json, as_markdown, write
 from study.run import Studied
@@ -52,6 +52,10 @@ ABOVE = {**EQUAL, "mfn": 1.0}
 
 
 def studied(signals: Mapping[str, float], oracle: float | None = None) -> Studied:
+    return of(results(signals), oracle)
+
+
+def of(found: Results, oracle: float | None = None) -> Studied:
     splits, what = ("pretraining", "train", "test"), ("rows", "candidates")
     counts = {f"{split} {one}": 10 for split in splits for one in what}
     return Studied(
@@ -60,7 +64,7 @@ def studied(signals: Mapping[str, float], oracle: float | None = None) -> Studie
         Compared(
             {name: {1e-3: [Point(1, 0.6, 0.4)]} for name in NAMED_MODELS},
             {name: Choice(1e-3, 1, 0.6) for name in NAMED_MODELS},
-            results(signals),
+            found,
         ),
         oracle,
         {**counts, "users": 200},
@@ -89,16 +93,31 @@ def test_a_lead_that_draws_of_users_do_not_show_is_no_win() -> None:
     assert "din" in unbeaten(found)
 
 
-def test_causes_say_of_each_part_whether_changing_it_gains_loses_or_neither() -> None:
-    text = cause(results({**ABOVE, "din": 1.2, "mfn_soft": 1.1, "mfn_k1": 0.7, "mfn_k4": 1.0}))
+def test_each_variant_is_called_better_worse_or_neither_by_its_interval() -> None:
+    found = results({**ABOVE, "mfn_soft": 1.1, "mfn_k1": 0.7, "mfn_k4": 1.0})
+    assert {one.variant: one.verdict for one in effects(found)} == {
+        **{name: "worse" for name in MODELS if name.startswith("mfn_")},
+        "mfn_soft": "better",
+        "mfn_k1": "worse",
+        "mfn_k4": "no clear difference",
+    }
+    rows = [row for row in as_markdown({"a": of(found)}, FULL).splitlines() if "mfn_k4 |" in row]
+    assert rows == [
+        "| interests | mfn_k4 | 4 interests | +0.00 (+0.00 to +0.00) | no clear difference |"
+    ]
+
+
+def test_what_mfn_is_not_better_than_is_said_in_a_sentence_for_each_verdict() -> None:
+    text = cause(results({**ABOVE, "din": 1.2, "mind": 1.0}))
     assert text is not None
-    gains, _, rest = text.partition("It loses by")
-    loses, _, neither = rest.partition("Of no sure effect")
-    assert "din (-" in gains
-    assert "temperature: a temperature of 4 (mfn_soft) +" in gains
-    assert "interests: 1 of them (mfn_k1) -" in loses
-    assert "interests: 4 of them (mfn_k4)" in neither
-    assert "(mfn_with_target_attention) it is surely below din (-" in neither
+    worse, unclear, attention = text.split(". ")
+    assert worse.startswith("MFN is worse than `din` (-")
+    assert unclear == (
+        "MFN is not clearly better or worse than `mind` (+0.00 points of AUC, +0.00 to +0.00)"
+    )
+    assert "(`mfn_with_target_attention`) is worse than `din` (-" in attention
+    with_attention = cause(results({**ABOVE, "din": 1.2, "mfn_with_target_attention": 1.3}))
+    assert "(`mfn_with_target_attention`) is better than `din` (+" in str(with_attention)
 
 
 def test_every_part_is_varied_and_every_variant_is_a_part() -> None:
@@ -175,7 +194,7 @@ def test_the_page_has_a_table_for_each_data_set_its_plots_and_what_is_left_out(
         assert f"]({plot})" in page
         assert (tmp_path / plot).read_text().startswith("<svg xmlns")
     for name in NAMED_MODELS:
-        assert f"| {name} |" in page
+        assert page.count(f"\n| {name} | ") == 2  # among all data sets, and of the shop
     with_all = {name: studied(EQUAL) for name in ("shop", "movielens", "online_retail")}
     page = as_markdown(with_all, QUICK)
     assert "Left out" not in page
