@@ -40,11 +40,11 @@ class Shape:
     candidates: int
     history: int
     items: int
-    law: Literal["zipf", "uniform"] = "zipf"
+    distribution: Literal["zipf", "uniform"] = "zipf"
 
     def draw(self, random: np.random.Generator, rows: int, width: int) -> np.ndarray:
         """Draw items, [rows, width]; Zipf: the item of rank n has a probability of about 1/n."""
-        if self.law == "uniform":
+        if self.distribution == "uniform":
             return random.integers(FIRST_INDEX, FIRST_INDEX + self.items, (rows, width))
         ranks = np.exp(random.random((rows, width)) * math.log(self.items)).astype(np.int64)
         drawn: np.ndarray = FIRST_INDEX + np.minimum(ranks - 1, self.items - 1)

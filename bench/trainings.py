@@ -60,7 +60,7 @@ def measured(trainer: Trainer, splits: Splits, name: str) -> dict[str, Any]:
 
 
 def pinned() -> HorovodWorkers:
-    """Pin this worker, and all threads that it starts from now on, to a core of its own."""
+    """Pin this worker, and all threads that it starts from now on, to one core."""
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[int(os.environ["HOROVOD_LOCAL_RANK"]) % len(cores)]})
     torch.set_num_threads(1)
