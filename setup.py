@@ -47,6 +47,10 @@ DEVELOP = [
     "duckdb==2.0.0",
     # bench/ tells the memory of whole trees of processes.
     "psutil",
+    # The documentation's site; material 9 is made for mkdocs 1.
+    "mkdocs==1.6.1",
+    "mkdocs-material>=9.7,<10",
+    "mkdocstrings-python>=2,<3",
 ]
 
 setup(

@@ -50,7 +50,7 @@ PRODUCT = (
     "categories array<string>, category array<string>, price string, store string, brand string"
 )
 PRICE = r"^\s*(?:from\s+)?\$?\s*(\d[\d,]*(?:\.\d+)?)"
-FETCH = "see README.md, Public data sets, for how to get them"
+FETCH = "see docs/data-sets.md for how to get them"
 
 
 def amazon(spark: SparkSession, settings: Settings) -> dict[str, int]:

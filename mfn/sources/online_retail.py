@@ -66,7 +66,7 @@ COLUMNS = (
 )
 PRODUCT = r"^\d{5}[A-Z]{0,2}$"
 SALE, CANCELLATION, ADJUSTMENT, MALFORMED = "purchase", "cancellation", "adjustment", "malformed"
-FETCH = "see README.md, Public data sets, for how to get them"
+FETCH = "see docs/data-sets.md for how to get them"
 
 _FILE = re.compile(r"(\d{4}-\d\d-\d\d)\.csv(\.gz)?")
 _BROKEN = "broken"

@@ -41,7 +41,7 @@ from mfn.windows import days_between
 FILES = ("UserBehavior.csv", "UserBehavior.csv.gz")
 COLUMNS = ("user_id", "item_id", "category_id", "behaviour", "seconds")
 EVENT_TYPES = {"pv": "click", "cart": "cart", "fav": "cart", "buy": "purchase"}
-FETCH = "see README.md, Public data sets, for how to get it"
+FETCH = "see docs/data-sets.md for how to get it"
 
 
 def taobao(spark: SparkSession, settings: Settings) -> dict[str, int]:
