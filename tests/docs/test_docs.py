@@ -368,6 +368,7 @@ LOADED = re.compile(
 )
 
 
+@pytest.mark.process
 def test_the_site_is_built_without_a_warning_and_loads_nothing_from_other_hosts(
     tmp_path: Path,
 ) -> None:
@@ -385,6 +386,7 @@ def test_the_site_is_built_without_a_warning_and_loads_nothing_from_other_hosts(
     assert LOADED.search('<link rel="stylesheet" href="//fonts.googleapis.com/css">')
 
 
+@pytest.mark.process
 def test_a_page_with_a_fault_fails_the_build(tmp_path: Path) -> None:
     """The control: a site of one page that links to nowhere, with the real configuration."""
     docs = tmp_path / "docs"
