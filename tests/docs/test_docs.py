@@ -410,4 +410,4 @@ def test_a_page_with_a_fault_fails_the_build(tmp_path: Path) -> None:
     page.write_text("# A page\n\n[here](index.md#another)\n")
     done = build(tmp_path / "site", "--config-file", str(config))
     assert done.returncode == 1
-    assert "'index.md#another', but there is no such anchor" in done.stderr
+    assert "'index.md#another', but there is no such anchor on this page" in done.stderr
