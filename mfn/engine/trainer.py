@@ -1,4 +1,7 @@
-"""The training loop: trains one model on a split for some epochs; the same on every worker."""
+"""The training loop: it trains one model on a split for some epochs.
+
+Every worker runs this same loop, on its own files.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,10 @@ class Schedule:
 
 
 class Trainer:
-    """A model with its optimizer (Adam, as in the paper); a step updates only the rows it uses."""
+    """A model with its optimizer (Adam, as in the paper).
+
+    A step updates only those rows of the embedding table that its batch uses.
+    """
 
     def __init__(
         self, model: Ranker, schedule: Schedule, workers: Workers, events: Events | None = None

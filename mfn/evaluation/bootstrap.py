@@ -1,8 +1,9 @@
-"""Confidence intervals by bootstrap over users: exact AUC on the same draws for every model.
+"""Confidence intervals by bootstrap over users; every model is measured on the same draws.
 
 The candidates of a user are not independent, so the bootstrap draws users and not candidates. Each
-draw takes U users with replacement (Efron and Tibshirani 1993). A user drawn twice counts twice:
-the AUC of a draw is that of weighted candidates. It is exact, and a tie counts as half.
+draw takes U users with replacement (Efron and Tibshirani 1993). If a user is drawn twice, each of
+the user's candidates has weight 2. The AUC of a draw is the exact weighted AUC; a tie counts as
+half.
 
 Legend: n candidates, U users, R draws.
 """

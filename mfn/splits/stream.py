@@ -1,7 +1,8 @@
-"""Prepare clean events for the step to requests: look up indices, and group and sort by user.
+"""Prepare clean events so that they can become requests: look up indices, group and sort by user.
 
-One shuffle, by user. Before it, `learn_buckets` aggregates the numbers of the training window. If
-the item vocabulary is too large to broadcast, looking up items adds one shuffle by item id.
+This takes one shuffle, by user. Before that, `learn_buckets` reads the numeric fields of the
+training window to find their buckets. If the item vocabulary is too large to broadcast, looking up
+items adds one shuffle by item id.
 """
 
 from __future__ import annotations
