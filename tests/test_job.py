@@ -28,11 +28,11 @@ BIN = Path(sys.executable).parent
 
 STUB = '''
 from mfn.errors import (DataRefused, JobFailed)
-from mfn.job import (job, main)
+from mfn.job import job, main
 from mfn.storage import current
 
 
-@job()
+@job(sections=("train",))
 def stub_job(spark, settings):
     """Count to the number of training passes; refuse more than five, and fail at seven."""
     if settings.train.epochs == 9:
@@ -260,7 +260,7 @@ class Copier:
         def reads(spark: SparkSession, settings: Settings) -> list[object]:
             return [self.source.read_text(), settings.train.epochs]
 
-        self.job = job.job(reads, lambda settings: [str(self.copy)])(copy)
+        self.job = job.job(reads, lambda settings: [str(self.copy)], sections=["train"])(copy)
 
     def runs_again(self, spark: SparkSession, settings: Settings) -> bool:
         before = self.runs

@@ -51,7 +51,7 @@ def test_each_step_has_a_row_whatever_became_of_it(
     before = datetime.datetime.now(datetime.UTC)
     for function, error in [(count, None), (count, None), (refuse, errors.DataRefused),
                             (fail, ZeroDivisionError)]:  # fmt: skip
-        one = job.job(reads)(function)
+        one = job.job(reads, sections=["train"])(function)
         if error is None:
             assert job.run(one, spark, settings, ran) is ran[-1]
         else:
@@ -85,7 +85,9 @@ def test_each_step_has_a_row_whatever_became_of_it(
 def test_other_settings_have_another_hash(spark: SparkSession, make_settings: MakeSettings) -> None:
     ran: list[StepRun] = []
     for epochs in (1, 1, 2):
-        job.run(job.job()(count), spark, make_settings(train={"epochs": epochs}), ran)
+        job.run(
+            job.job(sections=["train"])(count), spark, make_settings(train={"epochs": epochs}), ran
+        )
     runs.record(spark, ran)
     one, same, other = (row.settings_hash for row in told(spark, make_settings()))
     assert one == same != other
@@ -97,7 +99,7 @@ def test_runs_that_cannot_be_told_are_no_failure_of_what_was_done(
     settings = make_settings()
     Path(settings.root, "evaluation").write_text("a file where a folder should be")
     ran: list[StepRun] = []
-    job.run(job.job()(count), spark, settings, ran)
+    job.run(job.job(sections=["train"])(count), spark, settings, ran)
     with caplog.at_level(logging.ERROR):
         runs.record(spark, ran)
     assert "evaluation/runs: could not write the runs table: " in caplog.messages[-1]
@@ -108,6 +110,7 @@ def test_runs_that_cannot_be_told_are_no_failure_of_what_was_done(
 PROGRAM = """
 import logging, sys
 from mfn import job
+from mfn.log_setup import set_up_logging
 set_up_logging(sys.argv[1])
 logging.getLogger("mfn").info("count %s: done", "2026-03-08", extra={"counts": {"rows": 7}})
 logging.getLogger("other").info("not of ours")
