@@ -19,6 +19,7 @@ from mfn.models import artifact
 from mfn.models.artifact import WrongArtifact
 from mfn.models.embedding import fields_of
 from mfn.pretraining.embeddings import pretrain_embeddings
+from mfn.pretraining.published import current_frozen
 from mfn.settings import Settings
 from mfn.splits.published import Splits
 from mfn.training.train import train
@@ -78,6 +79,22 @@ def test_a_published_model_is_skipped(
         assert train(spark, other)["rows"] == 60
         assert published(day)[1] != description
         description = published(day)[1]
+
+
+def test_a_model_starts_at_the_frozen_embedding_of_its_day(
+    spark: SparkSession, make_day: Callable[..., Settings]
+) -> None:
+    day = make_day()
+    starts = fields_of(trained(spark, day, {})["embedding.weight"], sizes({}))
+    E = artifact.read_frozen(current_frozen(day, Splits.published(day)))
+    at_random = day.models["base"].model_copy(update={"start_at_frozen": False})
+    train(spark, day.model_copy(update={"models": {"base": at_random}}))
+    control = fields_of(published(day)[0]["embedding.weight"], sizes({}))
+    for field, learnt in E.learnt.items():
+        assert learnt.any(), field
+        assert torch.equal(starts[field][learnt], E.vectors[field][learnt]), field
+        assert torch.equal(starts[field][~learnt], control[field][~learnt]), field
+        assert not torch.equal(control[field][learnt], E.vectors[field][learnt]), field
 
 
 def test_settings_that_change_no_parameter_do_not_train_again(
