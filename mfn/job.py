@@ -198,8 +198,8 @@ def _run(job: Job, session: SparkSession, settings: Settings, step_run: StepRun)
     record = job.record(settings)
     current = None
     fields = {"step": job.name, "run_date": str(settings.date)}
-    if job.reads is not None:
-        step_run.inputs = job.inputs(session, settings)
+    step_run.inputs = job.inputs(session, settings)
+    if step_run.inputs is not None:
         current = fingerprint.of_values(fingerprint.of_package(), step_run.inputs)
         since = _unchanged_since(record, current, job.writes(settings))
         if since and not settings.force:

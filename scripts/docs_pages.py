@@ -19,9 +19,9 @@ from mkdocs.structure.files import File
 from pyspark.sql.types import StructType
 
 from mfn import schema
-from mfn.configuration import setting_names
 from mfn.schema import TABLES
 from mfn.settings import Settings
+from mfn.settings_help import ALL_SECTIONS, MODELS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 INCLUDED = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
@@ -131,18 +131,18 @@ def settings_page() -> str:
         "environment, and the environment wins over the file. The settings of the models are in "
         "the [reference](reference/models.md).\n",
     ]
-    sections = {"": Settings.model_fields}
-    for name, field in Settings.model_fields.items():
-        if any(one.startswith(f"{name}.") for one in setting_names()):
-            sections[name] = field.annotation.model_fields  # type: ignore[union-attr]
+    tree = Settings.model_fields
+    sections: dict[str, Any] = {"": {n: one for n, one in tree.items() if n not in ALL_SECTIONS}}
+    for section in ALL_SECTIONS:
+        if section != MODELS:
+            kind: Any = tree[section].annotation
+            sections[section] = kind.model_fields
     for section, fields in sections.items():
         if section:
-            kind = Settings.model_fields[section].annotation
-            parts.append(f"## {section}\n\n{(kind.__doc__ or '').splitlines()[0]}\n")
+            summary = (tree[section].annotation.__doc__ or "").splitlines()[0]
+            parts.append(f"## {section}\n\n{summary}\n")
         lines = ["| setting | default | meaning |", "|---|---|---|"]
         for name, field in fields.items():
-            if name in sections or name == "models":
-                continue
             full = f"{section}.{name}".lstrip(".")
             lines.append(f"| `{full}` | {_default(field)} | {field.description} |")
         parts.append("\n".join(lines) + "\n")

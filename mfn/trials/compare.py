@@ -139,26 +139,27 @@ def _check(plan: Plan) -> None:
             ) from error
 
 
-def _row(one: Result, settings: Settings) -> tuple[object, ...]:
-    return (
-        settings.date,
-        one.model,
-        settings.evaluate.base_model,
-        one.seeds,
-        one.learning_rate,
-        one.epochs,
-        one.auc_mean,
-        _number(one.auc_std),
-        _number(one.gauc_mean),
-        one.users_left_out,
-        one.logloss_mean,
-        _number(one.relaimpr.value),
-        _number(one.relaimpr.low),
-        _number(one.relaimpr.high),
-        one.parameters,
-        one.candidates_per_second,
-        settings.candidates_from,
-    )
+def _row(one: Result, settings: Settings) -> dict[str, object]:
+    """The columns of OVER_SEEDS by name."""
+    return {
+        "run_date": settings.date,
+        "model": one.model,
+        "base_model": settings.evaluate.base_model,
+        "seeds": one.seeds,
+        "learning_rate": one.learning_rate,
+        "epochs": one.epochs,
+        "auc_mean": one.auc_mean,
+        "auc_std": _number(one.auc_std),
+        "gauc_mean": _number(one.gauc_mean),
+        "users_left_out": one.users_left_out,
+        "logloss_mean": one.logloss_mean,
+        "relaimpr": _number(one.relaimpr.value),
+        "relaimpr_low": _number(one.relaimpr.low),
+        "relaimpr_high": _number(one.relaimpr.high),
+        "parameters": one.parameters,
+        "candidates_per_second": one.candidates_per_second,
+        "candidates_from": settings.candidates_from,
+    }
 
 
 def _number(value: float) -> float | None:
