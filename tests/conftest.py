@@ -8,11 +8,11 @@ session fails, so that `make test-unit`, which runs those alone, stays quick.
 from __future__ import annotations
 
 import datetime
-import multiprocessing.util
 import os
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextvars import ContextVar
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -79,8 +79,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         return (yield)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_UnitTest, "item", item)
-        # A pool's processes are started without an event.
-        patch.setattr(multiprocessing.util, "spawnv_passfds", lambda *_: _refuse("multiprocessing"))
+        # These raise no event, and a server that an earlier test left may start them.
+        patch.setattr(BaseProcess, "start", lambda _: _refuse("multiprocessing"))
         # Hide the session of other tests: a test that asks for one would start it.
         patch.setattr(SparkContext, "_active_spark_context", None)
         patch.setattr(SparkContext, "_gateway", None)

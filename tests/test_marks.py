@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,7 @@ def run(folder: Path, which: str) -> Outcome:
 
 
 def test_a_test_without_a_mark_that_starts_a_process_or_a_session_fails(tmp_path: Path) -> None:
+    ensure_running()  # as an earlier test may leave it: to start a process is then only a message
     outcome = run(tmp_path, "not spark")
     assert outcome.chosen == STARTS | {"nothing", "marked"}
     assert outcome.failed.keys() == STARTS
