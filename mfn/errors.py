@@ -14,6 +14,10 @@ class DataRefused(Exception):
     """The data are not fit to use (exit 3); the message says what, where, and what to do."""
 
 
+class Unreadable(DataRefused):
+    """A file cannot be read: it is cut short, damaged, or of another kind."""
+
+
 class NotPublished(FileNotFoundError):
     """An artifact that a job needs is missing (exit 3); the message names the job that makes it."""
 

@@ -18,10 +18,10 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-from mfn import fingerprint, runs, storage
+from mfn import fingerprint, runs, storage, unreadable
 from mfn import spark as sessions
 from mfn.configuration import load_settings
-from mfn.errors import REFUSALS, BadSettings, JobFailed
+from mfn.errors import REFUSALS, BadSettings, JobFailed, Unreadable
 from mfn.failure import in_a_line
 from mfn.log_setup import set_up_logging
 from mfn.runs import Counts, StepRun
@@ -94,8 +94,18 @@ class Job:
         return None if self.reads is None else self.reads(spark, settings)
 
     def __call__(self, spark: SparkSession, settings: Settings) -> Counts:
-        """Run the job's function."""
-        return self.function(spark, settings)
+        """Run the job's function.
+
+        Raises:
+            DataRefused: Spark cannot read a file.
+        """
+        try:
+            return self.function(spark, settings)
+        except Exception as error:
+            refusal = unreadable.refusal(error)
+            if refusal is None:
+                raise
+            raise refusal from error
 
 
 def job(
@@ -245,7 +255,7 @@ def _unchanged_since(record: str, current: str, outputs: Sequence[str]) -> str |
     """When the job last ran with the current fingerprint; None if it has to run again."""
     try:
         found = storage.read_json(record)
-    except FileNotFoundError:
+    except (FileNotFoundError, Unreadable):
         return None
     if found["fingerprint"] != current or not all(storage.exists(path) for path in outputs):
         return None

@@ -141,10 +141,21 @@ VALIDATION = Table(
     StructType(
         [
             column("run_date", DATE, "day of the folder that was validated"),
-            column("source", STRING, "events"),
-            column("reason", STRING, "clean, repeat, blank, or the reason of the quarantine"),
-            column("rows", LONG, "rows of the raw log with this outcome"),
+            column("source", STRING, "events, items (the catalogue) or users (the profiles)"),
+            column(
+                "reason",
+                STRING,
+                "of a row: clean, repeat, blank, or why it cannot be used; of a value: "
+                "unreadable_value or key_twice",
+            ),
+            column("rows", LONG, "rows of the files with this outcome, or with such a value"),
             column("made_from", STRING, "fingerprint of the files, settings and rules used", True),
+            column(
+                "field",
+                STRING,
+                "field that lost a value in rows that are used; null: the count is of whole rows",
+                True,
+            ),
         ]
     ),
     ("run_date",),
@@ -155,7 +166,13 @@ VALIDATION_MEASURES = Table(
     StructType(
         [
             column("run_date", DATE, "day of the folder that was validated"),
-            column("measure", STRING, "quarantined_share, events or clicked_share"),
+            column(
+                "measure",
+                STRING,
+                "of events: quarantined_share, events, clicked_share; of the catalogue: "
+                "items_rows, items_unusable_share, items_with_…_share; of profiles: users_rows, "
+                "users_unusable_share",
+            ),
             column("value", DOUBLE, "the value of the day"),
             column(
                 "median_before",

@@ -237,6 +237,21 @@ class ValidateSettings(Strict):
         description="refuse the day if this many times more, or fewer, requests have a click than"
         " at the median",
     )
+    max_unusable_share: Share = Field(
+        0.05,
+        description="refuse a snapshot of the catalogue or of the profiles if a larger share of "
+        "its rows cannot be read or has no id",
+    )
+    max_snapshot_ratio: Change = Field(
+        10.0,
+        description="refuse a snapshot that has this many times more, or fewer, rows than the "
+        "median",
+    )
+    max_field_share_ratio: Change = Field(
+        2.0,
+        description="refuse a snapshot of the catalogue if this many times fewer of its items have "
+        "a category, a price or a title than at the median",
+    )
 
 
 class WindowSettings(Strict):

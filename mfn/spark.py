@@ -47,6 +47,10 @@ def options(settings: Settings) -> dict[str, str]:
             settings.spark.shuffle_partitions
         ),
         "spark.sql.execution.arrow.pyspark.enabled": "true",
+        # Of a key that an object has twice, JSON's readers take the last value.
+        "spark.sql.mapKeyDedupPolicy": "LAST_WIN",
+        # Times in nanoseconds, which pandas writes, are read as integers instead of refused.
+        "spark.sql.legacy.parquet.nanosAsLong": "true",
     }
     submitted: dict[str, str] = {}
     if SUBMITTED in os.environ:

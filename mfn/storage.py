@@ -23,7 +23,7 @@ from typing import Any
 
 import fsspec
 
-from mfn.errors import NotPublished, Superseded
+from mfn.errors import NotPublished, Superseded, Unreadable
 
 POINTER = "CURRENT"
 MANIFEST = "manifest.json"
@@ -244,9 +244,18 @@ def _as_json(content: Any) -> str:
 
 
 def read_json(path: str) -> Any:
-    """Read a JSON file."""
-    with fsspec.open(path, "r", encoding="utf-8") as file:
-        return json.load(file)
+    """Read a JSON file.
+
+    Raises:
+        Unreadable: it is no JSON.
+    """
+    try:
+        with fsspec.open(path, "r", encoding="utf-8") as file:
+            return json.load(file)
+    except ValueError as error:
+        raise Unreadable(
+            f"{path}: expected JSON, got something else ({error}); run the job again that made it"
+        ) from error
 
 
 def _published(files: Any, path: str) -> list[str]:

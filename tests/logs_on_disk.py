@@ -49,7 +49,7 @@ class Logs:
 
     def validated(self, days: Sequence[datetime.date]) -> None:
         """Mark these days as validated."""
-        rows = [(day, "events", "clean", 1, "as drawn") for day in days]
+        rows = [(day, "events", "clean", 1, "as drawn", None) for day in days]
         frame = self.spark.createDataFrame(rows, VALIDATION.columns)
         tables.replace(frame, self.settings.root, VALIDATION, {"run_date": list(days)})
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from mfn import storage
 from mfn.engine.stats import EpochStats
+from mfn.errors import Unreadable
 from mfn.models import artifact
 from mfn.settings import CheckpointSettings
 
@@ -168,7 +169,7 @@ class Checkpoints:
             return position, self._part(name, about["digests"], index, count)
         except FileNotFoundError as error:
             raise _Unusable("incomplete: a file is missing") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (Unreadable, ValueError, KeyError, TypeError, AttributeError) as error:
             raise _Unusable(f"{ABOUT} cannot be read: {error}") from error
 
     def _part(self, name: str, digests: Sequence[int], index: int, count: int) -> Part:

@@ -1,9 +1,10 @@
 """Gates: limits that a day's log must keep before other jobs use it, and its drift over days.
 
-Three measures are taken each day: the share of quarantined rows, the number of clean events, and
-the share of requests with a click. Each is compared with the limits of the settings and with the
-median of the days before. The table `validation_measures` holds all measures, also those of
-refused days.
+Of the events three measures are taken each day: the share of quarantined rows, the number of clean
+events, and the share of requests with a click. Of a snapshot of the catalogue or of the profiles:
+the number of its rows, the share of rows that cannot be used, and the shares of items that have a
+category, a price and a title. Each is compared with the limits of the settings and with the median
+of the days before. The table `validation_measures` holds all measures, also those of refused days.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from mfn.settings import ValidateSettings
 
@@ -20,6 +22,14 @@ MIN_DAYS_BEFORE = 3
 """A day with fewer measured days before it is not compared with them."""
 MIN_MEDIAN_SHARE = 0.001
 """Lower bound of the median share of bad rows: below it, ten times as many may be chance."""
+
+
+OF_EVENTS = ("quarantined_share", "events", "clicked_share")
+"""The measures of a day's events."""
+SNAPSHOTS = {"items": "catalogue", "users": "profiles"}
+"""What the snapshots of each kind are called in messages."""
+ITEM_FIELDS_MEASURED = ("category", "price", "title")
+"""Fields of the catalogue whose share of items is measured."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +51,7 @@ class Gate:
         meaning: of the measure, for messages.
         least, most: its limits.
         ratio: by how many times it may differ from the median of the days before.
-        only_above: whether `ratio` limits only values above the median; lower ones are fine.
+        limited: which values `ratio` limits: those above the median, those below it, or both.
     """
 
     measure: str
@@ -49,7 +59,7 @@ class Gate:
     least: Limit
     most: Limit
     ratio: Limit
-    only_above: bool = False
+    limited: Literal["above", "below", "both"] = "both"
 
 
 @dataclass(frozen=True)
@@ -91,7 +101,7 @@ def gates(settings: ValidateSettings) -> tuple[Gate, ...]:
             NO_MINIMUM,
             limit("max_quarantined_share"),
             limit("max_quarantined_share_ratio"),
-            only_above=True,
+            limited="above",
         ),
         Gate(
             "events",
@@ -106,6 +116,38 @@ def gates(settings: ValidateSettings) -> tuple[Gate, ...]:
             limit("min_clicked_share"),
             limit("max_clicked_share"),
             limit("max_clicked_share_ratio"),
+        ),
+        *(
+            Gate(
+                f"{kind}_rows",
+                f"the number of rows of the {whose}",
+                NO_MINIMUM,
+                NO_MAXIMUM,
+                limit("max_snapshot_ratio"),
+            )
+            for kind, whose in SNAPSHOTS.items()
+        ),
+        *(
+            Gate(
+                f"{kind}_unusable_share",
+                f"the share of rows of the {whose} that cannot be read or have no id",
+                NO_MINIMUM,
+                limit("max_unusable_share"),
+                limit("max_quarantined_share_ratio"),
+                limited="above",
+            )
+            for kind, whose in SNAPSHOTS.items()
+        ),
+        *(
+            Gate(
+                f"items_with_{field}_share",
+                f"the share of items of the catalogue that have a {field}",
+                NO_MINIMUM,
+                NO_MAXIMUM,
+                limit("max_field_share_ratio"),
+                limited="below",
+            )
+            for field in ITEM_FIELDS_MEASURED
         ),
     )
 
@@ -128,7 +170,7 @@ def measure(
         first = day - datetime.timedelta(days=settings.reference_days)
         earlier = [known[one] for one in sorted(known) if first <= one < day]
         for gate in gates(settings):
-            # A day without requests has no share of clicks.
+            # A day without requests has no share of clicks, and not every day has a snapshot.
             if gate.measure in values[day]:
                 value = values[day][gate.measure]
                 past = [of[gate.measure] for of in earlier if gate.measure in of]
@@ -139,11 +181,12 @@ def measure(
 def _compare(gate: Gate, day: datetime.date, value: float, past: Sequence[float]) -> Measured:
     median = statistics.median(past) if len(past) >= MIN_DAYS_BEFORE else None
     least, most = gate.least.value, gate.most.value
-    if median is not None and gate.only_above:
+    if median is not None and gate.limited == "above":
         most = min(most, max(median, MIN_MEDIAN_SHARE) * gate.ratio.value)
     elif median:  # a median of 0 gives no ratio
         least = max(least, median / gate.ratio.value)
-        most = min(most, median * gate.ratio.value)
+        if gate.limited == "both":
+            most = min(most, median * gate.ratio.value)
     return Measured(day, gate.measure, value, median, least, most)
 
 

@@ -2,11 +2,11 @@
 
 **Reasons** for quarantine, in the order in which they are checked: wrong_encoding (not UTF-8),
 truncated_line (begins like an object but does not end like one), not_json, bad_context (not an
-object), missing_<field> (absent, null or empty), unknown_event_type, bad_time (neither ISO 8601
-nor milliseconds), outside_day (more than `validation.late_hours` before the day of its folder),
-future_time (more than `validation.early_minutes` after that day), bad_position (not a whole number
-from 0), id_too_long, too_many_events (its user already had `validation.max_user_events` events in
-that folder: a bot).
+object), nested_id (an id is a list or an object), missing_<field> (absent, null or blank),
+unknown_event_type, bad_time (neither ISO 8601 nor milliseconds), outside_day (more than
+`validation.late_hours` before the day of its folder), future_time (more than
+`validation.early_minutes` after that day), bad_position (not a whole number from 0), id_too_long,
+too_many_events (its user already had `validation.max_user_events` events in that folder: a bot).
 
 Times are compared with the folder's day, not with a clock, and a bot is found by its events in the
 folder. So the same log always gives the same outcomes.
@@ -29,14 +29,13 @@ from __future__ import annotations
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from mfn.logs.raw import BLANK, DAY, UNREADABLE
+from mfn.logs.raw import BLANK, DAY, IDS, UNREADABLE
 from mfn.schema import RAW_EVENT
 from mfn.settings import Settings
 
 CLEAN, REPEAT = "clean", "repeat"
 EVENT_TYPES = ("impression", "click", "cart", "purchase")
 REQUIRED = ("event_id", "event_time", "user_id", "event_type", "item_id")
-IDS = ("event_id", "user_id", "item_id", "request_id")
 TOO_MANY_EVENTS = "too_many_events"
 REASONS = (
     *UNREADABLE,
@@ -51,6 +50,7 @@ REASONS = (
 )
 """Why a row goes to quarantine, in the order in which the reasons are checked."""
 
+_DATE = r"^\d{4}-\d\d-\d\d$"
 _DATE_TIME = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d"
 _ZONE = r"(Z|[+-]\d\d(:?\d\d)?)$"
 _USUAL = rf"{_DATE_TIME}:\d\d(\.\d{{1,9}})?Z$"
@@ -61,8 +61,9 @@ def judge(rows: DataFrame, settings: Settings) -> DataFrame:
     """Give each row of RAW_ROWS the reason why it is bad, or parse it as an event.
 
     Returns:
-        dt, reason, source_file, raw, and RAW_EVENT's columns. For a good event `reason` and `raw`
-        are null; for any other row the event's columns are null, to shuffle and cache less.
+        dt, reason, source_file, raw, twice, and RAW_EVENT's columns. For a good event `reason` and
+        `raw` are null; for any other row `twice` and the event's columns are null, to shuffle and
+        cache less.
     """
     checks = settings.validation
     times = rows.withColumn("time", parse_time(F.col("event_time"), settings.logs.time_zone))
@@ -74,17 +75,16 @@ def judge(rows: DataFrame, settings: Settings) -> DataFrame:
         time = moved if seconds else F.col("time")
         return F.to_date(time if zone == "UTC" else F.from_utc_timestamp(time, zone))
 
-    place = _non_blank("position")
     longest = F.greatest(*(F.coalesce(F.length(name), F.lit(0)) for name in IDS))
     # Conditions and their reasons; the first condition that holds gives the reason.
     checked = [
         *((F.col("fault") == fault, fault) for fault in (BLANK, *UNREADABLE)),
-        *((_non_blank(name).isNull(), f"missing_{name}") for name in REQUIRED),
+        *((F.col(name).isNull(), f"missing_{name}") for name in REQUIRED),
         (~F.col("event_type").isin(*EVENT_TYPES), "unknown_event_type"),
         (F.col("time").isNull(), "bad_time"),
         (day(checks.late_hours * 3600) < F.col(DAY), "outside_day"),
         (day(-checks.early_minutes * 60) > F.col(DAY), "future_time"),
-        (~place.rlike(r"^\d{1,9}(\.0+)?$"), "bad_position"),
+        (~F.col("position").rlike(r"^\d{1,9}$"), "bad_position"),
         (longest > checks.max_id_length, "id_too_long"),
     ]
     reason = F.lit(None).cast("string")
@@ -93,8 +93,7 @@ def judge(rows: DataFrame, settings: Settings) -> DataFrame:
     event = {
         **{name: F.col(name) for name in RAW_EVENT.names},
         "event_time": F.col("time"),
-        "request_id": _non_blank("request_id"),
-        "position": F.substring_index(place, ".", 1).cast("int"),
+        "position": F.col("position").cast("int"),
     }
     is_event = F.col("reason").isNull()
     return times.withColumn("reason", reason).select(
@@ -102,12 +101,15 @@ def judge(rows: DataFrame, settings: Settings) -> DataFrame:
         "reason",
         "source_file",
         F.when(~is_event, F.col("raw")).alias("raw"),
+        F.when(is_event, F.col("twice")).alias("twice"),
         *(F.when(is_event, column).alias(name) for name, column in event.items()),
     )
 
 
 def parse_time(text: Column, zone: str) -> Column:
     """Parse a time in ISO 8601 or in milliseconds since 1970; null if it is neither.
+
+    A date is its midnight.
 
     Args:
         zone: time zone of times that do not contain one.
@@ -122,6 +124,7 @@ def parse_time(text: Column, zone: str) -> Column:
     return (
         F.when(text.rlike(_USUAL), text.try_cast("timestamp"))
         .when(text.rlike(_MILLISECONDS), F.timestamp_millis(text.try_cast("bigint")))
+        .when(text.rlike(_DATE), F.to_utc_timestamp(text.try_cast("timestamp"), zone))
         .when(text.rlike(_ZONE), time)
         .otherwise(F.to_utc_timestamp(time, zone))
     )
@@ -248,8 +251,3 @@ def limit_users(outcomes: DataFrame, last: DataFrame) -> DataFrame:
         F.when(too_many, as_json).otherwise(F.col("raw")).alias("raw"),
         *RAW_EVENT.names,
     )
-
-
-def _non_blank(name: str) -> Column:
-    """The text of a field; null if it is blank."""
-    return F.when(F.trim(name) != "", F.col(name))

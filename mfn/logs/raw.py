@@ -20,20 +20,12 @@ from typing import Any, Literal
 import fsspec
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import (
-    ArrayType,
-    DoubleType,
-    FloatType,
-    MapType,
-    StringType,
-    StructField,
-    StructType,
-    TimestampType,
-)
+from pyspark.sql.types import ArrayType, StructField, StructType
 
 from mfn.errors import DataRefused
 from mfn.fingerprint import of_values
-from mfn.schema import DATE, RAW_EVENT, STRING, STRING_MAP
+from mfn.logs import parquet, values
+from mfn.schema import DATE, RAW_EVENT, STRING
 
 DAY = "dt"
 JSON_LINES = (".json", ".json.gz")
@@ -42,26 +34,28 @@ SUCCESS = "_SUCCESS"
 
 BLANK = "blank"
 WRONG_ENCODING, TRUNCATED = "wrong_encoding", "truncated_line"
-NOT_JSON, BAD_CONTEXT = "not_json", "bad_context"
-UNREADABLE = (WRONG_ENCODING, TRUNCATED, NOT_JSON, BAD_CONTEXT)
+NOT_JSON, BAD_CONTEXT, NESTED_ID = "not_json", "bad_context", "nested_id"
+UNREADABLE = (WRONG_ENCODING, TRUNCATED, NOT_JSON, BAD_CONTEXT, NESTED_ID)
 """Faults that make a row unreadable, in the order in which they are checked."""
 
-RAW_ROWS = StructType(
-    [
-        StructField(DAY, DATE),
-        StructField("source_file", STRING),
-        StructField("raw", STRING),
-        StructField("fault", STRING),
-        *RAW_EVENT.fields,
-    ]
+IDS = ("event_id", "user_id", "item_id", "request_id")
+"""Fields of an event that are ids."""
+
+_OF_ROW = (
+    StructField(DAY, DATE),
+    StructField("source_file", STRING),
+    StructField("raw", STRING),
+    StructField("fault", STRING),
+    StructField("twice", ArrayType(STRING)),
 )
+RAW_ROWS = StructType([*_OF_ROW, *RAW_EVENT.fields])
 """Columns of `read_events`: `raw` is the row as text (a Parquet row as JSON); `fault` is one of
-UNREADABLE, or blank, or null if the row could be read."""
+UNREADABLE, or blank, or null if the row could be read; `twice` are the fields that have a key
+twice, or are one, of which the last value counts; null if there are none."""
 
 _WHITE = r"' \t\r\n\f\u000b'"
 _TRIMMED = f"btrim(value, {_WHITE})"
 _CUT = f"startswith({_TRIMMED}, '{{') and not endswith({_TRIMMED}, '}}')"
-_STRICT = {"allowSingleQuotes": "false", "allowNonNumericNumbers": "false"}
 
 
 @dataclass(frozen=True)
@@ -140,42 +134,79 @@ def empty(folder: DayFolder) -> str:
 
 
 def read_events(spark: SparkSession, folder: str, days: Sequence[DayFolder]) -> DataFrame:
-    """Read every row of these days' files: columns RAW_ROWS."""
+    """Read every row of these days' files of events: columns RAW_ROWS."""
+    rows = read_rows(spark, folder, days, RAW_EVENT.names)
+    nested = reduce(Column.__or__, (values.nested(F.col(name)) for name in IDS))
+    given = values.trimmed(F.col("context"))
+    fields = {one.name: values.of_type(one) for one in RAW_EVENT}
+    none = F.array().cast("array<string>")
+    with_context = F.when(values.keys_twice(F.col("context")), F.array(F.lit("context")))
+    return rows.withColumn("map", fields["context"]).select(
+        DAY,
+        "source_file",
+        "raw",
+        F.coalesce(
+            "fault",
+            F.when(given.isNotNull() & F.col("map").isNull(), BAD_CONTEXT),
+            F.when(nested, NESTED_ID),
+        ).alias("fault"),
+        F.when(
+            F.col("twice").isNotNull() | with_context.isNotNull(),
+            F.concat(F.coalesce("twice", none), F.coalesce(with_context, none)),
+        ).alias("twice"),
+        *(column.alias(name) for name, column in fields.items() if name != "context"),
+        F.col("map").alias("context"),
+    )
+
+
+def read_rows(
+    spark: SparkSession, folder: str, days: Sequence[DayFolder], names: Sequence[str]
+) -> DataFrame:
+    """Read every row of these days' files.
+
+    Args:
+        names: the fields to read; all others are ignored.
+
+    Returns:
+        dt, source_file, raw, fault, twice as in RAW_ROWS, and each field as delivered text, as
+        `mfn.logs.values` takes it.
+
+    Raises:
+        DataRefused: a Parquet file cannot be read, or a column has a type without a text.
+    """
     lines = [path for day in days for path in day.json_lines]
     tables = [path for day in days for path in day.parquet]
     parts = []
     if lines:
-        parts.append(_read_lines(spark, folder, lines))
-    if tables:
-        parts.append(_read_tables(spark, folder, tables))
+        parts.append(_read_lines(spark, folder, lines, names))
+    for columns, paths in parquet.columns_of(tables, names).items():
+        parts.append(_read_table(spark, folder, paths, columns, names))
     if not parts:
-        return spark.createDataFrame([], RAW_ROWS)
+        texts = [StructField(name, STRING) for name in names]
+        return spark.createDataFrame([], StructType([*_OF_ROW, *texts]))
     return reduce(DataFrame.unionAll, parts)
 
 
-def _read_lines(spark: SparkSession, folder: str, paths: Sequence[str]) -> DataFrame:
+def _read_lines(
+    spark: SparkSession, folder: str, paths: Sequence[str], names: Sequence[str]
+) -> DataFrame:
     lines = spark.read.schema(f"value string, {DAY} date").option("basePath", folder).text([*paths])
     # Spark's parser stops after the first value of a line. It would silently drop whatever follows,
     # such as the next event after a lost line break. Inside a list it parses all values.
     in_list = F.concat(F.lit("["), F.col("value"), F.lit(",null]"))
+    texts = StructType([StructField(name, STRING) for name in names])
     parsed = lines.select(
         DAY,
         F.col("_metadata.file_path").alias("source_file"),
         "value",
-        F.from_json(in_list, ArrayType(RAW_EVENT), _STRICT).alias("parsed"),
+        F.from_json(in_list, ArrayType(texts), values.JSON).alias("parsed"),
     )
     one_value = (F.size("parsed") == 2) & F.get("parsed", F.lit(1)).isNull()
-    events = parsed.select(
-        DAY, "source_file", "value", F.when(one_value, F.get("parsed", F.lit(0))).alias("event")
-    )
-    # A context that is not an object is parsed as null, like an absent one.
-    bad_context = (
-        F.col("event.context").isNull()
-        & F.col("value").contains('"context"')
-        & F.get_json_object("value", "$.context").isNotNull()
+    rows = parsed.select(
+        DAY, "source_file", "value", F.when(one_value, F.get("parsed", F.lit(0))).alias("row")
     )
     encoded = F.expr("is_valid_utf8(value)")
-    return events.select(
+    return rows.select(
         DAY,
         "source_file",
         # Latin-1 has a character for every byte: a wrongly encoded line can be kept as text and
@@ -185,62 +216,50 @@ def _read_lines(spark: SparkSession, folder: str, paths: Sequence[str]) -> DataF
         .alias("raw"),
         F.when(F.expr(f"{_TRIMMED} = ''"), BLANK)
         .when(~encoded, WRONG_ENCODING)
-        .when(F.col("event").isNull() & F.expr(_CUT), TRUNCATED)
-        .when(F.col("event").isNull(), NOT_JSON)
-        .when(bad_context, BAD_CONTEXT)
+        .when(F.col("row").isNull() & F.expr(_CUT), TRUNCATED)
+        .when(F.col("row").isNull(), NOT_JSON)
         .alias("fault"),
-        *(F.col(f"event.{name}") for name in RAW_EVENT.names),
+        _twice(F.col("value"), names).alias("twice"),
+        *(F.col(f"row.{name}") for name in names),
     )
 
 
-def _read_tables(spark: SparkSession, folder: str, paths: Sequence[str]) -> DataFrame:
-    reader = spark.read.option("basePath", folder).option("mergeSchema", "true")
-    table = reader.parquet(*paths)
-    fields = {field.name: field for field in table.schema if field.name != DAY}
-    texts = {
-        name: _as_text(fields[name]) if name in fields else F.lit(None).cast(STRING)
-        for name in RAW_EVENT.names
-        if name != "context"
-    }
-    context, bad_context = _as_map(fields.get("context"))
+def _twice(line: Column, names: Sequence[str]) -> Column:
+    """Those of the names that an object has twice; null if there are none."""
+    # The first is quicker, and knows no NaN.
+    keys = F.coalesce(
+        F.json_object_keys(line),
+        F.map_keys(F.from_json(line, "map<string,string>", values.JSON)),
+    )
+    twice = F.filter(
+        F.array(*map(F.lit, names)),
+        lambda name: F.size(F.filter(keys, lambda key: key == name)) > 1,
+    )
+    some = F.size(keys) > F.size(F.array_distinct(keys))
+    return F.when(some, F.when(F.size(twice) > 0, twice))
+
+
+def _read_table(
+    spark: SparkSession,
+    folder: str,
+    paths: Sequence[str],
+    columns: parquet.Columns,
+    names: Sequence[str],
+) -> DataFrame:
+    """Rows of Parquet files that all have these columns."""
+    schema = StructType([*(one.field for one in columns), StructField(DAY, DATE)])
+    table = spark.read.schema(schema).option("basePath", folder).parquet(*paths)
+    texts = {name: F.lit(None).cast(STRING) for name in names}
+    texts |= {one.name: one.text() for one in columns}
     encoded = F.call_function("is_valid_utf8", F.concat_ws("\n", *texts.values()))
     return table.select(
-        F.col(DAY).cast(DATE).alias(DAY),
+        DAY,
         F.col("_metadata.file_path").alias("source_file"),
-        F.to_json(F.struct(*(F.col(f"`{name}`") for name in fields))).alias("raw"),
-        F.when(~encoded, WRONG_ENCODING).when(bad_context, BAD_CONTEXT).alias("fault"),
-        *(texts[name].alias(name) for name in RAW_EVENT.names if name in texts),
-        context.alias("context"),
+        F.to_json(F.struct(*(texts[name].alias(name) for name in names))).alias("raw"),
+        F.when(~encoded, WRONG_ENCODING).alias("fault"),
+        F.lit(None).cast("array<string>").alias("twice"),
+        *(texts[name].alias(name) for name in names),
     )
-
-
-def _as_text(field: StructField) -> Column:
-    """A Parquet column as the text that JSON would have."""
-    column, kind = F.col(field.name), field.dataType
-    if isinstance(kind, TimestampType):
-        return F.concat(column.cast(STRING), F.lit("Z"))  # the session's zone is UTC
-    if isinstance(kind, FloatType | DoubleType):  # integers with nulls often come as floats
-        return F.when(
-            column == F.floor(column), column.cast("decimal(20,0)").cast(STRING)
-        ).otherwise(column.cast(STRING))
-    if isinstance(kind, ArrayType | MapType | StructType):
-        return F.to_json(column)
-    return column.cast(STRING)
-
-
-def _as_map(field: StructField | None) -> tuple[Column, Column]:
-    """A Parquet column as a map of strings, and whether its value cannot be such a map."""
-    if field is None:
-        return F.lit(None).cast(STRING_MAP), F.lit(False)
-    column, kind = F.col(field.name), field.dataType
-    if isinstance(kind, MapType):
-        return column.cast(STRING_MAP), F.lit(False)
-    if isinstance(kind, StructType):
-        return F.from_json(F.to_json(column), STRING_MAP.simpleString()), F.lit(False)
-    if isinstance(kind, StringType):
-        as_map = F.from_json(column, STRING_MAP.simpleString(), _STRICT)
-        return as_map, column.isNotNull() & as_map.isNull()
-    return F.lit(None).cast(STRING_MAP), column.isNotNull()
 
 
 Form = Literal["json", "text", "parquet"]

@@ -20,13 +20,10 @@ import contextlib
 import datetime
 import logging
 import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from py4j.protocol import Py4JJavaError
-from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 
@@ -34,11 +31,11 @@ from mfn import tables
 from mfn.errors import DataRefused
 from mfn.fingerprint import of_source, of_values
 from mfn.job import Counts, job
-from mfn.logs import gates, outcomes, raw
+from mfn.logs import catalogue, gates, outcomes, parquet, raw, values
 from mfn.logs.outcomes import CLEAN, REASONS, REPEAT, TOO_MANY_EVENTS
 from mfn.logs.raw import BLANK, DAY
 from mfn.schema import EVENTS, QUARANTINE, VALIDATION, VALIDATION_MEASURES
-from mfn.settings import Settings
+from mfn.settings import LogsKind, Settings
 from mfn.windows import windows
 
 log = logging.getLogger("mfn")
@@ -46,9 +43,6 @@ log = logging.getLogger("mfn")
 OutcomesOfDay = Mapping[str, int]
 """Rows of a day by outcome: clean, repeat, blank, or one of REASONS; those that occur."""
 
-_UNREADABLE_FILE = re.compile(
-    r"\[(FAILED_READ_FILE|CANNOT_READ_FILE_FOOTER|CANNOT_MERGE_SCHEMAS)[^\]]*\].*"
-)
 _EXAMPLE_LENGTH = 200
 # Settings of `validation` that change outcomes.
 _OUTCOME_SETTINGS = ("late_hours", "early_minutes", "max_id_length", "max_user_events")
@@ -56,10 +50,17 @@ _OUTCOME_SETTINGS = ("late_hours", "early_minutes", "max_id_length", "max_user_e
 
 @dataclass(frozen=True)
 class DayCounts:
-    """A day's rows by outcome, and its share of requests with a click (None without requests)."""
+    """The counts of a day's events.
+
+    Attributes:
+        outcomes: rows by outcome.
+        clicked_share: share of requests with a click; None without requests.
+        keys_twice: by field, clean events and repeats that have a key twice.
+    """
 
     outcomes: OutcomesOfDay
     clicked_share: float | None
+    keys_twice: Mapping[str, int]
 
     @property
     def measures(self) -> dict[str, float]:
@@ -79,7 +80,8 @@ def _reads(spark: SparkSession, settings: Settings) -> Any:
     span = windows(settings.date, settings.windows).days
     folders = raw.day_folders(settings.logs_folder("events"), span)
     days = {str(one.day): day_fingerprint(one, settings) for one in folders}
-    return [days, settings.validation.model_dump()]
+    of_snapshots = [[one.kind.name, one.fingerprint] for one in catalogue.of_run(settings)]
+    return [days, of_snapshots, settings.validation.model_dump()]
 
 
 def _writes(settings: Settings) -> list[str]:
@@ -88,13 +90,17 @@ def _writes(settings: Settings) -> list[str]:
 
 @job(_reads, _writes, one_at_a_time=True, sections=("logs", "validation", "windows"))
 def validate_logs(spark: SparkSession, settings: Settings) -> Counts:
-    """Check raw events: write clean ones to the table events, bad ones to quarantine; count all.
+    """Check raw logs: write clean events to the table events, bad ones to quarantine; count all.
 
     Raises:
         DataRefused: a day has no folder, an unfinished folder without rows, or a file that cannot
-            be read; or a day fails a gate. Then only the table `validation_measures` changes: it
-            holds the measured values.
+            be read; or a day or a snapshot fails a gate. Then only the table
+            `validation_measures` changes: it holds the measured values.
     """
+    return {**_validate_events(spark, settings), **_validate_snapshots(spark, settings)}
+
+
+def _validate_events(spark: SparkSession, settings: Settings) -> Counts:
     folder = settings.logs_folder("events")
     span = windows(settings.date, settings.windows).days
     validated = validated_days(spark, settings)
@@ -103,7 +109,7 @@ def validate_logs(spark: SparkSession, settings: Settings) -> Counts:
         return {"rows": 0, "days": 0}
     days = [one.day for one in found]
     lines = Observation()
-    with _readable(folder), contextlib.ExitStack() as to_close:
+    with contextlib.ExitStack() as to_close:
 
         def keep(frame: DataFrame) -> DataFrame:
             to_close.callback(frame.unpersist)
@@ -117,7 +123,7 @@ def validate_logs(spark: SparkSession, settings: Settings) -> Counts:
         marked = outcomes.mark_repeats(rows, repeated, before)
         last = keep(outcomes.last_allowed(marked, settings.validation.max_user_events))
         judged = outcomes.limit_users(marked, last) if last.count() else marked
-        counted = _count(judged, days)
+        counted = _count(judged, rows, days)
         _refuse_unless_all_counted(counted, lines, rows, found)
         _refuse_empty_days(counted, found)
         measured = gates.measure(
@@ -125,7 +131,7 @@ def validate_logs(spark: SparkSession, settings: Settings) -> Counts:
             _measured_before(spark, settings, days),
             settings.validation,
         )
-        _write_measures(spark, settings, measured, days)
+        _write_measures(spark, settings, measured, days, gates.OF_EVENTS)
         _refuse_bad_days(measured, counted, judged, settings)
         _write(spark, settings, judged, counted, found)
     return _job_counts(counted)
@@ -138,7 +144,7 @@ def day_fingerprint(folder: raw.DayFolder, settings: Settings) -> str:
         {name: getattr(settings.validation, name) for name in _OUTCOME_SETTINGS},
         settings.logs.time_zone,
         settings.logs.day_time_zone,
-        of_source(raw, outcomes),
+        of_source(raw, parquet, values, outcomes),
     )
 
 
@@ -165,13 +171,15 @@ def _changed(
     return [one for one in folders if one.day in changed]
 
 
-def validated_days(spark: SparkSession, settings: Settings) -> dict[datetime.date, str | None]:
-    """Fingerprint of each validated day (`day_fingerprint`)."""
+def validated_days(
+    spark: SparkSession, settings: Settings, source: LogsKind = "events"
+) -> dict[datetime.date, str | None]:
+    """Fingerprint of each validated day of a source (for events: `day_fingerprint`)."""
     if not tables.is_there(spark, settings.root, VALIDATION):
         return {}
     found = tables.read(spark, settings.root, VALIDATION, "validate_logs")
-    rows = found.select("run_date", "made_from").distinct().collect()
-    return {row["run_date"]: row["made_from"] for row in rows}
+    rows = found.where(F.col("source") == source).select("run_date", "made_from").distinct()
+    return {row["run_date"]: row["made_from"] for row in rows.collect()}
 
 
 def _kept_before(
@@ -199,25 +207,12 @@ def _kept_before(
     return both.where(F.col(DAY).isin(known))
 
 
-@contextlib.contextmanager
-def _readable(folder: str) -> Iterator[None]:
-    """Turn Spark's error about an unreadable file into DataRefused."""
-    try:
-        yield
-    except (PySparkException, Py4JJavaError) as error:
-        # The error of a task reaches Python without its class: only its text can be checked.
-        found = _UNREADABLE_FILE.search(str(error))
-        if found is None:
-            raise
-        raise DataRefused(
-            f"{folder}: a file cannot be read to its end; it may be cut short, have another format "
-            "than its name says, or have other column types than the other files of its folder. "
-            f"Deliver it again. Spark says: {found[0]}"
-        ) from error
-
-
-def _count(judged: DataFrame, days: Sequence[datetime.date]) -> dict[datetime.date, DayCounts]:
+def _count(
+    judged: DataFrame, rows: DataFrame, days: Sequence[datetime.date]
+) -> dict[datetime.date, DayCounts]:
     """Count each day's outcomes, and its requests with and without a click, in one pass.
+
+    Keys that are given twice are counted in `rows`, the cached result of `outcomes.judge`.
 
     A request is identified by its id. An impression without request id is a request by itself,
     identified by user and item: a click without request id has nothing else to match on.
@@ -246,10 +241,15 @@ def _count(judged: DataFrame, days: Sequence[datetime.date]) -> dict[datetime.da
         counts[row[DAY]][row["outcome"]] = row["rows"]
         if row["outcome"] == CLEAN and row["shown"]:
             shares[row[DAY]] = row["clicked"] / row["shown"]
+    twice: dict[datetime.date, dict[str, int]] = {day: {} for day in days}
+    fields = rows.select(DAY, F.explode("twice").alias("field"))
+    for row in fields.groupBy(DAY, "field").agg(F.count("*").alias("rows")).collect():
+        twice[row[DAY]][row["field"]] = row["rows"]
     return {
         day: DayCounts(
             {name: of[name] for name in (CLEAN, REPEAT, BLANK, *REASONS) if name in of},
             shares.get(day),
+            twice[day],
         )
         for day, of in counts.items()
     }
@@ -306,7 +306,9 @@ def _write_measures(
     settings: Settings,
     measured: Sequence[gates.Measured],
     days: Sequence[datetime.date],
+    names: Sequence[str],
 ) -> None:
+    """Replace these measures of these days."""
     rows = [
         (
             one.run_date,
@@ -320,7 +322,8 @@ def _write_measures(
         for one in measured
     ]
     frame = spark.createDataFrame(rows, VALIDATION_MEASURES.columns).coalesce(1)
-    tables.replace(frame, settings.root, VALIDATION_MEASURES, {"run_date": days})
+    where: dict[str, Sequence[tables.Value]] = {"run_date": days, "measure": names}
+    tables.replace(frame, settings.root, VALIDATION_MEASURES, where)
 
 
 def _refuse_bad_days(
@@ -328,8 +331,6 @@ def _refuse_bad_days(
 ) -> None:
     """Raise DataRefused if a day fails a gate; show limits, values and an example of a bad row."""
     problems = gates.problems(measured, settings.validation)
-    if not problems:
-        return
     bad = [one for one in measured if not one.passed and one.measure == "quarantined_share"]
     problems += [_reasons(one.run_date, counted[one.run_date].outcomes) for one in bad]
     if bad:
@@ -341,16 +342,22 @@ def _refuse_bad_days(
             text = example["raw"]
             shown = text if len(text) <= _EXAMPLE_LENGTH else f"{text[:_EXAMPLE_LENGTH]} …"
             problems.append(f"an example of {reason}, in {example['source_file']}: {shown}")
-    raise DataRefused(
-        "\n".join(
-            [
-                *problems,
-                f"nothing was published; {tables.path_of(settings.root, VALIDATION_MEASURES)} "
-                "holds the measured values; repair the log and run the job again, or change the "
-                "setting if such a day may pass",
-            ]
+    _refuse(problems, settings)
+
+
+def _refuse(problems: Sequence[str], settings: Settings) -> None:
+    """Raise DataRefused if there are problems."""
+    if problems:
+        raise DataRefused(
+            "\n".join(
+                [
+                    *problems,
+                    f"nothing was published; {tables.path_of(settings.root, VALIDATION_MEASURES)} "
+                    "holds the measured values; repair the log and run the job again, or change "
+                    "the setting if such a day may pass",
+                ]
+            )
         )
-    )
 
 
 def quarantined(of_day: OutcomesOfDay) -> int:
@@ -388,18 +395,58 @@ def _write(
     bad = judged.where(F.col("outcome").isin(*REASONS)).withColumnRenamed("outcome", "reason")
     bad = bad.select(*QUARANTINE.columns.names)
     tables.replace(bad, settings.root, QUARANTINE, {DAY: days})
-    rows = [
-        (one.day, "events", outcome, number, day_fingerprint(one, settings))
-        for one in folders
-        for outcome, number in {
-            CLEAN: 0,
-            REPEAT: 0,
-            BLANK: 0,
-            **counted[one.day].outcomes,
-        }.items()
+    rows: list[tuple[Any, ...]] = []
+    for one in folders:
+        of_day, made_from = counted[one.day], day_fingerprint(one, settings)
+        outcomes_of_day = {CLEAN: 0, REPEAT: 0, BLANK: 0, **of_day.outcomes}
+        rows += [
+            (one.day, "events", outcome, number, made_from, None)
+            for outcome, number in outcomes_of_day.items()
+        ]
+        rows += [
+            (one.day, "events", catalogue.KEY_TWICE, number, made_from, field)
+            for field, number in of_day.keys_twice.items()
+        ]
+    _write_validation(spark, settings, rows, days, ["events"])
+
+
+def _write_validation(
+    spark: SparkSession,
+    settings: Settings,
+    rows: Sequence[tuple[Any, ...]],
+    days: Sequence[datetime.date],
+    sources: Sequence[str],
+) -> None:
+    frame = spark.createDataFrame(rows, VALIDATION.columns).coalesce(1)
+    tables.replace(frame, settings.root, VALIDATION, {"run_date": days, "source": sources})
+
+
+def _validate_snapshots(spark: SparkSession, settings: Settings) -> Counts:
+    """Check the snapshots that are not checked yet, or have changed since."""
+    known = {kind.name: validated_days(spark, settings, kind.name) for kind in catalogue.KINDS}
+    changed = [
+        one
+        for one in catalogue.of_run(settings)
+        if settings.force or known[one.kind.name].get(one.folder.day) != one.fingerprint
     ]
-    validation = spark.createDataFrame(rows, VALIDATION.columns).coalesce(1)
-    tables.replace(validation, settings.root, VALIDATION, {"run_date": days})
+    if not changed:
+        return {}
+    counted = list(catalogue.count(spark, settings, changed))
+    days = sorted({one.folder.day for one in changed})
+    values_of_days = catalogue.measures(counted)
+    measured = gates.measure(
+        values_of_days, _measured_before(spark, settings, days), settings.validation
+    )
+    names = sorted({name for of_day in values_of_days.values() for name in of_day})
+    _write_measures(spark, settings, measured, days, names)
+    _refuse(gates.problems(measured, settings.validation), settings)
+    rows: list[tuple[Any, ...]] = []
+    for one, of in counted:
+        common = (one.folder.day, one.kind.name)
+        rows += [(*common, name, n, one.fingerprint, None) for name, n in of.rows.items()]
+        rows += [(*common, why, n, one.fingerprint, field) for (field, why), n in of.lost.items()]
+    _write_validation(spark, settings, rows, days, sorted({one.kind.name for one in changed}))
+    return catalogue.job_counts(counted)
 
 
 def _job_counts(counted: ByDay) -> dict[str, int]:
@@ -409,6 +456,10 @@ def _job_counts(counted: ByDay) -> dict[str, int]:
         for name in (CLEAN, REPEAT, BLANK, *REASONS)
         if (number := sum(of.outcomes.get(name, 0) for of in counted.values()))
     }
+    twice: dict[str, int] = {}
+    for of in counted.values():
+        for field, number in of.keys_twice.items():
+            twice[field] = twice.get(field, 0) + number
     return {
         "rows": sum(total.values()),
         "clean": total.pop(CLEAN, 0),
@@ -417,4 +468,5 @@ def _job_counts(counted: ByDay) -> dict[str, int]:
         "blank": total.pop(BLANK, 0),
         "days": len(counted),
         **total,
+        **{f"{field}_{catalogue.KEY_TWICE}": n for field, n in twice.items()},
     }

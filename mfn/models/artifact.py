@@ -8,10 +8,11 @@ from typing import Any
 import fsspec
 import safetensors.torch
 from pydantic import TypeAdapter
+from safetensors import SafetensorError
 from torch import Tensor
 
 from mfn import storage
-from mfn.errors import DataRefused
+from mfn.errors import DataRefused, Unreadable
 from mfn.models.batch import Features
 from mfn.models.embedding import FrozenEmbedding
 from mfn.models.ranker import Ranker
@@ -37,9 +38,21 @@ def as_bytes(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def read_tensors(folder: str) -> dict[str, Tensor]:
-    """Read the tensors that `write_tensors` wrote into a folder."""
-    with fsspec.open(f"{folder}/{TENSORS}", "rb") as file:
-        return dict(safetensors.torch.load(file.read()))
+    """Read the tensors that `write_tensors` wrote into a folder.
+
+    Raises:
+        Unreadable: the file is cut short, or holds something else, such as a pickle.
+    """
+    path = f"{folder}/{TENSORS}"
+    with fsspec.open(path, "rb") as file:
+        content = file.read()
+    try:
+        return dict(safetensors.torch.load(content))
+    except SafetensorError as error:
+        raise Unreadable(
+            f"{path}: expected tensors, got something else ({error}); run the job again that made "
+            "it"
+        ) from error
 
 
 def check_vocabularies(
@@ -100,8 +113,9 @@ def read_model(
         vocabularies: of that item table.
 
     Raises:
-        WrongArtifact: the model was trained with other vocabularies, or the folder holds other
-            files, such as a pickle.
+        WrongArtifact: the model was trained with other vocabularies, its tensors are not those of
+            its description, or the folder holds other files, such as a pickle.
+        Unreadable: one of its files is damaged.
     """
     _refuse_unknown_files(folder)
     description = storage.read_json(f"{folder}/{storage.MODEL}")
@@ -115,7 +129,13 @@ def read_model(
         initial_std=1.0,
         seed=0,
     )
-    model.load_state_dict(read_tensors(folder))
+    try:
+        model.load_state_dict(read_tensors(folder))
+    except RuntimeError as error:
+        raise WrongArtifact(
+            f"{folder}: expected the tensors that its {storage.MODEL} describes, got others: "
+            f"{error}; run the job again that made it"
+        ) from error
     model.eval()
     return model
 

@@ -70,9 +70,17 @@ class Result:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Number of raw log rows with one outcome of validation."""
+    """Number of rows of the raw logs with one outcome of validation.
 
+    Attributes:
+        source: events, items or users.
+        reason: the outcome.
+        field: the field that lost a value; None if the count is of whole rows.
+    """
+
+    source: str
     reason: str
+    field: str | None
     rows_of_run_date: int
     rows_of_windows: int
 
@@ -86,7 +94,7 @@ class Day:
         slices: metrics of every slice except `all`, ordered by model and slice value.
         past: comparisons over the whole test window, of this day and of previous days.
         manifest: manifest of the day's splits.
-        outcomes: outcomes of validation, most frequent first.
+        outcomes: outcomes of validation by source, most frequent first.
     """
 
     date: datetime.date
@@ -207,10 +215,10 @@ def _outcomes(spark: SparkSession, settings: Settings) -> tuple[Outcome, ...]:
     rows = (
         tables.read(spark, settings.root, VALIDATION, "validate_logs")
         .where(F.col("run_date").between(F.lit(days[0]), F.lit(days[-1])))
-        .groupBy("reason")
+        .groupBy("source", "reason", "field")
         .agg(F.sum(of_run_date).alias("of_run_date"), F.sum("rows").alias("of_windows"))
-        .select("reason", "of_run_date", "of_windows")
+        .select("source", "reason", "field", "of_run_date", "of_windows")
         .collect()
     )
     outcomes = [Outcome(*row) for row in rows]
-    return tuple(sorted(outcomes, key=lambda one: (-one.rows_of_windows, one.reason)))
+    return tuple(sorted(outcomes, key=lambda one: (one.source, -one.rows_of_windows, one.reason)))

@@ -22,7 +22,7 @@ from mfn.evaluation.yardsticks import POPULARITY
 from mfn.job import Counts, job
 from mfn.metrics import METRICS
 from mfn.reporting import charts
-from mfn.reporting.day import Day, Result, read_day
+from mfn.reporting.day import Day, Outcome, Result, read_day
 from mfn.reporting.numbers import NOTHING, decimals, per_cent, percentage, thousands
 from mfn.reporting.summary import data_facts
 from mfn.settings import Settings
@@ -39,7 +39,7 @@ WINDOWS = {
 """Names on the page for the manifest's windows, oldest first."""
 
 REASONS = {
-    "clean": "clean: kept as events",
+    "clean": "clean",
     "repeat": "repeated event: dropped",
     "blank": "blank line",
 }
@@ -117,7 +117,7 @@ def _content(day: Day) -> dict[str, Any]:
         "history": _history(day),
         "windows": _windows(day),
         "facts": _facts(day),
-        "outcomes": [(one, _outcome_name(one.reason)) for one in day.outcomes],
+        "outcomes": [(one, _outcome_name(one)) for one in day.outcomes],
         "trained": [one for one in day.models if one.training.seconds is not None],
     }
 
@@ -219,8 +219,12 @@ def _facts(day: Day) -> list[tuple[str, str]]:
     return facts
 
 
-def _outcome_name(reason: str) -> str:
-    return REASONS.get(reason, f"quarantined: {reason.replace('_', ' ')}")
+def _outcome_name(outcome: Outcome) -> str:
+    reason = outcome.reason.replace("_", " ")
+    if outcome.field is not None:
+        return f"values of {outcome.field}: {reason}"
+    unused = "quarantined" if outcome.source == "events" else "not used"
+    return REASONS.get(outcome.reason, f"{unused}: {reason}")
 
 
 def _ratio(part: int | None, whole: int | None) -> float | None:

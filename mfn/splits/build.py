@@ -30,12 +30,12 @@ from mfn import storage, tables
 from mfn.errors import DataRefused
 from mfn.indices import FIRST_INDEX
 from mfn.job import Counts, job
-from mfn.logs import raw
+from mfn.logs import raw, snapshots
 from mfn.logs.raw import DAY
 from mfn.logs.validate import validated_days
 from mfn.schema import EVENTS, RAW_ITEM, RAW_USER
 from mfn.settings import LogsKind, Settings
-from mfn.splits import items, snapshots, stream, vocabulary, writing
+from mfn.splits import items, stream, vocabulary, writing
 from mfn.splits.buckets import Buckets
 from mfn.splits.history import COUNTED_ROWS, ToRows
 from mfn.splits.manifest import manifest
@@ -228,8 +228,7 @@ def _days_of_users(settings: Settings, dates: Windows) -> list[datetime.date]:
             f"{folder}/dt=… of {settings.date} or an earlier day, got none; set logs.users "
             "to its folder"
         )
-    before = [day for day in days if day <= dates.days[0]]
-    return [*before[-1:], *days[len(before) :]]
+    return snapshots.used(days, dates.days[0])
 
 
 def _validated(

@@ -8,10 +8,12 @@ from typing import Any
 
 import fsspec
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
 from mfn import storage
+from mfn.errors import Unreadable
 from mfn.indices import ITEM_FIELDS
 from mfn.models.batch import ENTITY, Features
 from mfn.settings import Settings
@@ -63,17 +65,27 @@ class Splits:
         ]
 
     def item_indices(self) -> dict[str, Tensor]:
-        """The item table, one tensor per field: [I] each, and `entity` [I, X]."""
+        """The item table, one tensor per field: [I] each, and `entity` [I, X].
+
+        Raises:
+            Unreadable: a file of it is damaged.
+        """
         import pyarrow.dataset as ds  # here: it imports pandas, which would slow down Spark tasks
 
         files, path = fsspec.url_to_fs(f"{self.folder}/items")
         columns = [*(name for name in ITEM_FIELDS if name in self.features.item_fields)]
-        table = (
-            ds.dataset(path, filesystem=files, format="parquet")
-            .to_table(columns=["item", *columns, VECTOR_OF_ENTITIES])
-            .sort_by("item")
-            .combine_chunks()
-        )
+        try:
+            table = (
+                ds.dataset(path, filesystem=files, format="parquet")
+                .to_table(columns=["item", *columns, VECTOR_OF_ENTITIES])
+                .sort_by("item")
+                .combine_chunks()
+            )
+        except pa.ArrowException as error:
+            raise Unreadable(
+                f"{self.folder}/items: expected Parquet files, got something else ({error}); run "
+                "jobs/build_splits.py again"
+            ) from error
         rows = table.column("item").to_numpy()
         if not np.array_equal(rows, np.arange(len(rows))):
             raise ValueError(f"{self.folder}/items: expected the rows 0, 1, 2, … once each")

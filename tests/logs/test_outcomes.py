@@ -63,6 +63,14 @@ PAIRS: dict[str, tuple[Line, Line]] = {
     "not_json: a word": ("hello", event("not_json: a word", request_id="hello")),
     "not_json: Python": (str(event("x")), event("not_json: Python", request_id="'x'")),
     "bad_context": (event("x", context="phone"), event("bad_context", context={"on": "phone"})),
+    "nested_id: a list": (
+        event("x", item_id=["i1"]),
+        event("nested_id: a list", item_id="[i1"),
+    ),
+    "nested_id: an object": (
+        event("x", request_id={"id": 1}),
+        event("nested_id: an object", request_id="{id}"),
+    ),
     "bad_context: a list": (
         event("x", context=["phone"]),
         event("bad_context: a list", context=None),
@@ -73,7 +81,7 @@ PAIRS: dict[str, tuple[Line, Line]] = {
             event(f"missing_{name}: {variant}"),
         )
         for name in outcomes.REQUIRED
-        for variant, value in {"absent": ..., "null": None, "empty": "", "blank": "  "}.items()
+        for variant, value in {"absent": ..., "null": None, "empty": "", "blank": " \u3000"}.items()
     },
     "unknown_event_type": (
         event("x", event_type="Click"),
@@ -83,9 +91,9 @@ PAIRS: dict[str, tuple[Line, Line]] = {
         event("x", event_time="2026-02-30T12:00:00Z"),
         event("bad_time: no day", event_time="2026-03-08 12:00:00+00"),
     ),
-    "bad_time: only a day": (
-        event("x", event_time="2026-03-08"),
-        event("bad_time: only a day", event_time="2026-03-08T00:00Z"),
+    "bad_time: only a month": (
+        event("x", event_time="2026-03"),
+        event("bad_time: only a month", event_time="2026-03-08"),
     ),
     "bad_time: only a time": (
         event("x", event_time="T12:00:00"),
@@ -294,6 +302,25 @@ def _table(lines: list[dict[str, Any]], context: pa.DataType) -> pa.Table:
     return pa.table(columns).append_column(
         "context", pa.array([line.get("context") for line in lines], context)
     )
+
+
+def test_of_a_key_that_is_given_twice_the_last_value_counts_and_the_field_is_named(
+    spark: SparkSession, make_settings: MakeSettings
+) -> None:
+    chosen = make_settings()
+    once = json.dumps(event("a", context={"device": "phone"}))
+    lines: list[Line] = [
+        once,
+        once.replace('"a"', '"b"').replace('"phone"', '"phone", "device": "tablet"'),
+        once.replace('"a"', '"c"').replace('"i1"', '"i0", "item_id": "i2"'),
+        once.replace('"a"', '"d"').replace("{", '{"other": 1, "other": 2, ', 1),  # not read
+    ]
+    deliver(chosen, LAST, lines)
+    rows = {row["event_id"]: row for row in judged(spark, chosen, [LAST]).collect()}
+    assert [rows[name]["twice"] for name in "abcd"] == [None, ["context"], ["item_id"], None]
+    assert rows["b"]["context"] == {"device": "tablet"}
+    assert rows["c"]["item_id"] == "i2"
+    assert {row["reason"] for row in rows.values()} == {None}
 
 
 # Repeats, and that no row is lost: against plain Python.

@@ -121,10 +121,12 @@ def write_day(spark: SparkSession, settings: Settings) -> None:
         frame = spark.createDataFrame(rows, table.columns).coalesce(1)
         tables.replace(frame, settings.root, table, where)
     outcomes = [
-        (DAY_BEFORE, "events", "clean", 5000, "drawn"),
-        (DAY, "events", "clean", 7000, "drawn"),
-        (DAY, "events", "missing_user_id", 31, "drawn"),
-        (datetime.date(2026, 2, 1), "events", "clean", 999_999, "drawn"),
+        (DAY_BEFORE, "events", "clean", 5000, "drawn", None),
+        (DAY, "events", "clean", 7000, "drawn", None),
+        (DAY, "events", "missing_user_id", 31, "drawn", None),
+        (DAY, "items", "clean", 400, "drawn", None),
+        (DAY, "items", "unreadable_value", 12, "drawn", "price"),
+        (datetime.date(2026, 2, 1), "events", "clean", 999_999, "drawn", None),
     ]
     frame = spark.createDataFrame(outcomes, VALIDATION.columns).coalesce(1)
     tables.append(frame, settings.root, VALIDATION)

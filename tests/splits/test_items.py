@@ -13,8 +13,9 @@ from pyspark.sql import SparkSession
 
 from mfn.errors import DataRefused
 from mfn.indices import ITEM_FIELDS, MISSING, PADDING, UNKNOWN
+from mfn.logs import snapshots
 from mfn.schema import RAW_ITEM
-from mfn.splits import items, snapshots
+from mfn.splits import items
 from mfn.splits.buckets import Buckets
 from tests.conftest import RUN_DATE
 from tests.logs_on_disk import DAY
