@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -200,21 +199,12 @@ def test_a_real_job_refuses_alike() -> None:
 
 
 @pytest.mark.process
-def test_a_day_that_fails_says_why_in_its_last_line() -> None:
-    """The root is below a file, which nobody has foreseen."""
+def test_a_day_without_spark_says_so_in_its_last_line() -> None:
+    """For days that fail with Spark, or are refused, see `test_day`."""
     script = REPOSITORY / "pipelines" / "daily.py"
-    of = partial(run, script, "--logs.made_by", "simulate_logs", root="/dev/null/root")
-    done = of()
-    assert done.returncode == 1, done.stderr
-    assert "simulate_logs" in done.stdout
-    assert "FAILED" in done.stdout
-    assert done.stderr.count("Traceback") == 1
-    last = done.stderr.splitlines()[-1]
-    assert last.startswith("simulate_logs 2026-03-08: NotADirectoryError: [Errno 20]")
-    assert "/dev/null" in last
-    unable = of(environment=WITHOUT_JAVA)
-    assert unable.returncode == 1
-    assert unable.stderr.splitlines()[-1].startswith("daily: Spark does not start: ")
+    done = run(script, root="/dev/null/root", environment=WITHOUT_JAVA)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("daily: Spark does not start: ")
 
 
 @pytest.mark.process

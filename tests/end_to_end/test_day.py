@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -27,7 +28,7 @@ import safetensors.numpy
 from pyspark.sql import DataFrame, SparkSession
 from sklearn.metrics import log_loss, roc_auc_score
 
-from mfn import tables
+from mfn import job, tables
 from mfn.runs import StepRun
 from mfn.schema import (
     COMPARISONS,
@@ -43,6 +44,7 @@ from mfn.schema import (
     Table,
 )
 from pipelines import daily
+from pipelines.steps import job_of
 from tests.end_to_end.scheduler import airflow, run
 from tests.end_to_end.standalone import PROPERTIES, cluster, runs_python
 
@@ -117,8 +119,10 @@ COMPARED = (
 """Tables that a day leaves the same whatever happens meanwhile: all but the table of runs."""
 
 
-def content(spark: SparkSession, root: Path) -> dict[str, list[str]]:
-    """Every row of every table, split and published tensor of a day, in a fixed order.
+def content(
+    spark: SparkSession, root: Path, names: Sequence[str] | None = None
+) -> dict[str, list[str]]:
+    """Every row of every table, split and published tensor of a day, in a fixed order; or `names`.
 
     Fingerprints of raw files are left out, since these hold when the files were made; and so is the
     root in the paths of files.
@@ -129,11 +133,14 @@ def content(spark: SparkSession, root: Path) -> dict[str, list[str]]:
             for row in table(spark, root, which).drop("made_from").collect()
         )
         for which in COMPARED
+        if names is None or which.name in names
     }
     for kind in ("splits", "embeddings", "centers", "models"):
         for pointer in sorted((root / kind).rglob("CURRENT")):
             version = pointer.parent / pointer.read_text().split()[0]
             name = str(pointer.parent.relative_to(root))
+            if names is not None and name not in names:
+                continue
             # Spark names the files of a split at random: a file is its rows, in their order.
             found[name] = sorted(
                 f"{file.parent.name} {digest(str(pq.read_table(file).to_pylist()).encode())}"
@@ -216,8 +223,8 @@ def test_every_step_says_how_fast_it_was(
     day: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
     told = day[1].stderr
-    for job in STEPS:
-        line = next(one for one in told.splitlines() if f" {job} 2026-03-08: done" in one)
+    for step in STEPS:
+        line = next(one for one in told.splitlines() if f" {step} 2026-03-08: done" in one)
         assert "rows_per_second=" in line, line
     train = next(one for one in told.splitlines() if " train 2026-03-08: done" in one)
     for word in ("candidates_per_second", "wait_share", "communication_share", "workers=2"):
@@ -225,16 +232,25 @@ def test_every_step_says_how_fast_it_was(
 
 
 KILLED_IN = """
-import os, re, signal, sys
-from mfn import storage, tables
+import json, os, re, signal, sys, threading
+from mfn import job, storage, tables
+from mfn import spark as sessions
+from mfn.log_setup import set_up_logging
 from pipelines import daily
+from pipelines.steps import job_of
+from pipelines.steps import job_of
 
-moment = sys.argv.pop(1)
+config, jobs = sys.argv[1], json.loads(sys.argv[2])
 write, replace = storage._replace_file, tables.replace
+moments, is_there = {}, {name: threading.Event() for name, _, _ in jobs}
 
 def reached(place):
-    if re.search(moment, place):
-        os.killpg(0, signal.SIGKILL)  # with Spark and all workers, as when a machine dies
+    name = threading.current_thread().name
+    if re.search(moments[name], place):
+        if threading.current_thread() is threading.main_thread():
+            os.killpg(0, signal.SIGKILL)  # with Spark and all workers, as when a machine dies
+        is_there[name].set()
+        threading.Event().wait()
 
 def replace_file(files, path, text):
     reached(f"before the file {path}")
@@ -245,55 +261,83 @@ def replace_rows(frame, root, table, where):
     replace(frame, root, table, where)
 
 storage._replace_file, tables.replace = replace_file, replace_rows
-sys.exit(daily.main(sys.argv[1:]))
+set_up_logging()
+days = {name: daily.parse(["--config", config, "--root", root])[0] for name, root, _ in jobs}
+with sessions.session(days[jobs[0][0]], "killed") as session:
+    for name, _, moment in jobs:
+        moments[name] = moment
+        run = lambda name=name: job.run(job_of(name), session, days[name])
+        if name == jobs[-1][0]:
+            threading.current_thread().name = name
+            run()  # Horovod starts in the main thread only
+        else:
+            threading.Thread(target=run, name=name, daemon=True).start()
+            if not is_there[name].wait(300):
+                sys.exit(f"{name} does not reach {moment}")
 """
 
 MOMENTS = {
-    "simulate_logs": "made/2026-03-08/simulate_logs.json",
-    "validate_logs": "table quarantine",  # when its events are there already
-    "build_splits": "splits/2026-03-08/CURRENT",  # when all is written but the pointer
-    "pretrain_embeddings": "embeddings/2026-03-08/CURRENT",
-    "train_centers": "centers/2026-03-08/CURRENT",
-    "train": "made/2026-03-08/train.json",  # when its models are there already
-    "predict": "made/2026-03-08/predict.json",
-    "evaluate": "table evaluation/comparisons",  # when its metrics are there already
-}
-EACH_WAY_TO_PUBLISH = ("validate_logs", "build_splits", "train", "evaluate")
+    "simulate_logs": ("made/2026-03-08/simulate_logs.json", ["raw"]),
+    # When its events are there already.
+    "validate_logs": (
+        "table quarantine", ["events", "quarantine", "validation", "validation_measures"]
+    ),
+    # When all is written but the pointer.
+    "build_splits": ("splits/2026-03-08/CURRENT", ["splits", "vocabularies"]),
+    "pretrain_embeddings": ("embeddings/2026-03-08/CURRENT", ["embeddings"]),
+    "train_centers": ("centers/2026-03-08/CURRENT", ["centers", "interest_centers"]),
+    "predict": ("made/2026-03-08/predict.json", ["predictions"]),
+    # When its metrics are there already.
+    "evaluate": ("table evaluation/comparisons", ["evaluation"]),
+    # When its models are there already.
+    "train": ("made/2026-03-08/train.json", ["models"]),
+}  # fmt: skip
+"""Where a job is killed, and the folders under the root that hold its output."""
+EACH_WAY_TO_PUBLISH = ("validate_logs", "build_splits", "evaluate", "train")
 
 
 @pytest.mark.parametrize(
     "jobs", [EACH_WAY_TO_PUBLISH, pytest.param(tuple(MOMENTS), marks=pytest.mark.soak)]
 )
-def test_a_day_whose_jobs_are_killed_once_ends_as_an_undisturbed_one_elsewhere(
+def test_jobs_that_are_killed_leave_the_same_once_they_run_again(
     spark: SparkSession,
     day: tuple[Path, subprocess.CompletedProcess[str]],
     config: Path,
     tmp_path: Path,
     jobs: tuple[str, ...],
 ) -> None:
-    """On a machine in another time zone. The control is `day`, and the last run here."""
-    elsewhere = "Pacific/Auckland"
-    for job in jobs:
-        moment = MOMENTS[job]
-        killed = subprocess.run(
-            [sys.executable, "-c", KILLED_IN, moment, *arguments(tmp_path, config)],
-            cwd=PROJECT,
-            env={**os.environ, "TZ": elsewhere},
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-            start_new_session=True,
-        )
-        assert killed.returncode == -signal.SIGKILL, killed.stderr[-4000:]
-        assert f"{job} 2026-03-08: starts" in killed.stderr
-    done = run_day(tmp_path, config, elsewhere)
-    assert done.returncode == 0, done.stderr[-4000:]
-    for step in STEPS[: STEPS.index(jobs[-1])]:
-        assert f"{step} 2026-03-08: skipped" in done.stderr
-    expected, found = content(spark, day[0]), content(spark, tmp_path)
-    for name, rows in expected.items():
-        assert found[name] == rows, name
+    """Each runs on a copy of `day`, which is the control, without its own output.
+
+    The jobs come one after the other to the moment where they are killed, in one process in
+    another time zone. All but the last wait there, and then one signal kills them all.
+    """
+    roots = {name: tmp_path / name for name in jobs}
+    for name, root in roots.items():
+        shutil.copytree(day[0], root)
+        for folder in MOMENTS[name][1]:
+            shutil.rmtree(root / folder)
+        (root / "made/2026-03-08" / f"{name}.json").unlink()
+    where = json.dumps([(name, str(roots[name]), MOMENTS[name][0]) for name in jobs])
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_IN, str(config), where],
+        cwd=PROJECT,
+        env={**os.environ, "TZ": "Pacific/Auckland"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+        start_new_session=True,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr[-4000:]
+    expected = content(spark, day[0])
+    for name, root in roots.items():
+        assert f"{name} 2026-03-08: starts" in killed.stderr
+        assert f"{name} 2026-03-08: done" not in killed.stderr
+        (settings,) = daily.parse(arguments(root, config))
+        assert job.run(job_of(name), spark, settings).outcome == "done"
+        made = [one for one in expected if one.split("/")[0] in MOMENTS[name][1]]
+        assert made or name == "simulate_logs"
+        assert content(spark, root, made) == {one: expected[one] for one in made}
 
 
 def test_a_day_by_airflow_on_a_cluster_that_loses_executors_ends_as_one_on_this_machine(
@@ -387,13 +431,43 @@ def test_days_killed_at_any_moment_end_as_an_undisturbed_one(
     assert kills > 10
 
 
-def test_a_refused_day_exits_3_and_names_what_is_missing(config: Path, tmp_path: Path) -> None:
-    # No logs at all, and none are made.
-    done = run_day(tmp_path, config, "UTC", "--logs.made_by", "null")
-    assert done.returncode == 3, done.stderr[-2000:]
-    last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("validate_logs 2026-03-08: ")
-    assert "dt=2026-03-04" in done.stderr
+SEVERAL = """
+import json, sys
+from pipelines import daily
+
+for arguments in json.loads(sys.argv[1]):
+    code = daily.main(arguments)
+    print("exits with", code, file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def test_a_day_that_fails_exits_1_and_one_that_is_refused_3_and_both_say_why(
+    config: Path, tmp_path: Path
+) -> None:
+    """One after the other in a process, so that Java starts once."""
+    fails = arguments(Path("/dev/null/root"), config)  # below a file, which nobody has foreseen
+    refused = [*arguments(tmp_path, config), "--logs.made_by", "null"]  # no logs, and none are made
+    done = subprocess.run(
+        [sys.executable, "-c", SEVERAL, json.dumps([fails, refused])],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 3, done.stderr[-4000:]
+    (of_first, first), (of_second, second) = re.findall(r"(?s)(.*?)exits with (\d)\n", done.stderr)
+    assert (first, second) == ("1", "3")
+    assert "simulate_logs" in done.stdout
+    assert "FAILED" in done.stdout
+    assert of_first.count("Traceback") == 1
+    last = of_first.splitlines()[-1]
+    assert last.startswith("simulate_logs 2026-03-08: NotADirectoryError: [Errno 20]")
+    assert "/dev/null" in last
+    assert "Traceback" not in of_second
+    assert of_second.splitlines()[-1].startswith("validate_logs 2026-03-08: ")
+    assert "dt=2026-03-04" in of_second
     assert not (tmp_path / "events").exists()
 
 
