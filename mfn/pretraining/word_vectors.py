@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mfn.errors import DataRefused
 from mfn.indices import FIRST_INDEX
+from mfn.logs.title_words import normal, tokens
 from mfn.settings import EmbeddingSettings
 
 
@@ -34,7 +35,8 @@ def from_file(
     """Entity vectors from a file of word vectors, reduced to D principal components (PCA).
 
     A line of the file is a word and its W numbers, separated by spaces, as in GloVe's files
-    (Pennington et al., 2014). An entity of several words gets the mean of those in the file.
+    (Pennington et al., 2014), in lower case. An entity gets the mean of those that it consists of
+    (`mfn.logs.title_words`), and of the line for the whole entity, if the file has it.
 
     One shuffle, by word, unless the words of the vocabulary can be broadcast.
 
@@ -49,10 +51,18 @@ def from_file(
         DataRefused: lines differ in length, W is less than D, a number is not finite, or the file
             has words of fewer than D entities.
     """
-    # Entities to lower-case words, one row per word of an entity.
-    words = entries.select(
-        "index", F.explode(F.split(F.lower("key"), r"[^\p{L}\p{N}'.]+")).alias("word")
-    ).where(F.col("word") != "")
+    # One row per word of an entity. The whole entity counts as one too: a file can have t-shirt, or
+    # a Thai word of many characters.
+    words = (
+        entries.select("index", normal(F.col("key")).alias("whole"))
+        .select(
+            "index",
+            F.explode(F.array_distinct(F.concat(F.array("whole"), tokens(F.col("whole"))))).alias(
+                "word"
+            ),
+        )
+        .where(F.col("word") != "")
+    )
     # Lines of the file to (word, numbers); what is not a number becomes NaN and is refused below.
     parts = F.split("value", " ")
     lines = spark.read.text(path).select(

@@ -1,6 +1,6 @@
 """The head noun of an item's title as its category: a heuristic for shops without categories.
 
-No shuffle.
+Only for English, as in Online Retail: words of other letters than a to z are not seen. No shuffle.
 """
 
 from __future__ import annotations

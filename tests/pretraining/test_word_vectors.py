@@ -70,6 +70,21 @@ def test_a_file_with_the_embedding_s_dimension_keeps_the_distances_of_its_words(
     assert found.vectors_VD[~found.known_V].abs().sum() == 0
 
 
+def test_entities_of_any_script_get_the_vectors_of_their_words(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    """A file's word of many characters is found whole, beside the pairs that titles consist of."""
+    words = ["café", "t-shirt", "shirt", "红色", "围巾", "กุหลาบ", "लाल", "u"]
+    write_vectors(tmp_path / "words.txt", 4, words)
+    same = [("CAFE\u0301", "café"), ("红色手套", "红色"), ("กุหลาบ", "กุหลาบ"), ("लाल ऊनी", "लाल")]
+    keys = [*(key for pair in same for key in pair), "T-Shirt", "shirt", "v u", "色围", "u"]
+    found = read(spark, tmp_path / "words.txt", keys)
+    vectors = found.vectors_VD[FIRST_INDEX:]
+    assert found.known_V[FIRST_INDEX:].tolist() == [True] * 10 + [False] * 2 + [True]
+    assert torch.equal(vectors[0:8:2], vectors[1:8:2])
+    assert not torch.equal(vectors[8], vectors[9])
+
+
 def test_a_wider_file_is_reduced_to_principal_components_with_the_configured_std(
     spark: SparkSession, tmp_path: Path
 ) -> None:
