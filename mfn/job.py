@@ -138,7 +138,8 @@ def parse(
         sections: the sections of the settings that --help shows.
 
     Raises:
-        BadSettings: as `load_settings`, or there are more workers than slots of Spark.
+        BadSettings: as `load_settings`, there are more workers than slots of Spark, or Spark would
+            not find the root.
     """
     if {"-h", "--help"} & set(arguments):
         shown = ALL_SECTIONS if "all" in arguments else sections
@@ -147,6 +148,7 @@ def parse(
         sys.exit(DONE)
     settings = load_settings(None, arguments)
     sessions.check_workers(settings)
+    sessions.check_root(settings)
     return settings
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import fsspec
 import safetensors.torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
 from mfn import storage
 from mfn.errors import DataRefused
+from mfn.locations import files_at
 from mfn.models.batch import Features
 from mfn.models.embedding import FrozenEmbedding
 from mfn.models.ranker import Ranker
@@ -26,7 +26,7 @@ class WrongArtifact(DataRefused):
 
 def write_tensors(folder: str, tensors: Mapping[str, Tensor]) -> None:
     """Write named tensors into one file of a folder."""
-    files, path = fsspec.url_to_fs(f"{folder}/{TENSORS}")
+    files, path = files_at(f"{folder}/{TENSORS}")
     storage.write_bytes(files, path, as_bytes(tensors))
 
 
@@ -38,8 +38,8 @@ def as_bytes(tensors: Mapping[str, Tensor]) -> bytes:
 
 def read_tensors(folder: str) -> dict[str, Tensor]:
     """Read the tensors that `write_tensors` wrote into a folder."""
-    with fsspec.open(f"{folder}/{TENSORS}", "rb") as file:
-        return dict(safetensors.torch.load(file.read()))
+    files, path = files_at(f"{folder}/{TENSORS}")
+    return dict(safetensors.torch.load(files.cat_file(path)))
 
 
 def check_vocabularies(
@@ -122,7 +122,7 @@ def read_model(
 
 def _refuse_unknown_files(folder: str) -> None:
     """Refuse files that no model has: they would not be read, but their owner may think so."""
-    files, path = fsspec.url_to_fs(folder)
+    files, path = files_at(folder)
     names = {str(one).rstrip("/").rpartition("/")[2] for one in files.ls(path, detail=False)}
     unknown = sorted(name for name in names - {TENSORS, storage.MODEL} if not name.startswith("."))
     if unknown:

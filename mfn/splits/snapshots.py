@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import re
 from collections.abc import Sequence
 
-import fsspec
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import MapType, StructField, StructType
 
+from mfn.locations import files_at, for_spark
 from mfn.logs import raw
 from mfn.logs.raw import DAY
 from mfn.schema import DATE
 
 
 def days_of(folder: str, last: datetime.date) -> list[datetime.date]:
-    """Days up to and including `last` that have a snapshot in `folder`, oldest first."""
-    files, path = fsspec.url_to_fs(folder)
-    files.invalidate_cache()
+    """Days up to and including `last` that have a snapshot in `folder`, oldest first.
+
+    Other folders and files there are ignored, such as dt=2026-02-30, which is no day.
+    """
+    files, path = files_at(folder)
     if not files.exists(path):
         return []
-    names = (re.search(rf"/{DAY}=([\d-]{{10}})/?$", name) for name in files.ls(path, detail=False))
-    days = (datetime.date.fromisoformat(name[1]) for name in names if name)
+    days = set()
+    for name in files.ls(path, detail=False):
+        if found := re.search(rf"/{DAY}=([\d-]{{10}})/?$", name):
+            with contextlib.suppress(ValueError):
+                days.add(datetime.date.fromisoformat(found[1]))
     return sorted(day for day in days if day <= last)
 
 
@@ -44,11 +50,13 @@ def read(
     tables = [path for day in folders for path in day.parquet]
     frames = []
     if lines:
-        read_lines = spark.read.schema(with_day).option("basePath", folder).json(lines)
+        read_lines = (
+            spark.read.schema(with_day).option("basePath", folder).json([*map(for_spark, lines)])
+        )
         frames.append(read_lines.select(*with_day.names))
     if tables:
         reader = spark.read.option("basePath", folder).option("mergeSchema", "true")
-        table = reader.parquet(*tables)
+        table = reader.parquet(*map(for_spark, tables))
         found = {field.name: field for field in table.schema}
         columns = [_as(field, found.get(field.name)) for field in with_day]
         frames.append(table.select(*columns))
