@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import delta
+import fsspec
 from py4j.protocol import Py4JError
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
@@ -244,12 +245,23 @@ def check_workers(settings: Settings) -> None:
 
 
 def check_root(settings: Settings) -> None:
-    """Refuse a root that the Java of spark-submit would not find; other Javas are started for it.
+    """Refuse a root that Python or the Java of spark-submit would not find.
+
+    A Java that is started for the session finds every root.
 
     Raises:
-        BadSettings: the root has other letters than those of ASCII and Java's locale has not, or
-            the root is a plain path and Spark's default file system is not this machine's.
+        BadSettings: fsspec does not know the URL's scheme, or lacks the package for it; the root
+            has other letters than ASCII, and Java's locale has not; or the root is a plain path,
+            and Spark's default file system is not this machine's.
     """
+    scheme, is_url, _ = settings.root.partition("://")
+    if is_url:
+        try:
+            fsspec.get_filesystem_class(scheme)
+        except (ImportError, ValueError) as error:
+            raise BadSettings(
+                f"root: expected a URL that fsspec can open, got {settings.root}: {error}"
+            ) from error
     if SUBMITTED not in os.environ:
         return
     SparkContext._ensure_initialized()
@@ -263,7 +275,7 @@ def check_root(settings: Settings) -> None:
             f"root: expected only ASCII, since Java reads and writes names of files in {encoding}, "
             f"got {settings.root}; start spark-submit with LC_ALL=C.UTF-8, and the executors too"
         )
-    if "://" not in settings.root and not default.startswith("file:"):
+    if not is_url and not default.startswith("file:"):
         problems.append(
             f"root: expected a URL, since Spark takes a plain path for one in {default}, got "
             f"{settings.root}; write {default.rstrip('/')}{settings.root}, or start spark-submit "

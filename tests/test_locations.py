@@ -19,7 +19,7 @@ from mfn.errors import DataRefused
 from mfn.locations import for_spark
 from mfn.logs import raw
 from mfn.schema import INTEREST_CENTERS, RAW_ITEM
-from mfn.settings import Settings
+from mfn.settings import LogsKind, Settings
 from mfn.splits import snapshots
 from mfn.splits.published import Splits
 from mfn.splits.writing import write_one_file
@@ -36,7 +36,9 @@ FILES = [
 """Names of a day's files that a delivery may have."""
 
 
-def deliver_parquet(settings: Settings, kind: str, name: str, rows: Mapping[str, object]) -> None:
+def deliver_parquet(
+    settings: Settings, kind: LogsKind, name: str, rows: Mapping[str, object]
+) -> None:
     folder = Path(settings.logs_folder(kind), f"dt={LAST}")
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(rows), folder / name)

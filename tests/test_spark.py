@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from mfn import job
 from mfn import spark as sessions
+from mfn.errors import BadSettings
 from mfn.logs.raw import SUCCESS
 from mfn.settings import Settings, SparkSettings
 from tests.conftest import RUN_DATE
@@ -89,6 +91,12 @@ def test_every_option_that_a_site_may_not_choose_is_tried() -> None:
     assert sessions.options(settings).items() >= sessions.FIXED.items()
 
 
+def test_a_root_that_fsspec_cannot_open_is_refused() -> None:
+    with pytest.raises(BadSettings, match=r"root: .* nosuch://a/b: Protocol not known"):
+        job.parse(["--date", "2026-03-08", "--root", "nosuch://a/b"], "x")
+    assert job.parse(["--date", "2026-03-08", "--root", "memory://a/b"], "x").root  # control
+
+
 @pytest.mark.process
 def test_options_of_a_site_lose_no_rows_and_java_finds_a_root_that_its_locale_has_no_letters_for(
     tmp_path: Path,
@@ -124,10 +132,13 @@ def test_options_of_a_site_lose_no_rows_and_java_finds_a_root_that_its_locale_ha
 def test_a_root_that_the_java_of_spark_submit_would_not_find_is_refused_before_a_session(
     tmp_path: Path,
 ) -> None:
+    """The root is in a file: in the arguments such letters would already have become ?????."""
+    config = tmp_path / "of_the_root.yaml"
+    config.write_text(f"root: {tmp_path}/{NOT_ASCII}", encoding="utf-8")
     command = [
         str(Path(sys.executable).parent / "spark-submit"),
         *("--master", "local[1]", "--conf", f"{sessions.DEFAULT_FILES}=hdfs://nowhere:8020"),
-        *("jobs/report.py", "--date", "2026-03-08", "--root", f"{tmp_path}/{NOT_ASCII}"),
+        *("jobs/report.py", "--date", "2026-03-08", "--config", str(config)),
     ]
     done = subprocess.run(
         command,

@@ -26,7 +26,7 @@ warnings.filterwarnings("ignore", category=FutureWarning, module="petastorm")
 COLUMNS = ["history", "history_length", "candidates", "candidate_count", "labels"]
 
 
-class _Files(FileSystem):  # type: ignore[misc]
+class _Files(FileSystem):
     """A file system of fsspec for Petastorm, whose own ones pyarrow takes only for local files."""
 
     def __init__(self, files: Any) -> None:
