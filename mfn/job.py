@@ -138,8 +138,8 @@ def parse(
         sections: the sections of the settings that --help shows.
 
     Raises:
-        BadSettings: as `load_settings`, there are more workers than slots of Spark, or Spark would
-            not find the root.
+        BadSettings: as `load_settings`, an option of Spark cannot be chosen, there are more workers
+            than slots of Spark, or Spark would not find the root.
     """
     if {"-h", "--help"} & set(arguments):
         shown = ALL_SECTIONS if "all" in arguments else sections
@@ -147,6 +147,7 @@ def parse(
         print(describe_settings(shown, min(120, shutil.get_terminal_size((100, 40)).columns)))
         sys.exit(DONE)
     settings = load_settings(None, arguments)
+    sessions.check_options(settings)
     sessions.check_workers(settings)
     sessions.check_root(settings)
     return settings

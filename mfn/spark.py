@@ -244,6 +244,24 @@ def check_workers(settings: Settings) -> None:
         )
 
 
+def check_options(settings: Settings) -> None:
+    """Refuse options of the settings that would not count, since the session sets them itself.
+
+    Raises:
+        BadSettings: the settings give an option of FIXED another value.
+    """
+    given = settings.spark.options
+    wrong = [name for name in FIXED if given.get(name, FIXED[name]) != FIXED[name]]
+    if wrong:
+        raise BadSettings(
+            "\n".join(
+                f"spark.options.{name}: expected {FIXED[name]}, which the session always has, got "
+                f"{given[name]}; leave it out"
+                for name in wrong
+            )
+        )
+
+
 def check_root(settings: Settings) -> None:
     """Refuse a root that Python or the Java of spark-submit would not find.
 

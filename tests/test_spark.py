@@ -89,6 +89,10 @@ def test_every_option_that_a_site_may_not_choose_is_tried() -> None:
         assert value != sessions.FIXED[name], name
     settings = Settings(date=RUN_DATE, spark=SparkSettings(options=OF_A_SITE))
     assert sessions.options(settings).items() >= sessions.FIXED.items()
+    with pytest.raises(BadSettings) as refused:
+        sessions.check_options(settings)
+    assert len(str(refused.value).splitlines()) == len(OF_A_SITE)
+    sessions.check_options(Settings(date=RUN_DATE, spark=SparkSettings(options=sessions.FIXED)))
 
 
 def test_a_root_that_fsspec_cannot_open_is_refused() -> None:
@@ -151,7 +155,10 @@ def test_a_root_that_the_java_of_spark_submit_would_not_find_is_refused_before_a
         check=False,
     )
     assert done.returncode == 2, done.stderr[-4000:]
-    letters, place = (line for line in done.stderr.splitlines() if line.startswith("report: "))
+    told = (
+        done.stdout + done.stderr
+    ).splitlines()  # spark-submit takes a script's errors as output
+    letters, place = (line for line in told if line.startswith("report: "))
     assert letters.startswith("report: root: expected only ASCII, since Java")
     assert letters.endswith("LC_ALL=C.UTF-8, and the executors too")
     assert place.startswith("report: root: expected a URL")

@@ -151,18 +151,34 @@ def test_a_day_in_an_object_store(endpoint: str, tmp_path: Path) -> None:
     }
     config = tmp_path / "small.yaml"
     config.write_text(MADE_HERE)
-    done = subprocess.run(
-        [
-            *(sys.executable, "pipelines/daily.py", "--config", str(config)),
-            *("--root", f"S3A://bucket/{tmp_path.name}/", "--train.tensorboard", "true"),
-            *(f"--spark.options.{name}={value}" for name, value in options.items()),
-        ],
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+
+    def run_day(root: str, *more: str) -> str:
+        done = subprocess.run(
+            [
+                *(sys.executable, "pipelines/daily.py", "--config", str(config)),
+                *("--root", root, "--train.tensorboard", "true", *more),
+            ],
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+            timeout=900,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-4000:]
+        return done.stderr
+
+    def evaluated(told: str) -> str:
+        """The counts of `evaluate`, in which every step has a part."""
+        (line,) = (one for one in told.splitlines() if "evaluate 2026-03-08: done" in one)
+        return line.partition(" s: ")[2].partition(", rows_per_second")[0]
+
+    there = f"{BUCKET}/{tmp_path.name}"
+    for_s3 = [f"--spark.options.{name}={text}" for name, text in options.items()]
+    found = evaluated(run_day(there.replace("s3a", "S3A") + "/", *for_s3))
+    assert "auc_mfn=" in found
+    assert found == evaluated(run_day(str(tmp_path / "control")))
+    kinds = set(storage.folders(there))
+    assert kinds >= {"events", "splits", "models", "predictions", "tensorboard", "reports"}
+    again = run_day(there, *for_s3)
     for step in STEPS:
-        assert f"{step} 2026-03-08: done" in done.stderr
+        assert f"{step} 2026-03-08: skipped" in again
