@@ -12,6 +12,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import reprlib
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,10 +22,19 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from mfn.errors import BadSettings
+from mfn.locations import HoldsSecret
 from mfn.models.settings import NAMED_MODELS, ModelSettings
 from mfn.settings import Settings
 
 ENVIRONMENT_PREFIX = "MFN_"
+SERVICE_LINK = re.compile(
+    r"MFN(_[A-Z0-9]+)*_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9]+)*"
+    r"|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
+"""Variables that Kubernetes sets in each pod for a Service called mfn or mfn-…; no settings.
+
+A setting's name never matches: a single _ parts its words, a double one its sections, and no word
+of a top-level setting is port."""
 
 RENAMED = {
     "validation.id_length": "validation.max_id_length",
@@ -57,7 +67,7 @@ def load_settings(
 ) -> Settings:
     """Read a file, then the environment (MFN_TRAIN__EPOCHS=2), then dotted `arguments`.
 
-    Later ones override earlier ones.
+    Later ones override earlier ones. Variables that Kubernetes sets for a Service are no settings.
 
     Args:
         config: the YAML file, unless `arguments` name one with --config; None: no file.
@@ -76,7 +86,7 @@ def load_settings(
     default_models = Settings.model_fields["models"].default
     given.values.setdefault("models", {name: {} for name in default_models})
     for variable, text in sorted((os.environ if environment is None else environment).items()):
-        if variable.startswith(ENVIRONMENT_PREFIX):
+        if variable.startswith(ENVIRONMENT_PREFIX) and not SERVICE_LINK.fullmatch(variable):
             name = variable.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
             given.put_text(name, text, f"environment variable {variable}")
     for name, text in texts.items():
@@ -130,8 +140,8 @@ class _Given:
             content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Yaml)  # noqa: S506
         except (OSError, UnicodeDecodeError) as error:
             problem = f"expected a YAML file, got {path!r}, which cannot be read: {error}"
-        except yaml.YAMLError as error:
-            problem = f"{path} is not YAML as expected: {error}"
+        except _NOT_YAML as error:
+            problem = f"{path} is not YAML as expected: {_reason(error)}"
         else:
             if isinstance(content, Mapping):
                 for name, value in content.items():
@@ -153,8 +163,10 @@ class _Given:
         elif text.startswith(("[", "{")):
             try:
                 value = yaml.load(text, Loader=_Yaml)  # noqa: S506
-            except yaml.YAMLError:
-                self.problems.append(f"{name}: expected a YAML value, got {text!r} ({origin})")
+            except _NOT_YAML:
+                self.problems.append(
+                    f"{name}: expected a YAML value, got {_shown(text)} ({origin})"
+                )
                 return
         elif get_origin(kind) is tuple:
             value = [part.strip() for part in text.split(",")] if text else []
@@ -207,8 +219,9 @@ class _Given:
         message = _in_our_words(error)
         if not name:
             return message
-        if not isinstance(value, Mapping | BaseModel):
-            message += f", got {value!r}"
+        secret = isinstance(error.get("ctx", {}).get("error"), HoldsSecret)
+        if not secret and not isinstance(value, Mapping | BaseModel):
+            message += f", got {_shown(value)}"
         return f"{name}: {message}{origin}"
 
     def _origin(self, path: tuple[str, ...]) -> str:
@@ -226,6 +239,10 @@ class _Yaml(yaml.SafeLoader):
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         keys = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(
+                    None, None, "expected a name, got a list or a section", key.start_mark
+                )
             if key.value in keys:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"{key.value!r} is given twice", key.start_mark
@@ -238,6 +255,28 @@ _Yaml.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+
+
+_NOT_YAML = (yaml.YAMLError, RecursionError, ValueError)
+"""What the loader raises for a text that it cannot read; ValueError: a number is too long."""
+
+
+def _reason(error: Exception) -> str:
+    """The error in a few words; that of a too deep nesting would not say what is nested."""
+    return "its brackets are nested too deeply" if isinstance(error, RecursionError) else str(error)
+
+
+_shorten = reprlib.Repr()
+_shorten.maxstring = _shorten.maxother = 200
+_shorten.maxlevel = 2
+
+
+def _shown(value: Any) -> str:
+    """A value for a message: cut, since aliases of YAML make values that never end in print."""
+    try:
+        return _shorten.repr(value)
+    except ValueError:  # Python prints no number of more than some thousand digits
+        return "a very long number"
 
 
 def _in_our_words(error: Any) -> str:

@@ -15,7 +15,7 @@ from importlib.resources.abc import Traversable
 from types import ModuleType
 from typing import Any
 
-import fsspec
+from mfn.locations import files_at
 
 
 def of_values(*parts: Any) -> str:
@@ -26,8 +26,7 @@ def of_values(*parts: Any) -> str:
 
 def of_files(folder: str) -> str:
     """Fingerprint of all files in a folder and its subfolders; a missing folder has no files."""
-    files, path = fsspec.url_to_fs(folder)
-    files.invalidate_cache()
+    files, path = files_at(folder)
     found = files.find(path) if files.exists(path) else []
     return of_values([[name, files.ukey(name)] for name in sorted(found)])
 

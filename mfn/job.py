@@ -148,7 +148,8 @@ def parse(
         sections: the sections of the settings that --help shows.
 
     Raises:
-        BadSettings: as `load_settings`, or there are more workers than slots of Spark.
+        BadSettings: as `load_settings`, an option of Spark cannot be chosen, there are more workers
+            than slots of Spark, or Spark would not find the root.
     """
     if {"-h", "--help"} & set(arguments):
         shown = ALL_SECTIONS if "all" in arguments else sections
@@ -156,7 +157,9 @@ def parse(
         print(describe_settings(shown, min(120, shutil.get_terminal_size((100, 40)).columns)))
         sys.exit(DONE)
     settings = load_settings(None, arguments)
+    sessions.check_options(settings)
     sessions.check_workers(settings)
+    sessions.check_root(settings)
     return settings
 
 

@@ -12,12 +12,12 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec
 from pyspark.sql import SparkSession
 
 from mfn import layout, storage, tables
 from mfn.job import Counts, job
 from mfn.layout import Layout
+from mfn.locations import files_at
 from mfn.schema import PREDICTIONS, TABLES
 from mfn.settings import Settings
 
@@ -117,7 +117,7 @@ def named_folders(date: Dated) -> list[Dated]:
 
 def _last_change(folder: str) -> datetime.date:
     """The day of the last change of a file in the folder or its subfolders."""
-    files, path = fsspec.url_to_fs(folder)
+    files, path = files_at(folder)
     below = files.find(path, detail=True).values()
     return max((_day(file) for file in below), default=datetime.date.min)
 
@@ -138,7 +138,7 @@ def _day(file: dict[str, Any]) -> datetime.date:
 def _remove(paths: list[str]) -> int:
     """Remove folders, in each the pointer first."""
     for path in paths:
-        files, inner = fsspec.url_to_fs(path)
+        files, inner = files_at(path)
         pointer = f"{inner}/{storage.POINTER}"
         if files.exists(pointer):
             files.rm(pointer)

@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 import datetime
-import os
 import re
 import zoneinfo
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
+from mfn import locations
 from mfn.layout import Layout
 from mfn.models.settings import NAMED_MODELS, ModelSettings
 from mfn.settings_types import (
@@ -27,13 +27,15 @@ from mfn.settings_types import (
 )
 
 SECRET_NAME = re.compile(
-    r"secret|password|token|access[.]?key|account[.]key|private[.]key|[.]sas[.]", re.IGNORECASE
+    r"secret|passw|pwd|passphrase|token|(access|api|private|account)[._-]?key|encryption[.]key$"
+    r"|[.]sas[.]",
+    re.IGNORECASE,
 )
 """Names of options that hold a secret, as Spark and the clients of object stores use them."""
-SECRET_VALUE = re.compile(r"(secret|password|token)[^\s=]*=", re.IGNORECASE)
+SECRET_VALUE = re.compile(
+    r"(secret|passw|pwd|passphrase|token|api[._-]?key)[^\s=]*=", re.IGNORECASE
+)
 """A secret among Java options."""
-PASSWORD_IN_ADDRESS = re.compile(r"://[^/@:]*:(?!\d+/)[^@]*@")
-"""A password, not a port; a key of AWS may contain a slash."""
 
 LogsKind = Literal["events", "items", "users", "truth"]
 """Kinds of raw logs; each has its own folder."""
@@ -128,6 +130,11 @@ class LogsSettings(Strict):
 
     _zones = field_validator("time_zone", "day_time_zone")(_known_zone)
 
+    @field_validator("events", "items", "users", "truth")
+    @classmethod
+    def _folders(cls, location: str | None) -> str | None:
+        return None if location is None else locations.folder(location)
+
 
 class SimulateSettings(Strict):
     """Size and seed of the simulated shop."""
@@ -174,6 +181,11 @@ class IngestSettings(Strict):
     seed: int = Field(7, description="seed of the drawn candidates")
 
     _day = field_validator("first_day", mode="before")(_day_of_the_calendar)
+
+    @field_validator("path")
+    @classmethod
+    def _location(cls, path: str | None) -> str | None:
+        return None if path is None else locations.file_or_folder(path)
 
     @model_validator(mode="after")
     def _movielens_is_taken_whole(self) -> IngestSettings:
@@ -374,6 +386,11 @@ class EmbeddingSettings(Strict):
     threads: PositiveInt = Field(2, description="threads of the pretraining process")
     seed: int = Field(11, description="seed of the initial embeddings and of the order of the rows")
 
+    @field_validator("words")
+    @classmethod
+    def _location(cls, words: str) -> str:
+        return words if words in ("ctr", "word2vec") else locations.file_or_folder(words)
+
 
 class CenterSettings(Strict):
     """Alg. 1: learn the interest centers by back-propagation of L_E."""
@@ -560,13 +577,7 @@ class Settings(Strict):
         "every table",
     )
 
-    @field_validator("root")
-    @classmethod
-    def _same_folder_for_every_process(cls, root: str) -> str:
-        """Make a relative folder absolute: Spark, fsspec and all workers must mean the same one."""
-        if re.match(r"[a-z][a-z0-9+.-]*:/", root):
-            return root.rstrip("/")
-        return os.path.abspath(os.path.expanduser(root))
+    _same_folder_for_every_process = field_validator("root")(locations.folder)
 
     _day = field_validator("date", mode="before")(_day_of_the_calendar)
 
@@ -615,15 +626,6 @@ class Settings(Strict):
                 raise ValueError(
                     f"spark.options.{name}: expected no secret among the settings; give it to "
                     "spark-submit, or to the environment, such as AWS_SECRET_ACCESS_KEY"
-                )
-        addresses = {"root": self.root, "ingest.path": self.ingest.path}
-        addresses |= {"embeddings.words": self.embeddings.words}
-        addresses |= {f"logs.{kind}": self.logs_folder(kind) for kind in get_args(LogsKind)}
-        for name, address in addresses.items():
-            if address and PASSWORD_IN_ADDRESS.search(address):
-                raise ValueError(
-                    f"{name}: expected an address without a password; give it to the environment, "
-                    "such as AWS_SECRET_ACCESS_KEY"
                 )
         return self
 

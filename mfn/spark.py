@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import locale
 import logging
 import os
 import re
@@ -11,8 +12,10 @@ import sys
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import delta
+import fsspec
 from py4j.protocol import Py4JError
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
@@ -25,10 +28,57 @@ log = logging.getLogger("mfn")
 
 SUBMITTED = "PYSPARK_GATEWAY_PORT"
 """spark-submit sets this for the driver's Python: a JVM with its own options already runs."""
+DEFAULT_FILES = "spark.hadoop.fs.defaultFS"
+
+
+FIXED = {
+    "spark.sql.session.timeZone": "UTC",
+    # A file that is cut short or gone stops the job. If it were ignored, nobody would see that its
+    # rows are missing.
+    "spark.sql.files.ignoreCorruptFiles": "false",
+    "spark.sql.files.ignoreMissingFiles": "false",
+    # A key that stands twice in a map, as in an event's context: the last one counts. By default
+    # one such line stops the job.
+    "spark.sql.mapKeyDedupPolicy": "LAST_WIN",
+    # Parquet with times in nanoseconds, which pandas writes, is read as integers. By default not
+    # even the other columns of the file can be read.
+    "spark.sql.legacy.parquet.nanosAsLong": "true",
+    # A time is what its text or file says, also long ago: no other parser, no other calendar, no
+    # type without a time zone.
+    "spark.sql.legacy.timeParserPolicy": "CORRECTED",
+    "spark.sql.parquet.datetimeRebaseModeInRead": "CORRECTED",
+    "spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED",
+    "spark.sql.parquet.int96RebaseModeInRead": "CORRECTED",
+    "spark.sql.parquet.int96RebaseModeInWrite": "CORRECTED",
+    "spark.sql.timestampType": "TIMESTAMP_LTZ",
+    # A number that is too large, or a value of another type, is an error where the code does not
+    # ask for null; without these it would become null or another number.
+    "spark.sql.ansi.enabled": "true",
+    "spark.sql.storeAssignmentPolicy": "ANSI",
+    # A file may have a column User_ID beside user_id, and JSON's parser tells them apart too.
+    "spark.sql.caseSensitive": "true",
+    # Of a line of JSON with one value of another type, the others are read; a number that is read
+    # as text stays as it is written; and no column of ours takes the text of a bad line.
+    "spark.sql.json.enablePartialResults": "true",
+    "spark.sql.json.enableExactStringParsing": "true",
+    "spark.sql.columnNameOfCorruptRecord": "_corrupt_record",
+    # A write replaces what it says, and Delta checks that its rows belong there.
+    "spark.sql.sources.partitionOverwriteMode": "STATIC",
+    "spark.databricks.delta.replaceWhere.constraintCheck.enabled": "true",
+    # A table is read as it is now, with what the step before has written.
+    "spark.databricks.delta.stalenessLimit": "0",
+    # A split has the files that the settings say; more files would be another order of the rows.
+    "spark.sql.files.maxRecordsPerFile": "0",
+    # A second copy of a slow worker of a training would take part in it.
+    "spark.speculation": "false",
+}
+"""Options that nobody can choose, since with others rows would be lost or read differently."""
 
 
 def options(settings: Settings) -> dict[str, str]:
     """The Spark options of a session; those of spark-submit take precedence over the settings.
+
+    Those in FIXED take precedence over both.
 
     It starts no JVM. Under spark-submit one already runs, and is asked.
     """
@@ -47,10 +97,6 @@ def options(settings: Settings) -> dict[str, str]:
             settings.spark.shuffle_partitions
         ),
         "spark.sql.execution.arrow.pyspark.enabled": "true",
-        # Of a key that an object has twice, JSON's readers take the last value.
-        "spark.sql.mapKeyDedupPolicy": "LAST_WIN",
-        # Times in nanoseconds, which pandas writes, are read as integers instead of refused.
-        "spark.sql.legacy.parquet.nanosAsLong": "true",
     }
     submitted: dict[str, str] = {}
     if SUBMITTED in os.environ:
@@ -68,7 +114,10 @@ def options(settings: Settings) -> dict[str, str]:
     if given.get("spark.master", "").startswith("local"):
         # Hadoop's default is 022 for everybody; on a cluster the administrators decide.
         given.setdefault("spark.hadoop.fs.permissions.umask-mode", _umask())
-    return {**given, "spark.sql.session.timeZone": "UTC"}
+        if "://" not in settings.root:
+            # A site's default may be HDFS, where Spark would then look for a plain path.
+            given.setdefault(DEFAULT_FILES, "file:///")
+    return {**given, **FIXED}
 
 
 def shared_classes() -> Path:
@@ -103,11 +152,15 @@ def start(settings: Settings, name: str) -> SparkSession:
     Raises:
         NotStarted: for example, Java is missing, the master does not answer, or a disk is full.
     """
-    builder = SparkSession.builder.appName(name).config(map=dict(options(settings)))
+    chosen = options(settings)
+    builder = SparkSession.builder.appName(name).config(map=dict(chosen))
     if SUBMITTED not in os.environ:
         # By default Spark starts its Python workers with the first python3 on the PATH.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-        builder = _with_delta(builder)
+        if not _is_utf8(locale.getencoding()):
+            # Java writes and reads names of files in the encoding of the locale.
+            os.environ["LC_ALL"] = "C.UTF-8"
+        builder = _with_delta(builder, chosen.get("spark.jars"))
     try:
         session = builder.getOrCreate()
     except Exception as error:
@@ -191,6 +244,69 @@ def check_workers(settings: Settings) -> None:
         )
 
 
+def check_options(settings: Settings) -> None:
+    """Refuse options of the settings that would not count, since the session sets them itself.
+
+    Raises:
+        BadSettings: the settings give an option of FIXED another value.
+    """
+    given = settings.spark.options
+    wrong = [name for name in FIXED if given.get(name, FIXED[name]) != FIXED[name]]
+    if wrong:
+        raise BadSettings(
+            "\n".join(
+                f"spark.options.{name}: expected {FIXED[name]}, which the session always has, got "
+                f"{given[name]}; leave it out"
+                for name in wrong
+            )
+        )
+
+
+def check_root(settings: Settings) -> None:
+    """Refuse a root that Python or the Java of spark-submit would not find.
+
+    A Java that is started for the session finds every root.
+
+    Raises:
+        BadSettings: fsspec does not know the URL's scheme, or lacks the package for it; the root
+            has other letters than ASCII, and Java's locale has not; or the root is a plain path,
+            and Spark's default file system is not this machine's.
+    """
+    scheme, is_url, _ = settings.root.partition("://")
+    if is_url:
+        try:
+            fsspec.get_filesystem_class(scheme)
+        except (ImportError, ValueError) as error:
+            raise BadSettings(
+                f"root: expected a URL that fsspec can open, got {settings.root}: {error}"
+            ) from error
+    if SUBMITTED not in os.environ:
+        return
+    SparkContext._ensure_initialized()
+    java: Any = SparkContext._jvm
+    encoding = str(java.java.lang.System.getProperty("sun.jnu.encoding"))
+    of_site = str(java.org.apache.hadoop.conf.Configuration().get("fs.defaultFS"))
+    default = options(settings).get(DEFAULT_FILES, of_site)
+    problems = []
+    if not (settings.root.isascii() or _is_utf8(encoding)):
+        problems.append(
+            f"root: expected only ASCII, since Java reads and writes names of files in {encoding}, "
+            f"got {settings.root}; start spark-submit with LC_ALL=C.UTF-8, and the executors too"
+        )
+    if not is_url and not default.startswith("file:"):
+        problems.append(
+            f"root: expected a URL, since Spark takes a plain path for one in {default}, got "
+            f"{settings.root}; write {default.rstrip('/')}{settings.root}, or start spark-submit "
+            f"with --conf {DEFAULT_FILES}=file:///"
+        )
+    if problems:
+        raise BadSettings("\n".join(problems))
+
+
+def _is_utf8(encoding: str) -> bool:
+    return encoding.lower().replace("-", "") == "utf8"
+
+
 def check_horovod(settings: Settings) -> None:
     """Refuse several workers where Horovod is not installed, before anything is done.
 
@@ -229,9 +345,9 @@ def _about_jars() -> str:
     )
 
 
-def _with_delta(builder: SparkSession.Builder) -> SparkSession.Builder:
-    """Use Delta's jars from the user's cache; without them, Spark resolves them."""
-    jars = delta_jars()
+def _with_delta(builder: SparkSession.Builder, more: str | None) -> SparkSession.Builder:
+    """Use Delta's jars from the user's cache, beside `more`; without them, Spark resolves them."""
+    jars = [str(jar) for jar in delta_jars()]
     if jars:
-        return builder.config("spark.jars", ",".join(str(jar) for jar in jars))
+        return builder.config("spark.jars", ",".join([*jars, *([more] if more else [])]))
     return delta.configure_spark_with_delta_pip(builder)

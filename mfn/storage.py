@@ -21,9 +21,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec
-
 from mfn.errors import NotPublished, Superseded, Unreadable
+from mfn.locations import files_at
 
 POINTER = "CURRENT"
 MANIFEST = "manifest.json"
@@ -48,7 +47,7 @@ class Claim:
         Raises:
             Superseded: a later run has.
         """
-        files, inner = fsspec.url_to_fs(self.path)
+        files, inner = files_at(self.path)
         holder = str(files.cat_file(inner), "utf-8")
         if holder != self.run:
             raise Superseded(
@@ -107,7 +106,7 @@ def publish(folder: str) -> Iterator[str]:
     """
     begun = datetime.datetime.now(datetime.UTC).strftime(_BEGUN)
     version = f"versions/{begun}-{uuid.uuid4().hex[:12]}"
-    files, path = fsspec.url_to_fs(folder)
+    files, path = files_at(folder)
     files.makedirs(f"{path}/{version}", exist_ok=True)
     try:
         yield f"{folder}/{version}"
@@ -141,7 +140,7 @@ def current(folder: str, made_by: str) -> str:
     Raises:
         NotPublished: there is none; the message names `made_by`, the job to run first.
     """
-    versions = _published(*fsspec.url_to_fs(folder))
+    versions = _published(*files_at(folder))
     if not versions:
         raise NotPublished(f"{folder}: nothing is published there; run jobs/{made_by}.py first")
     return f"{folder}/{versions[0]}"
@@ -149,13 +148,13 @@ def current(folder: str, made_by: str) -> str:
 
 def exists(path: str) -> bool:
     """Whether a file or folder exists."""
-    files, inner = fsspec.url_to_fs(path)
+    files, inner = files_at(path)
     return bool(files.exists(inner))
 
 
 def list_files(folder: str, suffix: str) -> list[str]:
     """Files of a folder with this suffix, as URLs sorted by name; empty if it does not exist."""
-    files, path = fsspec.url_to_fs(folder)
+    files, path = files_at(folder)
     if not files.exists(path):
         return []
     return sorted(
@@ -167,7 +166,7 @@ def list_files(folder: str, suffix: str) -> list[str]:
 
 def folders(folder: str) -> dict[str, str]:
     """Subfolders by name, sorted by name; empty if the folder does not exist."""
-    files, path = fsspec.url_to_fs(folder)
+    files, path = files_at(folder)
     found = files.ls(path, detail=True) if files.exists(path) else []
     paths = sorted(str(one["name"]) for one in found if one["type"] == "directory")
     names = (path.rstrip("/").rpartition("/")[2] for path in paths)
@@ -190,7 +189,7 @@ def replace_json(path: str, content: Any) -> None:
 
 def write_whole(path: str, text: str) -> None:
     """Write a text file so that readers see either all of it or the old content."""
-    files, inner = fsspec.url_to_fs(path)
+    files, inner = files_at(path)
     _replace_file(files, inner, text)
 
 
@@ -235,7 +234,7 @@ def _naming(path: str) -> Iterator[None]:
 
 def write_json(path: str, content: Any) -> None:
     """Write `content` as sorted, indented JSON."""
-    files, inner = fsspec.url_to_fs(path)
+    files, inner = files_at(path)
     write_bytes(files, inner, _as_json(content).encode())
 
 
@@ -249,9 +248,10 @@ def read_json(path: str) -> Any:
     Raises:
         Unreadable: it is no JSON.
     """
+    files, inner = files_at(path)
+    content = files.cat_file(inner)
     try:
-        with fsspec.open(path, "r", encoding="utf-8") as file:
-            return json.load(file)
+        return json.loads(content)
     except ValueError as error:
         raise Unreadable(
             f"{path}: expected JSON, got something else ({error}); run the job again that made it"
@@ -261,7 +261,6 @@ def read_json(path: str) -> Any:
 def _published(files: Any, path: str) -> list[str]:
     """The current version and the one before it, if they exist."""
     try:
-        # Not with `open`: it trusts a cached listing, which may be older than the file.
         return str(files.cat_file(f"{path}/{POINTER}"), "utf-8").split()
     except FileNotFoundError:
         return []

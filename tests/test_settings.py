@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from mfn.configuration import load_settings, setting_names
+from mfn.configuration import SERVICE_LINK, load_settings, setting_names
 from mfn.errors import BadSettings
 from mfn.models.settings import NAMED_MODELS, MfnSettings
 from mfn.settings import Settings, TrainSettings
@@ -95,6 +95,27 @@ def test_a_name_unknown_in_the_environment_is_told_with_the_nearest() -> None:
         "train.epoch: there is no such setting (environment variable MFN_TRAIN__EPOCH); "
         "did you mean train.epochs?"
     ]
+
+
+SERVICE_LINKS = (
+    "MFN_SERVICE_HOST", "MFN_SERVICE_PORT", "MFN_SERVICE_PORT_HTTP", "MFN_PORT", "MFN_PORT_80_TCP",
+    "MFN_PORT_80_TCP_ADDR", "MFN_PORT_80_TCP_PORT", "MFN_PORT_53_UDP_PROTO",
+    "MFN_TRAIN_SERVICE_HOST", "MFN_TRAIN_PORT", "MFN_TRAIN_PORT_443_TCP_ADDR",
+)  # fmt: skip
+
+
+def test_variables_that_kubernetes_sets_for_a_service_are_no_settings() -> None:
+    links = dict.fromkeys(SERVICE_LINKS, "tcp://10.0.0.1:80")
+    assert load(environment={**links, "MFN_TRAIN__EPOCHS": "2"}).train.epochs == 2
+    for variable in ("MFN_PORTS", "MFN_TRAIN__PORT", "MFN_PORT_80", "MFN_SERVICE"):
+        assert len(refused(environment={variable: "1"})) == 1, variable
+
+
+def test_no_setting_has_the_name_of_such_a_variable() -> None:
+    names = {f"MFN_{name.upper().replace('.', '__')}" for name in setting_names()}
+    assert not list(filter(SERVICE_LINK.fullmatch, names))
+    option = {"MFN_SPARK__OPTIONS__SPARK__DRIVER__PORT": "4040"}
+    assert load(environment=option).spark.options == {"spark.driver.port": "4040"}
 
 
 def test_a_setting_of_another_extractor_is_unknown() -> None:
@@ -301,6 +322,22 @@ def test_spark_options_keep_their_dots_and_become_text(yaml_file: Any) -> None:
         (("--root", "s3a://key:hidden@bucket/mfn"), "root"),
         (("--root", "s3a://key:hid/den@bucket/hidden"), "root"),
         (("--logs.events", "s3a://key:hidden@bucket/raw"), "logs.events"),
+        (("--root", "s3a://hidden@bucket/mfn"), "root"),
+        (("--root", "https://account/mfn?sig=hidden"), "root"),
+        (("--ingest.path", "S3A://bucket/mfn?token=hidden"), "ingest.path"),
+        (("--embeddings.words", "s3a://key:hidden@bucket/glove.txt"), "embeddings.words"),
+        *(
+            ((f"--spark.options.{option}", "hidden"), "spark.options")
+            for option in (
+                "spark.ssl.keyStorePasswd",
+                "spark.ssl.keyStorePassw",
+                "spark.hadoop.javax.jdo.option.ConnectionPwd",
+                "spark.geocoder.api.key",
+                "spark.hadoop.fs.s3a.encryption.key",
+                "spark.hadoop.fs.s3a.server-side-encryption.key",
+            )
+        ),
+        (("--spark.options.spark.x", "-Dkey.store.pwd=hidden"), "spark"),
     ],
 )
 def test_a_secret_among_the_settings_is_refused_and_not_shown(
@@ -310,6 +347,14 @@ def test_a_secret_among_the_settings_is_refused_and_not_shown(
     assert line.startswith(name)
     assert "environment" in line
     assert "hidden" not in line
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["spark.io.encryption.keySizeBits", "spark.hadoop.fs.s3a.aws.credentials.provider"],
+)
+def test_an_option_about_secrets_that_holds_none_is_accepted(option: str) -> None:
+    assert load(f"--spark.options.{option}", "256").spark.options == {option: "256"}
 
 
 def test_a_value_of_the_file_can_be_taken_back(yaml_file: Any) -> None:
@@ -324,11 +369,81 @@ def test_a_relative_root_is_made_absolute_since_workers_start_elsewhere(root: st
     assert load("--root", root).root == f"{home}/warehouse/demo"
 
 
+def test_any_location_is_made_absolute(yaml_file: Any) -> None:
+    file = yaml_file("root: a\nlogs: {events: b}\ningest: {path: ~/c.csv}\nembeddings: {words: d}")
+    settings = load(file=file)
+    assert settings.root == f"{os.getcwd()}/a"
+    assert settings.logs.events == f"{os.getcwd()}/b"
+    assert settings.ingest.path == os.path.expanduser("~/c.csv")
+    assert settings.embeddings.words == f"{os.getcwd()}/d"
+    assert load("--embeddings.words", "word2vec").embeddings.words == "word2vec"
+
+
 @pytest.mark.parametrize(
-    "root", ["s3a://bucket/mfn", "hdfs://name:8020/mfn", "hdfs://name:8020/a@b", "file:/data/mfn"]
+    ("root", "expected"),
+    [
+        *((same, same) for same in ("s3a://bucket/mfn", "hdfs://name:8020/mfn", "hdfs:///mfn")),
+        ("hdfs://name:8020/a@b", "hdfs://name:8020/a@b"),
+        ("abfss://container@account.dfs.core.windows.net/a", None),
+        ("S3A://Bucket//a/./b/../c/", "s3a://Bucket/a/c"),
+        ("s3a://bucket/", "s3a://bucket"),
+        ("hdfs:/mfn", "hdfs:///mfn"),
+        ("file:/data/mfn", "/data/mfn"),
+        ("file:///data/mfn/", "/data/mfn"),
+        ("FILE://localhost/data/mfn", "/data/mfn"),
+        ("//data/mfn", "/data/mfn"),
+        ("$HOME/mfn", os.path.expanduser("~/mfn")),
+        ("${HOME}/mfn", os.path.expanduser("~/mfn")),
+    ],
 )
-def test_a_root_that_is_a_url_stays_one(root: str) -> None:
-    assert load("--root", root).root == root
+def test_a_root_has_one_form_whatever_way_it_is_written(root: str, expected: str | None) -> None:
+    found = load("--root", root).root
+    assert found == (expected or root)
+    assert load("--root", found).root == found
+
+
+GOOD_NAMES = ("%", "%20", "&", "+", ";", ":", '"', "'", ",", "a b", "ü", "红", "=", "$", "@")
+
+
+@pytest.mark.parametrize("name", GOOD_NAMES)
+def test_a_root_may_have_such_a_name(name: str) -> None:
+    assert load("--root", f"/data/{name}/mfn").root == f"/data/{name}/mfn"
+
+
+@pytest.mark.parametrize("setting", ["root", "logs.events"])
+@pytest.mark.parametrize("name", ["[x]", "{a,b}", "a\\b", "#", "a?b", "*", "`"])
+def test_a_folder_with_a_name_that_some_reader_takes_for_a_pattern_is_refused(
+    setting: str, name: str
+) -> None:
+    (line,) = refused(f"--{setting}", f"/data/{name}/mfn")
+    assert line.startswith(f"{setting}: expected no * ? [ ] {{ }} # \\ ` in the path")
+    assert f"/data/{name}/mfn has " in line
+    assert "rename" in line
+    assert load("--ingest.path", f"/data/{name}/x.csv").ingest.path == f"/data/{name}/x.csv"
+
+
+@pytest.mark.parametrize(
+    ("root", "what"),
+    [
+        (" /data", "no blank at an end"),
+        ("/data ", "no blank at an end"),
+        ("/da\nta", "no line break"),
+        ("/data/\udcff", "a valid string"),  # a name that is not UTF-8
+        ("$NO_SUCH_VARIABLE/mfn", "there is no $NO_SUCH_VARIABLE"),
+        ("s3a://bucket/${NO_SUCH_VARIABLE}", "there is no ${NO_SUCH_VARIABLE}"),
+        ("~nobody-of-this-name/mfn", "there is no ~nobody-of-this-name"),
+        ("a::b", "'::'"),
+        ("s3a:/bucket/mfn", "s3a://NAME/FOLDER"),
+        ("s3a:bucket", "s3a://NAME/FOLDER, or ./s3a:bucket"),
+        ("file://data/mfn", "file:///data/mfn"),
+        ("/", "below the top"),
+        ("file:///", "below the top"),
+    ],
+)
+def test_a_root_that_would_lead_elsewhere_is_refused(root: str, what: str) -> None:
+    (line,) = refused("--root", root)
+    assert line.startswith("root: expected ")
+    assert what in line
 
 
 # Models.
@@ -420,6 +535,9 @@ def test_models_that_are_no_models_are_told(yaml_file: Any, text: str) -> None:
         ("- train", "to hold settings by name"),
         ("", "to hold settings by name"),
         ("root: \0", "is not YAML"),
+        ("? [a, b]\n: 1", "expected a name, got a list or a section"),
+        (f"root: {'[' * 1000}", "nested too deeply"),
+        (f"train: {{seed: {'9' * 6000}}}", "value has 6000 digits"),
     ],
 )
 def test_a_file_that_holds_no_settings_is_told(yaml_file: Any, text: str, expected: str) -> None:
@@ -428,6 +546,23 @@ def test_a_file_that_holds_no_settings_is_told(yaml_file: Any, text: str, expect
     assert message.startswith("config: ")
     assert expected in message
     assert file in message
+
+
+def test_an_argument_that_cannot_be_read_is_told_and_cut() -> None:
+    for text in ("[" * 1000, f"[{'9' * 6000}]"):
+        (line,) = refused("--train.epochs", text)
+        assert line.startswith(f"train.epochs: expected a YAML value, got '{text[:50]}")
+        assert len(line) < 300
+    (line,) = refused("--train.epochs", "9" * 6000)
+    assert line.startswith("train.epochs: expected ")
+    assert len(line) < 400
+
+
+def test_a_value_whose_text_would_have_no_end_is_told_in_a_line(yaml_file: Any) -> None:
+    doubled = "".join(f"  &a{n} [{', '.join([f'*a{n - 1}'] * 9)}],\n" for n in range(1, 40))
+    (line,) = refused(file=yaml_file(f"root: [\n  &a0 [x, x, x],\n{doubled}]\n"))
+    assert line.startswith("root: expected a valid string, got [")
+    assert len(line) < 1000
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:

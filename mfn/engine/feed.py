@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 from petastorm import make_batch_reader
+from pyarrow.filesystem import FileSystem
 
 from mfn.engine.shards import Shard
+from mfn.locations import files_at
 from mfn.models.batch import Batch, concatenate
 from mfn.splits.published import SplitFile
 
@@ -22,6 +24,14 @@ from mfn.splits.published import SplitFile
 warnings.filterwarnings("ignore", category=FutureWarning, module="petastorm")
 
 COLUMNS = ["history", "history_length", "candidates", "candidate_count", "labels"]
+
+
+class _Files(FileSystem):
+    """A file system of fsspec for Petastorm, whose own ones pyarrow takes only for local files."""
+
+    def __init__(self, files: Any) -> None:
+        self.isdir, self.isfile, self.exists = files.isdir, files.isfile, files.exists
+        self.open = files.open
 
 
 class RowsLost(RuntimeError):
@@ -95,6 +105,7 @@ class Feed:
             reader_pool_type="thread",
             workers_count=1,
             num_epochs=1,
+            filesystem=_Files(files_at(files[0].url)[0]),
         ) as reader:
             rows_of_files = iter(reader)
             for file in files:

@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import Column
@@ -41,6 +40,7 @@ from pyspark.sql.types import (
 )
 
 from mfn.errors import DataRefused
+from mfn.locations import files_at
 
 THREADS = 16
 EXPECTED = (
@@ -131,7 +131,8 @@ def columns_of(paths: Sequence[str], names: Iterable[str]) -> dict[Columns, list
 
 def _columns_of_file(path: str, names: frozenset[str]) -> Columns:
     try:
-        with fsspec.open(path, "rb") as file:
+        files, inner = files_at(path)
+        with files.open(inner, "rb") as file:
             footer = pq.ParquetFile(file)
             schema, leaves = footer.schema_arrow, footer.schema
     except (pa.ArrowException, OSError) as error:

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any, Literal
 
-import fsspec
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, StructField, StructType
 
 from mfn.errors import DataRefused
 from mfn.fingerprint import of_values
+from mfn.locations import files_at, for_spark
 from mfn.logs import parquet, values
 from mfn.schema import DATE, RAW_EVENT, STRING
 
@@ -64,7 +64,7 @@ class DayFolder:
 
     Attributes:
         finished: whether the folder has the file _SUCCESS.
-        fingerprint: of names and versions of all its files.
+        fingerprint: of names and versions of its data files and of _SUCCESS.
     """
 
     day: datetime.date
@@ -79,36 +79,34 @@ def day_folders(folder: str, days: Sequence[datetime.date]) -> list[DayFolder]:
     """List the folders of these days. `read_events` reads these files only, no later ones.
 
     Raises:
-        DataRefused: a day has no folder, an empty folder without _SUCCESS, or files of an unknown
-            format; the message names every such day.
+        DataRefused: a day has no folder, an empty folder without _SUCCESS, or a file that is of an
+            unknown format or cannot be read by its name; the message names every such day.
     """
-    files, path = fsspec.url_to_fs(folder)
-    files.invalidate_cache()
+    files, path = files_at(folder)
     found, problems = [], []
     for day in days:
         inner = f"{DAY}={day}"
-        try:
-            listed = files.ls(f"{path}/{inner}", detail=False)
-        except (FileNotFoundError, NotADirectoryError):
+        if not files.isdir(f"{path}/{inner}"):
             problems.append(f"{day}: there is no folder {folder}/{inner}")
             continue
+        listed = files.ls(f"{path}/{inner}", detail=False)
         names = sorted(name.rstrip("/").rpartition("/")[2] for name in listed)
-        data = [f"{folder}/{inner}/{name}" for name in names if not name.startswith(("_", "."))]
-        unknown = [name for name in data if not name.endswith((*JSON_LINES, PARQUET))]
+        data = [name for name in names if not name.startswith(("_", "."))]
+        urls = [f"{folder}/{inner}/{name}" for name in data]
+        counted = [name for name in names if name == SUCCESS or not name.startswith(("_", "."))]
+        fault = next(filter(None, (_fault(files, f"{path}/{inner}", name) for name in data)), None)
+        if fault:
+            problems.append(f"{day}: {fault}")
+            continue
         one = DayFolder(
             day,
             f"{folder}/{inner}",
-            tuple(name for name in data if name.endswith(JSON_LINES)),
-            tuple(name for name in data if name.endswith(PARQUET)),
+            tuple(url for url in urls if url.endswith(JSON_LINES)),
+            tuple(url for url in urls if url.endswith(PARQUET)),
             SUCCESS in names,
-            of_values([[name, files.ukey(f"{path}/{inner}/{name}")] for name in names]),
+            of_values([[name, files.ukey(f"{path}/{inner}/{name}")] for name in counted]),
         )
-        if unknown:
-            problems.append(
-                f"{day}: expected files that end with {', '.join((*JSON_LINES, PARQUET))}, "
-                f"got {unknown[0]}"
-            )
-        elif not data and not one.finished:
+        if not data and not one.finished:
             problems.append(f"{day}: {empty(one)}")
         found.append(one)
     if problems:
@@ -123,6 +121,26 @@ def day_folders(folder: str, days: Sequence[datetime.date]) -> list[DayFolder]:
             )
         )
     return found
+
+
+def _fault(files: Any, folder: str, name: str) -> str | None:
+    """What is wrong with a data file, as far as its name and kind say; None if nothing is."""
+    shown = f"{folder}/{name}".encode(errors="backslashreplace").decode()
+    expected = None
+    if not name.endswith((*JSON_LINES, PARQUET)):
+        expected = f"files that end with {', '.join((*JSON_LINES, PARQUET))}"
+    elif not shown.endswith(name):
+        expected = "file names in UTF-8"
+    elif ":" in name:
+        expected = "file names without a colon, after which Hadoop takes a name for a URL"
+    else:
+        try:
+            kind = files.info(f"{folder}/{name}")["type"]
+        except OSError as error:  # a symbolic link to nowhere or to itself
+            return f"{shown} cannot be read: {error.strerror or error}"
+        if kind != "file":
+            expected = f"files, not a {kind}"
+    return expected and f"expected {expected}, got {shown}"
 
 
 def empty(folder: DayFolder) -> str:
@@ -190,7 +208,11 @@ def read_rows(
 def _read_lines(
     spark: SparkSession, folder: str, paths: Sequence[str], names: Sequence[str]
 ) -> DataFrame:
-    lines = spark.read.schema(f"value string, {DAY} date").option("basePath", folder).text([*paths])
+    lines = (
+        spark.read.schema(f"value string, {DAY} date")
+        .option("basePath", folder)
+        .text([*map(for_spark, paths)])
+    )
     # Spark's parser stops after the first value of a line. It would silently drop whatever follows,
     # such as the next event after a lost line break. Inside a list it parses all values.
     in_list = F.concat(F.lit("["), F.col("value"), F.lit(",null]"))
@@ -248,7 +270,7 @@ def _read_table(
 ) -> DataFrame:
     """Rows of Parquet files that all have these columns."""
     schema = StructType([*(one.field for one in columns), StructField(DAY, DATE)])
-    table = spark.read.schema(schema).option("basePath", folder).parquet(*paths)
+    table = spark.read.schema(schema).option("basePath", folder).parquet(*map(for_spark, paths))
     texts = {name: F.lit(None).cast(STRING) for name in names}
     texts |= {one.name: one.text() for one in columns}
     encoded = F.call_function("is_valid_utf8", F.concat_ws("\n", *texts.values()))
@@ -287,7 +309,7 @@ def write_days(
         form: json (JSON lines of the columns), text (lines as they are, possibly invalid JSON), or
             parquet.
     """
-    files, path = fsspec.url_to_fs(folder)
+    files, path = files_at(folder)
     staged = f".staged-{uuid.uuid4().hex[:12]}"
     compression, ending = _WRITTEN[form]
     try:

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import re
 from collections.abc import Sequence
 
-import fsspec
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
+from mfn.locations import files_at
 from mfn.logs import raw, values
 from mfn.logs.raw import BLANK, DAY
 
 
 def days_of(folder: str, last: datetime.date) -> list[datetime.date]:
-    """Days up to and including `last` that have a snapshot in `folder`, oldest first."""
-    files, path = fsspec.url_to_fs(folder)
-    files.invalidate_cache()
+    """Days up to and including `last` that have a snapshot in `folder`, oldest first.
+
+    Other folders and files there are ignored, such as dt=2026-02-30, which is no day.
+    """
+    files, path = files_at(folder)
     if not files.exists(path):
         return []
-    names = (re.search(rf"/{DAY}=([\d-]{{10}})/?$", name) for name in files.ls(path, detail=False))
-    days = (datetime.date.fromisoformat(name[1]) for name in names if name)
+    days = set()
+    for name in files.ls(path, detail=False):
+        if found := re.search(rf"/{DAY}=([\d-]{{10}})/?$", name):
+            with contextlib.suppress(ValueError):
+                days.add(datetime.date.fromisoformat(found[1]))
     return sorted(day for day in days if day <= last)
 
 

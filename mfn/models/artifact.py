@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import fsspec
 import safetensors.torch
 from pydantic import TypeAdapter
 from safetensors import SafetensorError
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from mfn import storage
 from mfn.errors import DataRefused, Unreadable
+from mfn.locations import files_at
 from mfn.models.batch import Features
 from mfn.models.embedding import FrozenEmbedding
 from mfn.models.ranker import Ranker
@@ -27,7 +27,7 @@ class WrongArtifact(DataRefused):
 
 def write_tensors(folder: str, tensors: Mapping[str, Tensor]) -> None:
     """Write named tensors into one file of a folder."""
-    files, path = fsspec.url_to_fs(f"{folder}/{TENSORS}")
+    files, path = files_at(f"{folder}/{TENSORS}")
     storage.write_bytes(files, path, as_bytes(tensors))
 
 
@@ -43,15 +43,14 @@ def read_tensors(folder: str) -> dict[str, Tensor]:
     Raises:
         Unreadable: the file is cut short, or holds something else, such as a pickle.
     """
-    path = f"{folder}/{TENSORS}"
-    with fsspec.open(path, "rb") as file:
-        content = file.read()
+    files, path = files_at(f"{folder}/{TENSORS}")
+    content = files.cat_file(path)
     try:
         return dict(safetensors.torch.load(content))
     except SafetensorError as error:
         raise Unreadable(
-            f"{path}: expected tensors, got something else ({error}); run the job again that made "
-            "it"
+            f"{folder}/{TENSORS}: expected tensors, got something else ({error}); run the job "
+            "again that made it"
         ) from error
 
 
@@ -142,7 +141,7 @@ def read_model(
 
 def _refuse_unknown_files(folder: str) -> None:
     """Refuse files that no model has: they would not be read, but their owner may think so."""
-    files, path = fsspec.url_to_fs(folder)
+    files, path = files_at(folder)
     names = {str(one).rstrip("/").rpartition("/")[2] for one in files.ls(path, detail=False)}
     unknown = sorted(name for name in names - {TENSORS, storage.MODEL} if not name.startswith("."))
     if unknown:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mfn.errors import DataRefused
 from mfn.indices import FIRST_INDEX
+from mfn.locations import for_spark
 from mfn.logs.title_words import normal, tokens
 from mfn.settings import EmbeddingSettings
 
@@ -65,7 +66,7 @@ def from_file(
     )
     # Lines of the file to (word, numbers); what is not a number becomes NaN and is refused below.
     parts = F.split("value", " ")
-    lines = spark.read.text(path).select(
+    lines = spark.read.text(for_spark(path)).select(
         F.get(parts, F.lit(0)).alias("word"),
         F.transform(
             F.slice(parts, 2, F.greatest(F.size(parts) - 1, F.lit(0))),

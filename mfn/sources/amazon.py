@@ -31,6 +31,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from mfn.errors import NotPublished
+from mfn.locations import for_spark
 from mfn.logs import raw
 from mfn.logs.raw import DAY
 from mfn.logs.title_words import stop_words, words
@@ -61,7 +62,9 @@ def amazon(spark: SparkSession, settings: Settings) -> dict[str, int]:
         DataRefused: no review is of these days.
     """
     review_files, product_files = _files(settings.ingest.path)
-    read = reviews(spark.read.text(review_files), settings.logs.day_time_zone)
+    read = reviews(
+        spark.read.text([for_spark(file) for file in review_files]), settings.logs.day_time_zone
+    )
     first, last, outside = choices.day_range(read, settings)
     days, ingest = days_between((first, last)), settings.ingest
     rows = choices.within(read, first, last).persist()
@@ -78,7 +81,7 @@ def amazon(spark: SparkSession, settings: Settings) -> dict[str, int]:
         shown.unpersist()
     finally:
         rows.unpersist()
-    products = catalogue(spark.read.text(product_files), stop_words())
+    products = catalogue(spark.read.text([for_spark(file) for file in product_files]), stop_words())
     products = products.select(F.lit(first).alias(DAY), "*")
     raw.write_days(choices.by_day(products, "item_id"), settings.logs_folder("items"), [first])
     kept = counted["candidates"] - counted["drawn_candidates"]

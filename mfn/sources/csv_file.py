@@ -41,6 +41,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from mfn.errors import DataRefused, NotPublished
+from mfn.locations import for_spark
 from mfn.logs import raw
 from mfn.logs.outcomes import EVENT_TYPES, parse_time
 from mfn.logs.raw import DAY
@@ -220,7 +221,7 @@ def _read(spark: SparkSession, path: str | None) -> DataFrame:
             )
     schema = ", ".join(f"`{name.replace('`', '``')}` string" for name in (*names, MALFORMED))
     rows = spark.read.csv(
-        files,
+        [for_spark(file) for file in files],
         schema=schema,
         header=True,
         quote='"',

@@ -27,6 +27,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from mfn.errors import DataRefused, NotPublished
+from mfn.locations import for_spark
 from mfn.logs import raw
 from mfn.logs.title_words import stop_words, words
 from mfn.settings import Settings
@@ -157,7 +158,7 @@ def _read(spark: SparkSession, folder: str | None, kind: str) -> DataFrame:
             f"ingest.path: expected one file *.{kind} in {folder}, got {len(found)}; {FETCH}"
         )
     file = f"{folder}/{found[0].rpartition('/')[2]}"
-    rows = spark.read.csv(file, sep="\t", header=True, quote="")
+    rows = spark.read.csv(for_spark(file), sep="\t", header=True, quote="")
     typed = {name.partition(":")[0]: name for name in rows.columns}
     lacking = [name for name in FILES[kind] if name not in typed]
     if lacking:

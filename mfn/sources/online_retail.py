@@ -45,6 +45,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from mfn.errors import DataRefused, NotPublished
+from mfn.locations import for_spark
 from mfn.logs import raw
 from mfn.logs.outcomes import parse_time
 from mfn.logs.raw import DAY
@@ -266,7 +267,7 @@ def _read(spark: SparkSession, files: dict[datetime.date, str]) -> DataFrame:
             )
     schema = ", ".join(f"`{name}` string" for name in (*COLUMNS, _BROKEN))
     rows = spark.read.csv(
-        list(files.values()),
+        [for_spark(file) for file in files.values()],
         schema=schema,
         header=True,
         quote='"',

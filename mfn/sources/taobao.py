@@ -32,6 +32,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from mfn.errors import NotPublished
+from mfn.locations import for_spark
 from mfn.logs import raw
 from mfn.logs.raw import DAY
 from mfn.settings import Settings
@@ -160,6 +161,6 @@ def _read(spark: SparkSession, folder: str | None) -> DataFrame:
             f"ingest.path: expected {' or '.join(FILES)} in {folder}, which has neither; {FETCH}"
         )
     text = F.split("value", ",", len(COLUMNS))
-    return spark.read.text(f"{folder}/{found[0]}").select(
+    return spark.read.text(for_spark(f"{folder}/{found[0]}")).select(
         *(F.get(text, F.lit(place)).alias(name) for place, name in enumerate(COLUMNS))
     )

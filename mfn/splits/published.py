@@ -15,6 +15,7 @@ from torch import Tensor
 from mfn import storage
 from mfn.errors import Unreadable
 from mfn.indices import ITEM_FIELDS
+from mfn.locations import files_at
 from mfn.models.batch import ENTITY, Features
 from mfn.settings import Settings
 
@@ -57,7 +58,7 @@ class Splits:
 
     def files(self, split: str) -> list[SplitFile]:
         """Files of a split that have rows, with URLs as Petastorm needs them."""
-        files, path = fsspec.url_to_fs(f"{self.folder}/{split}")
+        files, path = files_at(f"{self.folder}/{split}")
         return [
             SplitFile(_url(files, f"{path}/{one['name']}"), int(one["rows"]))
             for one in self.manifest["splits"][split]["files"]
@@ -72,7 +73,7 @@ class Splits:
         """
         import pyarrow.dataset as ds  # here: it imports pandas, which would slow down Spark tasks
 
-        files, path = fsspec.url_to_fs(f"{self.folder}/items")
+        files, path = files_at(f"{self.folder}/items")
         columns = [*(name for name in ITEM_FIELDS if name in self.features.item_fields)]
         try:
             table = (

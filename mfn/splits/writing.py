@@ -12,11 +12,11 @@ import contextlib
 import re
 from collections.abc import Iterator, Mapping
 
-import fsspec
 import pyarrow.parquet as pq
 from pyspark.sql import Column, DataFrame, Observation, SparkSession, Window
 from pyspark.sql import functions as F
 
+from mfn.locations import files_at
 from mfn.schema import REQUEST_ROWS
 from mfn.splits.history import KNOWN_TEST_USER, NO_SPLIT
 from mfn.splits.requests import DROP_COUNTS, SPLITS
@@ -139,8 +139,8 @@ def _times_in_utc(spark: SparkSession) -> Iterator[None]:
 
 def _collect_files(written: str, folder: str) -> Files:
     """Move the files file=n/part-… to part-n.parquet, numbered without gaps; read the footers."""
-    files, source = fsspec.url_to_fs(written)
-    _, target = fsspec.url_to_fs(folder)
+    files, source = files_at(written)
+    _, target = files_at(folder)
     files.makedirs(target, exist_ok=True)
     paths = files.find(source) if files.exists(source) else []
     numbered = [
@@ -186,5 +186,5 @@ def _rewrite_evenly(spark: SparkSession, folder: str, files: int, seed: int) -> 
 
 
 def _remove(folder: str) -> None:
-    files, path = fsspec.url_to_fs(folder)
+    files, path = files_at(folder)
     files.rm(path, recursive=True)

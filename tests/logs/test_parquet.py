@@ -75,6 +75,7 @@ CONTEXTS = {
 }  # fmt: skip
 FURTHER = {
     "none": array([None], pa.null()),
+    "User_ID": array(["another"], pa.string()),
     "a`b": array([1], pa.int64()),
     "with space.and.dots": array(["x"], pa.string()),
     "updated": array([NAIVE], pa.timestamp("ns")),

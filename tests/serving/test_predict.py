@@ -11,6 +11,7 @@ from pyspark.sql import Row, SparkSession
 
 from mfn import storage, tables
 from mfn.errors import NotPublished
+from mfn.locations import files_at
 from mfn.models import artifact
 from mfn.models.artifact import WrongArtifact
 from mfn.pretraining.centers import train_centers
@@ -92,7 +93,7 @@ def test_a_model_folder_describes_settings_schema_and_training(day: Settings) ->
     assert description["schema"]["vocabularies"] == Splits.published(day).manifest["vocabularies"]
     assert description["train"]["requests"] == 40
     assert description["parameters"] > 0
-    files, path = storage.fsspec.url_to_fs(folder)
+    files, path = files_at(folder)
     assert sorted(name.rpartition("/")[2] for name in files.ls(path, detail=False)) == [
         storage.MODEL,
         artifact.TENSORS,
