@@ -186,7 +186,7 @@ class IngestSettings(Strict):
 
 
 class ValidateSettings(Strict):
-    """Which events are bad, and which days are refused."""
+    """Which events are bad, which days are refused, and how many are validated together."""
 
     late_hours: float = Field(
         0.0,
@@ -236,6 +236,11 @@ class ValidateSettings(Strict):
         3.0,
         description="refuse the day if this many times more, or fewer, requests have a click than"
         " at the median",
+    )
+    days_at_once: PositiveInt = Field(
+        8,
+        description="days that are validated and published together; a run that is killed loses "
+        "the work of these days only",
     )
 
 

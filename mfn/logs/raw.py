@@ -33,6 +33,7 @@ from pyspark.sql.types import (
 
 from mfn.errors import DataRefused
 from mfn.fingerprint import of_values
+from mfn.layout import STAGED
 from mfn.schema import DATE, RAW_EVENT, STRING, STRING_MAP
 
 DAY = "dt"
@@ -269,7 +270,7 @@ def write_days(
             parquet.
     """
     files, path = fsspec.url_to_fs(folder)
-    staged = f".staged-{uuid.uuid4().hex[:12]}"
+    staged = f"{STAGED}{uuid.uuid4().hex[:12]}"
     compression, ending = _WRITTEN[form]
     try:
         writer = rows.write.partitionBy(DAY).option("compression", compression)
