@@ -23,7 +23,7 @@ from mfn.schema import EVENTS, QUARANTINE, VALIDATION
 from mfn.settings import Settings
 from mfn.splits.build import build_splits
 from tests.logs_on_disk import Logs, Published
-from tests.raw_logs import DAYS, LAST, WINDOWS, Line, deliver, event
+from tests.raw_logs import DAYS, LAST, WINDOWS, deliver, event
 
 MakeSettings = Callable[..., Settings]
 Span = tuple[float, float]
