@@ -18,7 +18,7 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-from mfn import fingerprint, runs, storage, unreadable
+from mfn import fingerprint, runs, storage, turns, unreadable
 from mfn import spark as sessions
 from mfn.configuration import load_settings
 from mfn.errors import REFUSALS, BadSettings, JobFailed, Unreadable
@@ -27,6 +27,7 @@ from mfn.log_setup import set_up_logging
 from mfn.runs import Counts, StepRun
 from mfn.settings import Settings
 from mfn.settings_help import ALL_SECTIONS, describe_settings
+from mfn.storage import Claim
 
 DONE, FAILED, BAD_SETTINGS, DATA_REFUSED = 0, 1, 2, 3
 
@@ -38,6 +39,8 @@ Writes = Callable[[Settings], Sequence[str]]
 """Files or folders that exist once a job has run."""
 Check = Callable[[Settings], None]
 """Raises BadSettings for settings that a job cannot run with on this machine."""
+Work = Callable[[Settings], str]
+"""What a run does, for the log of a run that waits for it: "validates 2026-03-04 to 2026-03-08"."""
 Part = Callable[[Settings], str]
 """The suffix of the names that a run for a part of the output uses."""
 
@@ -68,7 +71,7 @@ class Job:
     writes: Writes
     sections: tuple[str, ...]
     check: Check
-    one_at_a_time: bool
+    in_turn: Work | None
     part: Part
 
     @property
@@ -81,9 +84,12 @@ class Job:
         """What the job does, in one line."""
         return (self.function.__doc__ or self.name).splitlines()[0]
 
-    def claims(self, settings: Settings) -> str:
-        """The claim file of this job."""
-        return settings.layout.claim(f"{self.name}{self.part(settings)}", self.one_at_a_time)
+    def claim(self, settings: Settings) -> Claim:
+        """The claim of a run of this job."""
+        all_dates = self.in_turn is not None
+        path = settings.layout.claim(f"{self.name}{self.part(settings)}", all_dates)
+        work = "" if self.in_turn is None else self.in_turn(settings)
+        return Claim(path, str(settings.date), work)
 
     def record(self, settings: Settings) -> str:
         """The record: the file with the fingerprint of the job's inputs, settings and code."""
@@ -113,7 +119,7 @@ def job(
     writes: Writes = lambda settings: (),
     sections: Sequence[str] = (),
     check: Check = lambda settings: None,
-    one_at_a_time: bool = False,
+    in_turn: Work | None = None,
     part: Part = lambda settings: "",
 ) -> Callable[[Function], Job]:
     """Make a function a job.
@@ -123,14 +129,12 @@ def job(
         writes: files or folders that exist once the job has run.
         sections: the sections of the settings that the job reads; its --help shows them.
         check: raises BadSettings for settings that the job cannot run with on this machine.
-        one_at_a_time: whether runs of different dates exclude each other too, because they write
-            to the same rows. Runs of the same date always do.
+        in_turn: what a run does, if runs of different dates write to the same rows: then they take
+            turns. Of two runs of the same date, the later one always takes over.
         part: the suffix for a run that makes only a part of the output; runs of different parts
             do not exclude each other.
     """
-    return lambda function: Job(
-        function, reads, writes, tuple(sections), check, one_at_a_time, part
-    )
+    return lambda function: Job(function, reads, writes, tuple(sections), check, in_turn, part)
 
 
 EXPLAINED = (BadSettings, JobFailed, sessions.NotStarted, *REFUSALS)
@@ -226,8 +230,11 @@ def _run(job: Job, session: SparkSession, settings: Settings, step_run: StepRun)
             )
             return
     log.info("%s %s: starts", job.name, settings.date, extra=fields)
-    with storage.claim(job.claims(settings)):
-        counts = job(session, settings)
+    if job.in_turn is None:
+        with storage.claim(job.claim(settings)):
+            counts = job(session, settings)
+    else:
+        counts = turns.in_turn(job.name, job.claim(settings), lambda: job(session, settings))
     seconds = time.perf_counter() - start
     rows = counts.get("rows")
     if isinstance(rows, int) and seconds > 0:

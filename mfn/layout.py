@@ -8,7 +8,7 @@
 <root>/centers/<date>/                  published versions: the interest centers C
 <root>/models/<date>/<model>/           published versions of a model, and its checkpoints
 <root>/tensorboard/<date>/<model>/      event files
-<root>/reports/<date>.html              the page
+<root>/reports/<date>.html, .json       the page, and the summary for the terminal
 <root>/made/<date>/<job>.json           what a job's last run was made from
 <root>/seeds, <root>/trials             what `compare` trains
 ```
@@ -21,6 +21,9 @@ from dataclasses import dataclass
 
 SPLITS, EMBEDDINGS, CENTERS = "splits", "embeddings", "centers"
 MODELS, TENSORBOARD, RECORDS = "models", "tensorboard", "made"
+STAGED = ".staged-"
+"""Beginning of the names of folders beside the days of raw logs, into which days are written before
+they are moved into place."""
 
 
 def all_dates(root: str, kind: str) -> str:
@@ -31,6 +34,11 @@ def all_dates(root: str, kind: str) -> str:
 def table(root: str, name: str) -> str:
     """A Delta table."""
     return f"{root}/{name}"
+
+
+def validated(root: str) -> str:
+    """The file that holds what the table `validation` says of each day, for a version of it."""
+    return f"{root}/{RECORDS}/all/validated.json"
 
 
 @dataclass(frozen=True)
@@ -79,6 +87,11 @@ class Layout:
     def report(self) -> str:
         """The report page."""
         return f"{self.root}/reports/{self.date}.html"
+
+    @property
+    def summary(self) -> str:
+        """The summary of the day for the terminal."""
+        return f"{self.root}/reports/{self.date}.json"
 
     def record(self, job: str) -> str:
         """The file that says what the job's last run was made from."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 import logging
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from pyspark.sql import SparkSession
 
@@ -19,7 +19,7 @@ from mfn.job import Counts, job
 from mfn.layout import Layout
 from mfn.locations import files_at
 from mfn.schema import PREDICTIONS, TABLES
-from mfn.settings import Settings
+from mfn.settings import LogsKind, Settings
 
 MADE_FOR_MODELS = (layout.SPLITS, layout.EMBEDDINGS, layout.CENTERS)
 """Kinds of folders with one folder for each date, which models are made from."""
@@ -27,13 +27,14 @@ MADE_FOR_MODELS = (layout.SPLITS, layout.EMBEDDINGS, layout.CENTERS)
 log = logging.getLogger("mfn")
 
 
-@job(sections=("retention",))
+@job(sections=("logs", "retention"))
 def clean_up(spark: SparkSession, settings: Settings) -> Counts:
     """Remove what is older than `retention` allows; compact and vacuum the Delta tables.
 
     What the newest model of each name was made from is kept, however old it is. The age of
     predictions counts from their run date or from the last run of a job for this date. Of the
     tables' files, those are removed that no version of the last `retention.table_hours` reads.
+    Beside the raw logs, what a killed run has left half written is removed after 7 days.
     """
     own = settings.retention
     today = max(settings.date, datetime.datetime.now(datetime.UTC).date())
@@ -56,6 +57,11 @@ def clean_up(spark: SparkSession, settings: Settings) -> Counts:
     events = dated_folders(layout.all_dates(settings.root, layout.TENSORBOARD))
     counts["removed_event_files"] = _remove(
         [one.path for one in events if one.age(today) > own.models_days]
+    )
+    staged = [path for kind in get_args(LogsKind) for path in _staged(settings.logs_folder(kind))]
+    abandoned = today - storage.ABANDONED_AFTER
+    counts["removed_half_written_logs"] = _remove(
+        [path for path in staged if _last_change_within(path) < abandoned]
     )
     if tables.is_there(spark, settings.root, PREDICTIONS):
         first = today - datetime.timedelta(days=own.predictions_days)
@@ -115,24 +121,43 @@ def named_folders(date: Dated) -> list[Dated]:
     return [Dated(path, date.date) for path in storage.folders(date.path).values()]
 
 
+def _staged(logs: str) -> list[str]:
+    """Folders beside the days of raw logs into which a run writes, or has written when it died."""
+    found = storage.folders(logs).items()
+    return [path for name, path in found if name.startswith(layout.STAGED)]
+
+
 def _last_change(folder: str) -> datetime.date:
     """The day of the last change of a file in the folder or its subfolders."""
     files, path = files_at(folder)
     below = files.find(path, detail=True).values()
-    return max((_day(file) for file in below), default=datetime.date.min)
+    return max(map(_day, below), default=datetime.date.min)
+
+
+def _last_change_within(folder: str) -> datetime.date:
+    """As `_last_change`; a folder that was made counts too, where folders have a time."""
+    files, path = files_at(folder)
+    folders = files.find(path, detail=True, withdirs=True).values()
+    made = [_day(one) for one in folders if one["type"] == "directory" and _time(one) is not None]
+    return max([_last_change(folder), *made])
 
 
 def _day(file: dict[str, Any]) -> datetime.date:
-    """The day of a file's last change, which file systems give by different names and forms."""
+    """The day of a file's last change; a file of unknown age counts as new."""
+    changed = _time(file)
+    return datetime.date.max if changed is None else changed.date()
+
+
+def _time(file: dict[str, Any]) -> datetime.datetime | None:
+    """The time of a file's last change, which file systems give by different names and forms."""
     for name in ("mtime", "LastModified", "last_modified", "updated", "modificationTime"):
         value = file.get(name)
         if isinstance(value, datetime.datetime):
-            return value.date()
+            return value
         if isinstance(value, int | float):
             seconds = value / 1000 if value > 1e11 else value
-            return datetime.datetime.fromtimestamp(seconds, datetime.UTC).date()
-    # A file of unknown age counts as new.
-    return datetime.date.max
+            return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    return None
 
 
 def _remove(paths: list[str]) -> int:

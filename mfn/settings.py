@@ -198,7 +198,7 @@ class IngestSettings(Strict):
 
 
 class ValidateSettings(Strict):
-    """Which events are bad, and which days are refused."""
+    """Which events are bad, which days are refused, and how many are validated together."""
 
     late_hours: float = Field(
         0.0,
@@ -263,6 +263,11 @@ class ValidateSettings(Strict):
         2.0,
         description="refuse a snapshot of the catalogue if this many times fewer of its items have "
         "a category, a price or a title than at the median",
+    )
+    days_at_once: PositiveInt = Field(
+        8,
+        description="days that are validated and published together; a run that is killed loses "
+        "the work of these days only",
     )
 
 

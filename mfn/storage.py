@@ -6,7 +6,8 @@ object stores cannot rename.
 
 If two runs make the same output at once, the later one wins. Each run writes its name into a claim
 file, and checks before each publication that its name is still there. This is no lock: two runs
-that check at the same moment may both publish, and then the last one to publish wins.
+that check at the same moment may both publish a folder, and then the last one to publish wins. A
+Delta table is stricter (`mfn.tables.replace`): there the claim is checked within the commit.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import logging
 import uuid
 from collections.abc import Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mfn.errors import NotPublished, Superseded, Unreadable
@@ -36,34 +37,54 @@ log = logging.getLogger("mfn")
 
 @dataclass(frozen=True)
 class Claim:
-    """The right of a run to publish: a file with the run's name."""
+    """The right of a run to publish: a file that names the run.
+
+    Attributes:
+        date: the run's date; empty if it has none.
+        work: what the run does, as others read it: "validates 2026-03-04 to 2026-03-08".
+        run: a name of its own.
+    """
 
     path: str
-    run: str
+    date: str = ""
+    work: str = ""
+    run: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def again(self) -> Claim:
+        """The same claim for another run."""
+        return Claim(self.path, self.date, self.work)
 
     def check(self) -> None:
-        """Check that no later run has taken the claim.
+        """Check that no other run has taken the claim.
 
         Raises:
-            Superseded: a later run has.
+            Superseded: another run has; the message names its date.
         """
-        files, inner = files_at(self.path)
-        holder = str(files.cat_file(inner), "utf-8")
-        if holder != self.run:
+        other = holder(self.path)
+        if other is None or other.run != self.run:
+            of_date = f", that of {other.date}" if other is not None and other.date else ""
             raise Superseded(
-                f"{self.path}: a later run of the same job took over; this run stopped without "
-                "publishing"
+                f"{self.path}: a later run of the same job took over{of_date}; this run stopped "
+                "without publishing"
             )
+
+
+def holder(path: str) -> Claim | None:
+    """The claim in a file; None if there is none, or one of an earlier version of this package."""
+    text = read_text(path)
+    try:
+        return None if text is None else Claim(path, **json.loads(text))
+    except (ValueError, TypeError):
+        return None
 
 
 _claims: ContextVar[tuple[Claim, ...]] = ContextVar("claims", default=())
 
 
 @contextlib.contextmanager
-def claim(path: str) -> Iterator[None]:
+def claim(mine: Claim) -> Iterator[None]:
     """Claim the right to publish in this block; an earlier run loses it."""
-    mine = Claim(path, uuid.uuid4().hex)
-    write_whole(path, mine.run)
+    write_whole(mine.path, json.dumps({"date": mine.date, "work": mine.work, "run": mine.run}))
     with holding((*claims(), mine)):
         yield
 
@@ -115,7 +136,7 @@ def publish(folder: str) -> Iterator[str]:
         with contextlib.suppress(Exception):  # the first error is the one to report
             files.rm(f"{path}/{version}", recursive=True)
         raise
-    before = _published(files, path)
+    before = _published(folder)
     _replace_file(files, f"{path}/{POINTER}", "\n".join([version, *before[:1]]))
     _remove_old(files, path, kept={version, *before[:1]}, superseded=before[1:])
 
@@ -140,7 +161,7 @@ def current(folder: str, made_by: str) -> str:
     Raises:
         NotPublished: there is none; the message names `made_by`, the job to run first.
     """
-    versions = _published(*files_at(folder))
+    versions = _published(folder)
     if not versions:
         raise NotPublished(f"{folder}: nothing is published there; run jobs/{made_by}.py first")
     return f"{folder}/{versions[0]}"
@@ -185,6 +206,22 @@ def folders_by_date(folder: str) -> dict[datetime.date, str]:
 def replace_json(path: str, content: Any) -> None:
     """Write `content` as JSON over an existing file, whole or not at all."""
     write_whole(path, _as_json(content))
+
+
+def read_text(path: str) -> str | None:
+    """The text of a small file; None if there is none."""
+    files, inner = files_at(path)
+    try:
+        return str(files.cat_file(inner), "utf-8")
+    except FileNotFoundError:
+        return None
+
+
+def remove(path: str) -> None:
+    """Remove a file, if it is there."""
+    files, inner = files_at(path)
+    with contextlib.suppress(FileNotFoundError):
+        files.rm_file(inner)
 
 
 def write_whole(path: str, text: str) -> None:
@@ -258,9 +295,6 @@ def read_json(path: str) -> Any:
         ) from error
 
 
-def _published(files: Any, path: str) -> list[str]:
-    """The current version and the one before it, if they exist."""
-    try:
-        return str(files.cat_file(f"{path}/{POINTER}"), "utf-8").split()
-    except FileNotFoundError:
-        return []
+def _published(path: str) -> list[str]:
+    """The current version of a folder and the one before it, if they exist."""
+    return (read_text(f"{path}/{POINTER}") or "").split()

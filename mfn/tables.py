@@ -5,8 +5,9 @@ from __future__ import annotations
 import datetime
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+import pyarrow as pa
 import tenacity
 from delta.tables import DeltaTable
 from py4j.protocol import Py4JJavaError
@@ -16,8 +17,9 @@ from pyspark.sql.types import StructField, StructType
 
 from mfn import layout
 from mfn.errors import NotPublished
+from mfn.locations import files_at
 from mfn.schema import Table
-from mfn.storage import check_claims
+from mfn.storage import check_claims, claims
 
 Value = datetime.date | str
 
@@ -58,6 +60,20 @@ def is_there(spark: SparkSession, root: str, table: Table) -> bool:
     return bool(DeltaTable.isDeltaTable(spark, path_of(root, table)))
 
 
+def version(root: str, table: Table) -> str | None:
+    """Identifies the newest commit of a table, and so its content; None if it was never written.
+
+    It lists the table's log and needs no Spark job.
+    """
+    files, path = files_at(f"{path_of(root, table)}/_delta_log")
+    try:
+        commits = [name for name in files.ls(path, detail=False) if name.endswith(".json")]
+    except FileNotFoundError:
+        return None
+    newest = max(commits, default=None)
+    return None if newest is None else f"{newest.rpartition('/')[2]} {files.ukey(newest)}"
+
+
 def read(spark: SparkSession, root: str, table: Table, made_by: str) -> DataFrame:
     """The whole table.
 
@@ -80,6 +96,11 @@ def replace(
     result. Replacing other partitions at the same time is no conflict. If another commit to the
     same partitions came first, this one is retried.
 
+    The run's claims are checked within the commit, so that a run which has lost one replaces
+    nothing that the other run has written. If the other run took the claim before this check, the
+    check refuses the commit. If it did so later and committed to the same partitions first, Delta
+    refuses the commit, and the retry checks the claims again.
+
     Raises:
         Superseded: a later run of the same job took over.
         AnalysisException: DELTA_REPLACE_WHERE_MISMATCH: a row belongs to another partition, or is
@@ -92,9 +113,30 @@ def replace(
         f"{name} IN ({', '.join(_literal(value) for value in values)})"
         for name, values in where.items()
     )
-    _writer(frame, root, table).mode("overwrite").option("replaceWhere", predicate).save(
-        path_of(root, table)
-    )
+    writer = _writer(_with_check(frame), root, table)
+    try:
+        writer.mode("overwrite").option("replaceWhere", predicate).save(path_of(root, table))
+    except (PySparkException, Py4JJavaError):
+        check_claims()  # raises Superseded if this is why the task that checks them has failed
+        raise
+
+
+def _with_check(frame: DataFrame) -> DataFrame:
+    """The same rows. A task that checks this run's claims is added, if there are any.
+
+    Spark runs the tasks of a write after Delta has begun its transaction, and before the commit.
+    """
+    held = claims()
+    if not held:
+        return frame
+
+    def check(_batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
+        for one in held:
+            one.check()
+        return iter(())
+
+    no_rows = frame.sparkSession.range(1, numPartitions=1).mapInArrow(check, frame.schema)
+    return frame.unionByName(no_rows)
 
 
 @_again_later

@@ -27,7 +27,7 @@ from mfn import errors, job, runs
 from mfn import spark as sessions
 from mfn.errors import BadSettings
 from mfn.log_setup import set_up_logging
-from mfn.reporting.summary import print_summary, summary
+from mfn.reporting.summary import print_summary, read_summary
 from mfn.runs import StepRun
 from mfn.settings import Settings
 from pipelines.steps import Step, job_of, steps
@@ -36,8 +36,6 @@ log = logging.getLogger("mfn")
 
 MARKS = {"skipped": "skipped", "refused": "REFUSED", "failed": "FAILED"}
 """Text in the table instead of the seconds, by outcome."""
-ALWAYS_RUN = ("report",)
-"""Steps that are never skipped."""
 
 
 def main(arguments: list[str]) -> int:
@@ -61,7 +59,7 @@ def main(arguments: list[str]) -> int:
             finally:
                 print_seconds(days, step_runs, start_seconds, console)
             if days[-1].date not in refused:
-                print_summary(summary(session, days[-1]), console, days[-1].layout.report)
+                print_summary(read_summary(days[-1]), console, days[-1].layout.report)
     except Exception as error:
         if step_runs and step_runs[-1].outcome == "failed":
             failed = step_runs[-1]
@@ -106,8 +104,8 @@ def run_days(
     Args:
         session: Spark session for all steps.
         days: settings of each day.
-        step_runs: each step is appended when it ends. After each phase (see `_phases`), its steps
-            are written to the table of runs.
+        step_runs: each step is appended when it ends. After a phase (see `_phases`), its steps are
+            written to the table of runs. Where nothing but skipped steps is new, this waits.
 
     Returns:
         dates of the refused days.
@@ -115,9 +113,9 @@ def run_days(
     refused: set[datetime.date] = set()
     phases = _phases(days)
     number, all_steps = 0, sum(map(len, phases))
-    for phase in phases:
-        before = len(step_runs)
-        try:
+    recorded = len(step_runs)
+    try:
+        for phase in phases:
             for settings, step in phase:
                 number += 1
                 if settings.date in refused:
@@ -128,8 +126,11 @@ def run_days(
                 except errors.REFUSALS as error:
                     refused.add(settings.date)
                     job.refuse(f"{step.name} {settings.date}", error, job.DATA_REFUSED)
-        finally:
-            runs.record(session, step_runs[before:])
+            if any(one.outcome != "skipped" for one in step_runs[recorded:]):
+                runs.record(session, step_runs[recorded:])
+                recorded = len(step_runs)
+    finally:
+        runs.record(session, step_runs[recorded:])
     return refused
 
 
@@ -155,10 +156,9 @@ def print_seconds(
         of_day = [one for one in step_runs if one.settings.date == settings.date]
         stopped = any(one.outcome in ("refused", "failed") for one in of_day)
         reached = stopped or len(of_day) == len(steps(settings.logs.made_by))
-        all_skipped = all(one.outcome == "skipped" or one.step in ALWAYS_RUN for one in of_day)
-        if len(days) > 1 and reached and all_skipped:
-            of_day = [one for one in of_day if one.step in ALWAYS_RUN]
-            table.add_row(str(settings.date), "all others", "skipped")
+        if len(days) > 1 and reached and all(one.outcome == "skipped" for one in of_day):
+            of_day = []
+            table.add_row(str(settings.date), "all", "skipped")
         for one in of_day:
             seconds = f"{one.seconds:.1f}"
             table.add_row(str(settings.date), one.step, MARKS.get(one.outcome, seconds))

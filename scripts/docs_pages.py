@@ -99,9 +99,12 @@ def tables_page() -> str:
         "| path under `ROOT` | what |\n|---|---|\n"
         "| `embeddings/DATE`, `centers/DATE` | the frozen embedding E and the centers C |\n"
         "| `models/DATE/NAME` | a model: safetensors and JSON |\n"
-        "| `reports/DATE.html` | the report page |\n"
+        "| `reports/DATE.html`, `reports/DATE.json` | the report page; its summary for the "
+        "terminal |\n"
         "| `tensorboard/DATE/NAME` | event files, if `train.tensorboard` is true |\n"
-        "| `made/DATE` | for each job: a fingerprint of its inputs, and which run may write |\n",
+        "| `made/DATE` | for each job: a fingerprint of its inputs, and which run may write |\n"
+        "| `made/all` | which run of `validate_logs` may write; the validated days, to find them "
+        "quickly |\n",
         "A published folder holds `versions/` and a small file `CURRENT`, which names the version "
         "to read.\n",
     ]

@@ -17,10 +17,9 @@ from mfn.engine.feed import Feed
 from mfn.engine.shards import shards
 from mfn.errors import DataRefused
 from mfn.locations import for_spark
-from mfn.logs import raw
+from mfn.logs import raw, snapshots
 from mfn.schema import INTEREST_CENTERS, RAW_ITEM
 from mfn.settings import LogsKind, Settings
-from mfn.splits import snapshots
 from mfn.splits.published import Splits
 from mfn.splits.writing import write_one_file
 from tests.raw_logs import DAYS, LAST, MakeSettings, deliver, event

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from mfn import storage, tables
+from mfn import layout, storage, tables
 from mfn.retention import clean_up
 from mfn.schema import PREDICTIONS
 from mfn.settings import Settings
@@ -94,6 +94,33 @@ def test_unfinished_trainings_and_event_files_go_with_age(
     assert not gone.exists()
     assert told["removed_event_files"] == 1
     assert (Path(settings.root) / "models" / "not a date").exists()
+
+
+def test_half_written_logs_of_killed_runs_go_after_a_week_and_no_logs_do(
+    spark: SparkSession, settings: Settings, tmp_path: Path
+) -> None:
+    elsewhere = settings.logs.model_copy(update={"items": f"{tmp_path}/elsewhere"})
+    chosen = settings.model_copy(update={"logs": elsewhere})
+    made = {}
+    for kind in ("events", "items"):
+        folder = Path(chosen.logs_folder(kind))
+        for name, ago in {
+            f"dt={day(30)}": 30,
+            f"{layout.STAGED}of-a-dead-run": 8,
+            f"{layout.STAGED}of-a-run": 6,
+        }.items():
+            file = folder / name / "_temporary" / "part-00000.json.gz"
+            file.parent.mkdir(parents=True)
+            file.touch()
+            age(folder / name, ago)
+            os.utime(folder / name, (time.time() - ago * 86400,) * 2)
+            made[file] = ago != 8
+    begun = Path(chosen.logs_folder("events"), f"{layout.STAGED}begun-now")
+    begun.mkdir()  # as yet without a file
+    told = clean_up(spark, chosen)
+    assert {file: file.exists() for file in made} == made
+    assert begun.exists()
+    assert told["removed_half_written_logs"] == 2
 
 
 def append_predictions(spark: SparkSession, settings: Settings, agos: list[int]) -> None:

@@ -22,6 +22,7 @@ from mfn.errors import NotPublished, Superseded
 from mfn.storage import (
     ABANDONED_AFTER,
     POINTER,
+    Claim,
     claim,
     current,
     holding,
@@ -221,11 +222,11 @@ def test_of_two_publishers_at_once_the_last_to_end_wins_and_nothing_is_mixed(fol
 
 def test_a_run_that_was_superseded_publishes_nothing_and_leaves_nothing(folder: str) -> None:
     def first_run() -> None:
-        with claim(path):
+        with claim(Claim(path)):
             put(folder, "first run")  # the control
             with publish(folder) as version:
                 write_json(f"{version}/a.json", "first run, later")
-                with holding(()), claim(path):
+                with holding(()), claim(Claim(path)):
                     put(folder, "second run")
                 write_json(f"{version}/b.json", "first run, later")
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import datetime
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import AnalysisException
@@ -14,10 +16,10 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
-from mfn import tables
+from mfn import storage, tables
 from mfn.errors import NotPublished, Superseded
 from mfn.schema import DATE, DOUBLE, STRING, Table, column
-from mfn.storage import claim
+from mfn.storage import Claim, claim, holding
 
 MONDAY, TUESDAY = datetime.date(2026, 3, 9), datetime.date(2026, 3, 10)
 
@@ -166,13 +168,70 @@ def test_replacing_one_partition_at_once_leaves_one_of_the_two_whole(
 
 
 def test_a_run_that_was_superseded_replaces_nothing(spark: SparkSession, root: str) -> None:
-    with claim(f"{root}/made/monday.claim"):
+    with claim(Claim(f"{root}/made/monday.claim")):
         replace(root, frame(spark, (MONDAY, "mfn", 0.5)), [MONDAY])  # the control
-        with claim(f"{root}/made/monday.claim"):
+        with claim(Claim(f"{root}/made/monday.claim")):
             pass  # as another run would begin
         with pytest.raises(Superseded, match=r"monday\.claim: a later run of the same job"):
             replace(root, frame(spark, (MONDAY, "mfn", 0.9)), [MONDAY])
     assert found(spark, root) == [(MONDAY, "mfn", 0.5)]
+
+
+def as_another_run(root: str, rows: DataFrame) -> None:
+    """Take the claim and replace Monday, as a run in another process would."""
+    with holding(()), claim(Claim(f"{root}/made/monday.claim")):
+        replace(root, rows, [MONDAY])
+
+
+def test_a_run_that_is_superseded_after_it_has_checked_replaces_nothing(
+    spark: SparkSession, root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where both run at the same moment: the claim is checked once more, within the commit."""
+    checks = 0
+
+    def check_and_stand_still() -> None:
+        nonlocal checks
+        checks += 1
+        storage.check_claims()
+        if checks == 1:
+            as_another_run(root, frame(spark, (MONDAY, "mfn", 0.6)))
+
+    with claim(Claim(f"{root}/made/monday.claim")):
+        replace(root, frame(spark, (MONDAY, "mfn", 0.5)), [MONDAY])  # the control
+        monkeypatch.setattr(tables, "check_claims", check_and_stand_still)
+        with pytest.raises(Superseded, match=r"monday\.claim: a later run of the same job"):
+            replace(root, frame(spark, (MONDAY, "mfn", 0.9)), [MONDAY])
+    assert found(spark, root) == [(MONDAY, "mfn", 0.6)]
+
+
+def test_a_run_that_is_superseded_while_it_writes_replaces_nothing(
+    spark: SparkSession, root: str, tmp_path: Path
+) -> None:
+    begun, go_on = tmp_path / "begun", tmp_path / "go on"
+
+    def slowly(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
+        begun.touch()
+        while not go_on.exists():
+            time.sleep(0.01)
+        yield from batches
+
+    def overtake() -> None:
+        while not begun.exists():
+            time.sleep(0.01)
+        try:
+            as_another_run(root, frame(spark, (MONDAY, "mfn", 0.6)))
+        finally:
+            go_on.touch()
+
+    replace(root, frame(spark, (MONDAY, "mfn", 0.5)), [MONDAY])
+    rows = frame(spark, (MONDAY, "mfn", 0.9)).coalesce(1)
+    other = threading.Thread(target=overtake)
+    with claim(Claim(f"{root}/made/monday.claim")):
+        other.start()
+        with pytest.raises(Superseded):
+            replace(root, rows.mapInArrow(slowly, rows.schema), [MONDAY])
+    other.join()
+    assert found(spark, root) == [(MONDAY, "mfn", 0.6)]
 
 
 def test_a_column_that_is_new_in_the_schema_comes_into_tables_of_before(

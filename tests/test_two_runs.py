@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import functools
+import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import pytest
 from pyspark.sql import SparkSession
 
 from mfn import errors, job, tables
@@ -20,7 +23,7 @@ from mfn.schema import EVENTS, QUARANTINE, VALIDATION
 from mfn.settings import Settings
 from mfn.splits.build import build_splits
 from tests.logs_on_disk import Logs, Published
-from tests.raw_logs import DAYS, WINDOWS, deliver, event
+from tests.raw_logs import DAYS, LAST, WINDOWS, deliver, event
 
 MakeSettings = Callable[..., Settings]
 Span = tuple[float, float]
@@ -90,6 +93,48 @@ def test_a_day_validated_twice_at_once_is_validated_once(
     }
     # Of each day the outcomes clean, repeat, blank and not_json.
     assert counted == {"events": 80, "quarantine": 4, "validation": 16}
+
+
+NEXT = LAST + datetime.timedelta(days=1)
+
+
+def test_two_dates_at_once_take_turns_and_both_end(
+    spark: SparkSession, make_settings: MakeSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A backfill beside the daily run: three of four days are days of both."""
+    given = {"windows": WINDOWS, "validation": {"max_quarantined_share": 1.0, "reference_days": 0}}
+    dates = [make_settings(date=date, **given) for date in (LAST, NEXT)]
+    for day in [*DAYS, NEXT]:
+        deliver(dates[0], day, [*(event(f"e{n % 15}", day) for n in range(20)), "cut"])
+    caplog.set_level(logging.INFO, "mfn")
+    ends: list[StepRun] = []
+    runs = [
+        threading.Thread(target=lambda one=one: ends.append(job.run(validate_logs, spark, one)))
+        for one in dates
+    ]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join()
+    assert sorted(one.settings.date for one in ends) == [LAST, NEXT]  # and none was refused
+    assert sorted(one.counts["days"] for one in ends) == [1, 4]
+    assert re.search(
+        r"validate_logs \S+: waits for the run of \S+, which validates \S+ to \S+; .*; then this "
+        r"run validates \S+ to \S+",
+        caplog.text,
+    )
+    # What they leave is what they leave one after the other.
+    validated = tables.read(spark, dates[0].root, VALIDATION, "validate_logs").collect()
+    assert sorted((row.run_date, row.reason, row.rows) for row in validated) == [
+        (day, reason, rows)
+        for day in [*DAYS, NEXT]
+        for reason, rows in (("blank", 0), ("clean", 15), ("not_json", 1), ("repeat", 5))
+    ]
+    for table, rows in ((EVENTS, 15), (QUARANTINE, 1)):
+        found = tables.read(spark, dates[0].root, table, "validate_logs").groupBy("dt").count()
+        assert {row.dt: row["count"] for row in found.collect()} == dict.fromkeys(
+            [*DAYS, NEXT], rows
+        )
 
 
 def test_splits_built_twice_at_once_are_those_built_once(

@@ -12,6 +12,7 @@ times slices rows.
 from __future__ import annotations
 
 import datetime
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import reduce
@@ -39,6 +40,8 @@ from mfn.job import Counts, job, last_fingerprint
 from mfn.schema import COMPARISONS, METRICS, PREDICTIONS
 from mfn.settings import Settings
 
+log = logging.getLogger("mfn")
+
 Part = tuple[str, str]
 """slice and slice_value of a row."""
 
@@ -56,6 +59,9 @@ def _reads(spark: SparkSession, settings: Settings) -> Any:
 )
 def evaluate(spark: SparkSession, settings: Settings) -> Counts:
     """Measure each model on the test window and compare it with the base model.
+
+    The rows of the date are replaced: those of a model that this run does not measure go, and the
+    log says whose.
 
     Raises:
         NotPublished: the table of predictions or of events does not exist.
@@ -91,6 +97,7 @@ def evaluate(spark: SparkSession, settings: Settings) -> Counts:
         )
         for one in sorted(measured, key=lambda row: (row.model, row.slice, row.slice_value))
     ]
+    _tell_what_goes(spark, settings, metrics)
     _replace(spark, settings, metrics)
     whole = {one.model: one for one in metrics if one.slice == ALL}
     of_base = whole[settings.evaluate.base_model]
@@ -182,6 +189,25 @@ def _check(counted: Mapping[str, Mapping[Part, Row]], settings: Settings) -> Non
 
 def _candidates(row: Row) -> tuple[int, object]:
     return row.candidates, row.fingerprint
+
+
+def _tell_what_goes(spark: SparkSession, settings: Settings, metrics: Sequence[Measured]) -> None:
+    """Warn if an earlier run for this date has measured models that this run does not."""
+    if not tables.is_there(spark, settings.root, METRICS):
+        return
+    found = tables.read(spark, settings.root, METRICS, "evaluate")
+    of_date = found.where(F.col("run_date") == F.lit(settings.date)).select("model").distinct()
+    gone = {row.model for row in of_date.collect()} - {one.model for one in metrics}
+    if gone:
+        paths = [tables.path_of(settings.root, table) for table in (METRICS, COMPARISONS)]
+        log.warning(
+            "evaluate %s: removes the rows of %s from %s and %s for this date, since this run does "
+            "not measure them; to keep them, evaluate all models with one configuration, or use "
+            "another root for other models",
+            settings.date,
+            ", ".join(sorted(gone)),
+            *paths,
+        )
 
 
 def _replace(spark: SparkSession, settings: Settings, metrics: Sequence[Measured]) -> None:

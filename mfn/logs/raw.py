@@ -23,6 +23,7 @@ from pyspark.sql.types import ArrayType, StructField, StructType
 
 from mfn.errors import DataRefused
 from mfn.fingerprint import of_values
+from mfn.layout import STAGED
 from mfn.locations import files_at, for_spark
 from mfn.logs import parquet, values
 from mfn.schema import DATE, RAW_EVENT, STRING
@@ -310,7 +311,7 @@ def write_days(
             parquet.
     """
     files, path = files_at(folder)
-    staged = f".staged-{uuid.uuid4().hex[:12]}"
+    staged = f"{STAGED}{uuid.uuid4().hex[:12]}"
     compression, ending = _WRITTEN[form]
     try:
         writer = rows.write.partitionBy(DAY).option("compression", compression)

@@ -6,12 +6,14 @@ an earlier event, or blank. `mfn.logs.outcomes` defines the reasons; `mfn.logs.g
 makes a whole day fail.
 
 **Which days.** Every day of the run date's windows that is not validated yet, or whose files,
-settings or rules changed since. All these days are validated together: one read, the shuffles
-listed in `mfn.logs.outcomes`, and one aggregation for all counts and measures. The rows are cached
-until they are written, so nothing is read twice. If late events are allowed, a day's repeats
-depend on the day before; then all days after a changed one are validated again too. `validation`
-is written last, so the next run redoes what a killed run left unfinished. A file that arrives
-while the job reads is ignored; the next run sees that the day changed.
+settings or rules changed since. If late events are allowed, a day's repeats depend on the day
+before; then all days after a changed one are validated again too. A file that arrives while the
+job reads is ignored; the next run sees that the day changed.
+
+**Groups.** `validation.days_at_once` days are validated together, the oldest first: one read, the
+shuffles listed in `mfn.logs.outcomes`, and one aggregation for all counts and measures. The rows
+are cached until they are written, so nothing is read twice. A group's `validation` is written last,
+so the next run redoes the group in which a run was killed, and no earlier one.
 """
 
 from __future__ import annotations
@@ -20,15 +22,15 @@ import contextlib
 import datetime
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 
-from mfn import tables
-from mfn.errors import DataRefused
+from mfn import layout, storage, tables
+from mfn.errors import DataRefused, Unreadable
 from mfn.fingerprint import of_source, of_values
 from mfn.job import Counts, job
 from mfn.logs import catalogue, gates, outcomes, parquet, raw, values
@@ -81,33 +83,61 @@ def _reads(spark: SparkSession, settings: Settings) -> Any:
     folders = raw.day_folders(settings.logs_folder("events"), span)
     days = {str(one.day): day_fingerprint(one, settings) for one in folders}
     of_snapshots = [[one.kind.name, one.fingerprint] for one in catalogue.of_run(settings)]
-    return [days, of_snapshots, settings.validation.model_dump()]
+    return [days, of_snapshots, settings.validation.model_dump(exclude={"days_at_once"})]
 
 
 def _writes(settings: Settings) -> list[str]:
     return [tables.path_of(settings.root, table) for table in (EVENTS, QUARANTINE, VALIDATION)]
 
 
-@job(_reads, _writes, one_at_a_time=True, sections=("logs", "validation", "windows"))
+def _work(settings: Settings) -> str:
+    days = windows(settings.date, settings.windows).days
+    return f"validates {days[0]} to {days[-1]}"
+
+
+@job(_reads, _writes, in_turn=_work, sections=("logs", "validation", "windows"))
 def validate_logs(spark: SparkSession, settings: Settings) -> Counts:
     """Check raw logs: write clean events to the table events, bad ones to quarantine; count all.
 
     Raises:
         DataRefused: a day has no folder, an unfinished folder without rows, or a file that cannot
-            be read; or a day or a snapshot fails a gate. Then only the table
-            `validation_measures` changes: it holds the measured values.
+            be read; or a day or a snapshot fails a gate. Then of its group only the table
+            `validation_measures` changes: it holds the measured values. Groups before it stay as
+            published.
     """
     return {**_validate_events(spark, settings), **_validate_snapshots(spark, settings)}
 
 
 def _validate_events(spark: SparkSession, settings: Settings) -> Counts:
-    folder = settings.logs_folder("events")
     span = windows(settings.date, settings.windows).days
     validated = validated_days(spark, settings)
-    found = _changed(raw.day_folders(folder, span), validated, settings)
-    if not found:
-        return {"rows": 0, "days": 0}
-    days = [one.day for one in found]
+    found = _changed(raw.day_folders(settings.logs_folder("events"), span), validated, settings)
+    size = settings.validation.days_at_once
+    groups = [found[first : first + size] for first in range(0, len(found), size)]
+    counted: dict[datetime.date, DayCounts] = {}
+    for number, group in enumerate(groups, start=1):
+        if len(groups) > 1:
+            of_group = (number, len(groups), group[0].day, group[-1].day)
+            log.info("validate_logs %s: group %d of %d: %s to %s", settings.date, *of_group)
+        later = [one.day for one in found if one.day > group[-1].day]
+        counted |= _validate_group(spark, settings, group, later)
+    return _job_counts(counted) if counted else {"rows": 0, "days": 0}
+
+
+def _validate_group(
+    spark: SparkSession,
+    settings: Settings,
+    group: Sequence[raw.DayFolder],
+    later: Sequence[datetime.date],
+) -> ByDay:
+    """Validate and publish some days together.
+
+    Args:
+        group: the folders of these days.
+        later: days that are validated after them.
+    """
+    folder = settings.logs_folder("events")
+    days = [one.day for one in group]
     lines = Observation()
     with contextlib.ExitStack() as to_close:
 
@@ -115,17 +145,17 @@ def _validate_events(spark: SparkSession, settings: Settings) -> Counts:
             to_close.callback(frame.unpersist)
             return frame.persist()
 
-        read = outcomes.judge(raw.read_events(spark, folder, found), settings)
+        read = outcomes.judge(raw.read_events(spark, folder, group), settings)
         rows = keep(read.observe(lines, F.count("*").alias("lines")))
-        before = _kept_before(spark, settings, days, set(validated))
+        before = _kept_before(spark, settings, days)
         repeated = keep(outcomes.repeated_ids(rows, before))
         repeated.count()  # fills the cache: Spark chooses the later joins by its size
         marked = outcomes.mark_repeats(rows, repeated, before)
         last = keep(outcomes.last_allowed(marked, settings.validation.max_user_events))
         judged = outcomes.limit_users(marked, last) if last.count() else marked
         counted = _count(judged, rows, days)
-        _refuse_unless_all_counted(counted, lines, rows, found)
-        _refuse_empty_days(counted, found)
+        _refuse_unless_all_counted(counted, lines, rows, group)
+        _refuse_empty_days(counted, group)
         measured = gates.measure(
             {day: of.measures for day, of in counted.items()},
             _measured_before(spark, settings, days),
@@ -133,8 +163,8 @@ def _validate_events(spark: SparkSession, settings: Settings) -> Counts:
         )
         _write_measures(spark, settings, measured, days, gates.OF_EVENTS)
         _refuse_bad_days(measured, counted, judged, settings)
-        _write(spark, settings, judged, counted, found)
-    return _job_counts(counted)
+        _write(spark, settings, judged, counted, group, later)
+    return counted
 
 
 def day_fingerprint(folder: raw.DayFolder, settings: Settings) -> str:
@@ -174,19 +204,35 @@ def _changed(
 def validated_days(
     spark: SparkSession, settings: Settings, source: LogsKind = "events"
 ) -> dict[datetime.date, str | None]:
-    """Fingerprint of each validated day of a source (for events: `day_fingerprint`)."""
-    if not tables.is_there(spark, settings.root, VALIDATION):
+    """Fingerprint of each validated day of a source (for events: `day_fingerprint`).
+
+    They are kept in a small file, with the version of the table that they are from. As long as that
+    is the table's version, no Spark job is needed.
+    """
+    days = _validated(spark, settings).get(source, {})
+    return {datetime.date.fromisoformat(day): of for day, of in days.items()}
+
+
+def _validated(spark: SparkSession, settings: Settings) -> dict[str, dict[str, str | None]]:
+    """By source and day."""
+    path, version = layout.validated(settings.root), tables.version(settings.root, VALIDATION)
+    if version is None:
         return {}
-    found = tables.read(spark, settings.root, VALIDATION, "validate_logs")
-    rows = found.where(F.col("source") == source).select("run_date", "made_from").distinct()
-    return {row["run_date"]: row["made_from"] for row in rows.collect()}
+    with contextlib.suppress(FileNotFoundError, Unreadable):
+        kept = storage.read_json(path)
+        if kept["version"] == version:
+            return dict(kept["sources"])
+    table = tables.read(spark, settings.root, VALIDATION, "validate_logs")
+    found: dict[str, dict[str, str | None]] = {}
+    for row in table.select("source", "run_date", "made_from").distinct().collect():
+        found.setdefault(row["source"], {})[str(row["run_date"])] = row["made_from"]
+    if tables.version(settings.root, VALIDATION) == version:  # else it is unknown what was read
+        storage.replace_json(path, {"version": version, "sources": found})
+    return found
 
 
 def _kept_before(
-    spark: SparkSession,
-    settings: Settings,
-    days: Sequence[datetime.date],
-    validated: set[datetime.date],
+    spark: SparkSession, settings: Settings, days: Sequence[datetime.date]
 ) -> DataFrame | None:
     """`dt` and `event_id` of kept events of the day before each of `days`, if already validated.
 
@@ -196,7 +242,7 @@ def _kept_before(
     if not settings.validation.late_hours:
         return None
     neighbours = {day - datetime.timedelta(days=1) for day in days} - set(days)
-    known = sorted(neighbours & validated)
+    known = sorted(neighbours & validated_days(spark, settings).keys())
     if not known:
         return spark.createDataFrame([], EVENTS.columns).select(DAY, "event_id")
     events = tables.read(spark, settings.root, EVENTS, "validate_logs")
@@ -342,19 +388,20 @@ def _refuse_bad_days(
             text = example["raw"]
             shown = text if len(text) <= _EXAMPLE_LENGTH else f"{text[:_EXAMPLE_LENGTH]} …"
             problems.append(f"an example of {reason}, in {example['source_file']}: {shown}")
-    _refuse(problems, settings)
+    _refuse(problems, counted, settings)
 
 
-def _refuse(problems: Sequence[str], settings: Settings) -> None:
+def _refuse(problems: Sequence[str], days: Collection[datetime.date], settings: Settings) -> None:
     """Raise DataRefused if there are problems."""
     if problems:
         raise DataRefused(
             "\n".join(
                 [
                     *problems,
-                    f"nothing was published; {tables.path_of(settings.root, VALIDATION_MEASURES)} "
-                    "holds the measured values; repair the log and run the job again, or change "
-                    "the setting if such a day may pass",
+                    f"nothing of {min(days)} to {max(days)} was published; "
+                    f"{tables.path_of(settings.root, VALIDATION_MEASURES)} holds the measured "
+                    "values; repair the log and run the job again, or change the setting if such "
+                    "a day may pass",
                 ]
             )
         )
@@ -388,7 +435,14 @@ def _write(
     judged: DataFrame,
     counted: ByDay,
     folders: Sequence[raw.DayFolder],
+    later: Sequence[datetime.date],
 ) -> None:
+    """Publish a group, `validation` last.
+
+    If late events are allowed, `validation` loses the days of `later` groups in the same commit:
+    they depend on this group, and perhaps nothing else tells a run after a kill that they have to
+    be validated again.
+    """
     days = sorted(counted)
     events = judged.where(F.col("outcome") == CLEAN).select(*EVENTS.columns.names)
     tables.replace(events, settings.root, EVENTS, {DAY: days})
@@ -407,7 +461,8 @@ def _write(
             (one.day, "events", catalogue.KEY_TWICE, number, made_from, field)
             for field, number in of_day.keys_twice.items()
         ]
-    _write_validation(spark, settings, rows, days, ["events"])
+    outdated = later if settings.validation.late_hours else []
+    _write_validation(spark, settings, rows, [*days, *outdated], ["events"])
 
 
 def _write_validation(
@@ -439,7 +494,7 @@ def _validate_snapshots(spark: SparkSession, settings: Settings) -> Counts:
     )
     names = sorted({name for of_day in values_of_days.values() for name in of_day})
     _write_measures(spark, settings, measured, days, names)
-    _refuse(gates.problems(measured, settings.validation), settings)
+    _refuse(gates.problems(measured, settings.validation), days, settings)
     rows: list[tuple[Any, ...]] = []
     for one, of in counted:
         common = (one.folder.day, one.kind.name)

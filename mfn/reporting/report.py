@@ -1,13 +1,14 @@
 """The job `report`: one self-contained HTML page about a day.
 
 The page depends only on the tables, the manifest and the models' model.json, so the same day gives
-the same page. The only shuffles are those of `mfn.reporting.day`.
+the same page, and it is made again only if one of them has changed. The only shuffles are those of
+`mfn.reporting.day`.
 """
 
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import resources
 from typing import Any
 
@@ -16,16 +17,19 @@ from markupsafe import Markup
 from pyspark.sql import SparkSession
 
 from mfn import storage
+from mfn.errors import NotPublished
 from mfn.evaluation.aggregate import HISTORY_LENGTH
 from mfn.evaluation.comparison import constant_logloss, standard_error
 from mfn.evaluation.yardsticks import POPULARITY
-from mfn.job import Counts, job
+from mfn.job import Counts, job, last_fingerprint
+from mfn.logs.validate import validated_days
 from mfn.metrics import METRICS
 from mfn.reporting import charts
 from mfn.reporting.day import Day, Outcome, Result, read_day
 from mfn.reporting.numbers import NOTHING, decimals, per_cent, percentage, thousands
-from mfn.reporting.summary import data_facts
+from mfn.reporting.summary import data_facts, summarize
 from mfn.settings import Settings
+from mfn.windows import windows
 
 TEMPLATE = "report.html"
 
@@ -46,9 +50,40 @@ REASONS = {
 """Names on the page for outcomes of validation; any other outcome is quarantined."""
 
 
-@job(sections=("windows", "evaluate", "models"))
+def _reads(spark: SparkSession, settings: Settings) -> Any:
+    dates = [
+        settings.date - datetime.timedelta(days=back)
+        for back in range(settings.evaluate.report_days)
+    ]
+    evaluated = [
+        last_fingerprint(settings.model_copy(update={"date": date}), "evaluate") for date in dates
+    ]
+    validated = validated_days(spark, settings)
+    return [
+        evaluated,
+        [validated.get(day) for day in windows(settings.date, settings.windows).days],
+        storage.current(settings.layout.splits, "build_splits"),
+        [[name, _model(settings, name)] for name in settings.models],
+        settings.evaluate.model_dump(),
+        settings.windows.model_dump(),
+    ]
+
+
+def _model(settings: Settings, name: str) -> str | None:
+    """The folder of a model; None if it is not there, as in `read_training`."""
+    try:
+        return storage.current(settings.layout.model(name), "train")
+    except NotPublished:
+        return None
+
+
+def _writes(settings: Settings) -> list[str]:
+    return [settings.layout.report, settings.layout.summary]
+
+
+@job(_reads, _writes, sections=("windows", "evaluate", "models"))
 def report(spark: SparkSession, settings: Settings) -> Counts:
-    """Write the page of the run date.
+    """Write the page of the run date, and the summary that a day ends with on the terminal.
 
     Raises:
         NotPublished: the day was not evaluated, or its splits do not exist.
@@ -57,6 +92,7 @@ def report(spark: SparkSession, settings: Settings) -> Counts:
     page = render(day)
     path = settings.layout.report
     storage.write_whole(path, page)
+    storage.replace_json(settings.layout.summary, asdict(summarize(day)))
     return {
         "rows": len(day.results) + len(day.slices) + len(day.past) + len(day.outcomes),
         "models": len(day.models),

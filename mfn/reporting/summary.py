@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pyspark.sql import SparkSession
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mfn import storage
 from mfn.metrics import AUC, METRICS
-from mfn.reporting.day import Day, read_day
+from mfn.reporting.day import Day
 from mfn.reporting.numbers import NOTHING, decimals, per_cent, percentage, thousands
 from mfn.settings import Settings
 
@@ -47,13 +47,11 @@ class Summary:
     facts: tuple[tuple[str, str], ...]
 
 
-def summary(spark: SparkSession, settings: Settings) -> Summary:
-    """Read the run date's results and summarize them for the terminal.
-
-    Raises:
-        NotPublished: the day was not evaluated, or its splits do not exist.
-    """
-    return summarize(read_day(spark, settings))
+def read_summary(settings: Settings) -> Summary:
+    """The run date's summary, which the job `report` has written."""
+    found = storage.read_json(settings.layout.summary)
+    rows = tuple(ModelRow(**row) for row in found["rows"])
+    return Summary(found["title"], rows, tuple((name, fact) for name, fact in found["facts"]))
 
 
 def summarize(day: Day) -> Summary:

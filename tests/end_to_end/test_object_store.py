@@ -21,10 +21,9 @@ from mfn.engine.feed import Feed
 from mfn.engine.shards import shards
 from mfn.errors import Superseded
 from mfn.locations import files_at
-from mfn.logs import raw
+from mfn.logs import raw, snapshots
 from mfn.models import artifact
 from mfn.settings import Settings
-from mfn.splits import snapshots
 from mfn.splits.published import Splits
 from tests.conftest import RUN_DATE
 from tests.end_to_end.test_day import MADE_HERE, PROJECT, STEPS
@@ -68,13 +67,13 @@ def write(path: str, text: str = "") -> None:
 
 def test_the_last_publication_is_current_and_an_earlier_run_may_not_publish(root: str) -> None:
     folder = f"{root}/published"
-    with storage.claim(f"{root}/made/a.claim"):
+    with storage.claim(storage.Claim(f"{root}/made/a.claim")):
         for number in range(3):
             with storage.publish(folder) as inside:
                 storage.write_json(f"{inside}/a.json", number)
             assert storage.read_json(f"{storage.current(folder, 'x')}/a.json") == number
         assert len(storage.folders(f"{folder}/versions")) == 2
-        with storage.claim(f"{root}/made/a.claim"):
+        with storage.claim(storage.Claim(f"{root}/made/a.claim")):
             pass
         with pytest.raises(Superseded), storage.publish(folder) as inside:
             storage.write_json(f"{inside}/a.json", 4)

@@ -262,7 +262,7 @@ def test_a_rerun_writes_the_same_rows_and_keeps_those_of_other_days(
 
 
 def test_a_configured_model_without_predictions_is_refused_with_its_name(
-    spark: SparkSession, make_settings: Make
+    spark: SparkSession, make_settings: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = make_settings(models={"base": {}, "mfn": {}, "mfn_k16": {"extractor": "mfn"}})
     with pytest.raises(NotPublished, match=r"predictions: no such table; run jobs/predict"):
@@ -276,8 +276,12 @@ def test_a_configured_model_without_predictions_is_refused_with_its_name(
     # Control: with its predictions, or without it in the settings, the day is evaluated.
     write_predictions(spark, settings, {"mfn_k16": BASE})
     assert evaluate(spark, settings)["models"] == 3
+    assert caplog.records == []
     counts = evaluate(spark, make_settings())
     assert counts["models_not_configured"] == "mfn_k16"
+    (warning,) = caplog.messages
+    assert warning.startswith("evaluate 2026-03-08: removes the rows of mfn_k16 from ")
+    assert "evaluation/metrics and " in warning
     assert {r.model for r in rows_of(spark, settings, METRICS)} == {"base", "mfn", "popularity"}
 
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 import datetime
 import math
 import random
+import shutil
+import uuid
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,7 @@ from mfn.logs import raw, validate
 from mfn.logs.validate import validate_logs
 from mfn.schema import EVENTS, QUARANTINE, VALIDATION, VALIDATION_MEASURES
 from mfn.settings import Settings, ValidateSettings, WindowSettings
+from tests.logs_on_disk import Logs
 from tests.raw_logs import DAYS, LAST, WINDOWS, Line, MakeSettings, deliver, event
 
 
@@ -225,36 +230,128 @@ def test_a_day_unlike_the_days_before_is_refused_and_a_similar_day_passes(
     )
 
 
-def jobs_of(spark: SparkSession, settings: Settings) -> int:
-    """Number of Spark jobs of one validation."""
-    context = spark.sparkContext
-    context.setJobGroup(settings.root, "validation")
+def jobs_of(spark: SparkSession, function: Callable[[], Any]) -> int:
+    """Number of Spark jobs of a call."""
+    context, group = spark.sparkContext, uuid.uuid4().hex
+    context.setJobGroup(group, "of a call")
     try:
-        validate_logs(spark, settings)
+        function()
     finally:
         context.setJobGroup("tests", "others")
-    return len(context.statusTracker().getJobIdsForGroup(settings.root))
+    return len(context.statusTracker().getJobIdsForGroup(group))
 
 
 def test_the_number_of_spark_jobs_does_not_grow_with_days_reasons_and_files(
     spark: SparkSession, tmp_path: Path, make_settings: MakeSettings
 ) -> None:
     """With one Spark job for each check, many checks would take minutes."""
-    numbers = []
-    for number, files in ((1, 1), (2, 3)):
+    numbers: list[int] = []
+    for number, files, days_at_once in ((1, 1, 8), (2, 3, 8), (2, 3, 3)):
         chosen = make_settings(
-            root=str(tmp_path / str(number)),
+            root=str(tmp_path / str(len(numbers))),
             windows=WindowSettings(pretraining_days=number + 1, training_days=1),
-            validation={"max_quarantined_share": 1.0, "reference_days": 0},
+            validation={
+                "max_quarantined_share": 1.0,
+                "reference_days": 0,
+                "days_at_once": days_at_once,
+            },
         )
         days = [LAST - datetime.timedelta(days=back) for back in range(number + 3)]
         for day in days:
             for file in range(files):
                 bad: list[Line] = ["cut", event("x", user_id="")] * (number - 1)
                 deliver(chosen, day, [event(f"{file}", day), *bad], f"part-{file}.json")
-        numbers.append(jobs_of(spark, chosen))
-    assert numbers[0] == numbers[1]
-    assert numbers[0] <= 25
+        numbers.append(jobs_of(spark, partial(validate_logs, spark, chosen)))
+    one_group, another, two_groups = numbers
+    assert one_group == another
+    assert one_group <= 25
+    # The first group also creates the tables, and the second reads the measures of the first.
+    assert two_groups <= 2 * one_group + 2
+
+
+class Killed(Exception):
+    """Stands for a kill."""
+
+
+def test_a_run_that_is_killed_again_and_again_makes_headway_group_by_group(
+    spark: SparkSession, tmp_path: Path, make_settings: MakeSettings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """With late events: a group depends on the one before. The control is one group, not killed."""
+    draw = random.Random(4)
+
+    def root(name: str, days_at_once: int) -> Settings:
+        validation = {"late_hours": 12.0, "reference_days": 0, "days_at_once": days_at_once}
+        return make_settings(root=str(tmp_path / name), windows=WINDOWS, validation=validation)
+
+    def deliver_to_both(day: datetime.date) -> None:
+        lines = [event(str(draw.randrange(20)), day) for _ in range(24)]
+        for name in ("killed", "control"):
+            deliver(root(name, 8), day, lines)
+
+    def killed_in_second_group(days_at_once: int) -> list[datetime.date]:
+        """The days that are validated afterwards."""
+        published, replace = 0, tables.replace
+
+        def replace_or_die(frame: Any, root: str, table: Any, where: Any) -> None:
+            nonlocal published
+            published += table == EVENTS
+            if published == 2 and table == QUARANTINE:  # its events are there already
+                raise Killed
+            replace(frame, root, table, where)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(tables, "replace", replace_or_die)
+            with pytest.raises(Killed):
+                validate_logs(spark, root("killed", days_at_once))
+        return sorted(validate.validated_days(spark, root("killed", 8)))
+
+    for day in DAYS:
+        deliver_to_both(day)
+    validate_logs(spark, root("control", 8))
+    assert killed_in_second_group(1) == DAYS[:1]
+    assert validate_logs(spark, root("killed", 2))["days"] == 3
+    assert all_tables(spark, root("killed", 8)) == all_tables(spark, root("control", 8))
+
+    deliver_to_both(DAYS[0])  # the other days depend on it, though their files do not change
+    assert validate_logs(spark, root("control", 8))["days"] == 4
+    assert killed_in_second_group(3) == DAYS[:3]
+    assert validate_logs(spark, root("killed", 3))["days"] == 1
+    assert all_tables(spark, root("killed", 8)) == all_tables(spark, root("control", 8))
+
+
+def test_a_bad_day_leaves_the_groups_before_it_published(
+    spark: SparkSession, make_settings: MakeSettings
+) -> None:
+    chosen = make_settings(windows=WINDOWS, validation={"reference_days": 0, "days_at_once": 3})
+    for day in DAYS:
+        deliver(chosen, day, [event(f"e{n}", day) for n in range(9)])
+    deliver(chosen, LAST, ["cut"], "part-1.json")
+    with pytest.raises(DataRefused, match=f"nothing of {LAST} to {LAST} was published"):
+        validate_logs(spark, chosen)
+    assert sorted(validate.validated_days(spark, chosen)) == DAYS[:3]
+    deliver(chosen, LAST, [], "part-1.json")
+    assert validate_logs(spark, chosen)["days"] == 1
+
+
+def test_which_days_are_validated_is_known_without_a_spark_job_until_it_changes(
+    spark: SparkSession, make_settings: MakeSettings
+) -> None:
+    chosen = make_settings()
+    logs, days = Logs(spark, chosen), {}
+    find = partial(validate.validated_days, spark, chosen)
+    assert find() == {}
+    for known in (DAYS[:1], DAYS):
+        logs.validated(known)
+        days = dict.fromkeys(known, "as drawn")
+        assert find() == days
+        assert jobs_of(spark, find) == 0
+        assert find() == days
+    shutil.rmtree(tables.path_of(chosen.root, VALIDATION))
+    assert find() == {}
+    logs.validated(DAYS[1:])  # made anew: its versions have the same numbers again
+    logs.validated(DAYS[2:])
+    assert find() == dict.fromkeys(DAYS[1:], "as drawn")
 
 
 def test_days_validated_together_give_the_same_tables_as_day_by_day(

@@ -15,11 +15,11 @@ import pytest
 from pyspark.sql import SparkSession
 from rich.console import Console
 
-from mfn import errors, metrics, storage, tables
+from mfn import errors, job, metrics, storage, tables
 from mfn.evaluation.comparison import Measured, compare
 from mfn.reporting.day import Day, Result, Training, read_day
 from mfn.reporting.report import render, report
-from mfn.reporting.summary import print_summary, summarize, summary
+from mfn.reporting.summary import print_summary, read_summary, summarize
 from mfn.schema import COMPARISONS, METRICS, VALIDATION
 from mfn.settings import Settings
 
@@ -298,6 +298,26 @@ def test_a_day_without_oracle_popularity_and_previous_days_has_a_page() -> None:
     assert "Over the days" not in page.text
 
 
+def test_a_page_is_made_again_only_where_something_on_it_may_have_changed(
+    spark: SparkSession, settings: Settings
+) -> None:
+    def again(chosen: Settings = settings) -> bool:
+        return job.run(report, spark, chosen).outcome == "done"
+
+    again()
+    assert not again()
+    for date in (DAY, DAY_BEFORE):  # the page shows both
+        evaluated = settings.model_copy(update={"date": date}).layout.record("evaluate")
+        storage.replace_json(evaluated, {"fingerprint": "of a later run", "at": "", "counts": {}})
+        assert again()
+    with storage.publish(settings.layout.model("base")) as folder:
+        storage.write_json(f"{folder}/{storage.MODEL}", {})
+    assert again()
+    assert again(settings.model_copy(update={"models": dict(reversed(settings.models.items()))}))
+    assert again()
+    assert not again()
+
+
 @pytest.mark.parametrize(
     ("origin", "popularity"), [("drawn by popularity", 0.67), ("logged", 0.66)]
 )
@@ -338,7 +358,8 @@ def test_a_day_without_metrics_or_splits_is_refused_and_has_no_page(
         report(spark, without_splits)
     with pytest.raises(errors.NotPublished, match=r"no rows for 2026-03-10.*jobs/evaluate"):
         report(spark, without_tables)
-    assert [one.name for one in Path(settings.root, "reports").iterdir()] == ["2026-03-08.html"]
+    made = {one.name for one in Path(settings.root, "reports").iterdir()}
+    assert made == {"2026-03-08.html", "2026-03-08.json"}
 
 
 def test_the_page_shows_neither_later_days_nor_days_before_report_days(
@@ -371,7 +392,9 @@ def test_a_page_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_the_terminal_shows_the_same_numbers_as_the_report(
     spark: SparkSession, settings: Settings
 ) -> None:
-    found = summary(spark, settings)
+    report(spark, settings)
+    found = read_summary(settings)
+    assert found == summarize(read_day(spark, settings))
     assert [(row.model, row.is_model) for row in found.rows] == [
         ("base", True),
         ("mfn", True),

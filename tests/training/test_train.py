@@ -136,7 +136,7 @@ def test_train_only_trains_one_model_and_a_later_run_trains_the_rest(
         update={"models": both, "train": day.train.model_copy(update={"only": ("other",)})}
     )
     every = day.model_copy(update={"models": both})
-    assert train.claims(one) != train.claims(every)
+    assert train.claim(one).path != train.claim(every).path
     assert job.run(train, spark, one).counts["rows"] == 60
     assert not storage.exists(f"{day.layout.model('base')}/{storage.POINTER}")
     assert job.run(train, spark, one).outcome == "skipped"
