@@ -95,6 +95,7 @@ RAW_USER = StructType(
 TRUTH = StructType(
     [
         column("request_id", STRING, "the simulated request"),
+        column("user_id", STRING, "the user"),
         column("item_id", STRING, "the candidate"),
         column("probability", DOUBLE, "the probability with which the click was drawn"),
     ]
@@ -222,6 +223,7 @@ PREDICTIONS = Table(
             column("model", STRING, "name of the configured model"),
             column("request_id", STRING, "the request"),
             column("user_id", STRING, "the user"),
+            column("request_time", TIMESTAMP, "its earliest impression, UTC", True),
             column("item_id", STRING, "the candidate"),
             column("label", INTEGER, "1 if it was clicked within the attribution window"),
             column("score", DOUBLE, "the model's probability of a click"),

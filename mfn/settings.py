@@ -275,8 +275,8 @@ class SplitSettings(Strict):
     )
     attribution_minutes: PositiveInt = Field(
         30,
-        description="attribution window in minutes: ignore impressions and clicks later than this"
-        " after the first impression of a request",
+        description="attribution window in minutes: a request ends this long after its first"
+        " impression; ignore clicks after it",
     )
     behaviours: tuple[Literal["click", "cart", "purchase"], ...] = Field(
         ("click", "cart", "purchase"), min_length=1, description="event types that enter a history"

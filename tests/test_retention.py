@@ -98,7 +98,8 @@ def test_unfinished_trainings_and_event_files_go_with_age(
 
 def append_predictions(spark: SparkSession, settings: Settings, agos: list[int]) -> None:
     rows = [
-        (day(ago), "base", f"request {n}", "user", "item", 0, 0.5, 3) for n, ago in enumerate(agos)
+        (day(ago), "base", f"request {n}", "user", None, "item", 0, 0.5, 3)
+        for n, ago in enumerate(agos)
     ]
     frame = spark.createDataFrame(rows, PREDICTIONS.columns)
     tables.append(frame.coalesce(1), settings.root, PREDICTIONS)

@@ -219,10 +219,11 @@ def _readable(folder: str) -> Iterator[None]:
 def _count(judged: DataFrame, days: Sequence[datetime.date]) -> dict[datetime.date, DayCounts]:
     """Count each day's outcomes, and its requests with and without a click, in one pass.
 
-    A request is identified by its id. An impression without request id is a request by itself,
-    identified by user and item: a click without request id has nothing else to match on.
+    A request is identified by its user and its id. An impression without request id is a request
+    by itself, identified by user and item: a click without request id has nothing else to match on.
     """
-    request = F.xxhash64(F.coalesce("request_id", F.concat_ws("\n", "user_id", "item_id")))
+    unnamed = F.col("request_id").isNull()
+    request = F.xxhash64("user_id", unnamed, F.coalesce("request_id", "item_id"))
     of_request = F.when(F.col("outcome") == CLEAN, F.col("event_type"))
     # One row for each day, outcome and request (null for events that belong to no request).
     by_request = (

@@ -1,10 +1,15 @@
 """Turn the events of users into timelines: requests with slates and labels, and behaviours.
 
-**Request.** All impressions of one user with one request id. An impression without request id is
-a request by itself, with the event's id as request id. One request id of two users means two
-requests. The time of a request is its earliest impression; the day of that time decides its split.
-The attribution window starts at that time. Impressions and clicks after its end are dropped and
-counted, so that a request is complete when its attribution window is over.
+**Request.** The impressions of one user with one request id, from the earliest one to the end of
+the attribution window that starts with it. An impression without request id is a request by itself,
+with the event's id as request id. One request id of two users means two requests. The time of a
+request is its earliest impression; the day of that time decides its split. A request is complete
+when its attribution window is over.
+
+**Repeated request id.** An impression after the end of the window starts a new request with the
+same id: so request ids that begin anew each day are told apart, and a page that is shown for hours
+becomes several requests. These later requests are counted. A click or behaviour with the id belongs
+to the first of its requests whose window has not ended.
 
 **Candidate.** An item of the request. Of several impressions of an item the earliest counts (at
 equal times the one with the lower position). Candidates are sorted by position, those without
@@ -111,12 +116,13 @@ tally: in rows of kind DROPPED the counts named in DROP_COUNTS; empty in all oth
 DROP_COUNTS = (
     "immature_requests",
     "repeated_impressions",
-    "impressions_after_attribution",
     "clicks_without_impression",
     "negatives_left_out",
     "requests_left_without_candidates",
+    "repeated_request_ids",
 )
-"""Names of the counts of dropped requests, impressions, clicks and candidates."""
+"""Names of the counts of dropped requests, impressions, clicks and candidates; and of the requests
+whose user had an earlier request with the same id."""
 NEVER = 1 << 62
 _NO_POSITION = np.iinfo(np.int32).max
 
@@ -152,7 +158,7 @@ class ToTimeline:
         groups = 0
         for piece in pieces(batches, self.batch_rows):
             table = piece if rest is None else pa.concat_tables([rest, piece]).combine_chunks()
-            ends = int(np.flatnonzero(_request_starts(table))[-1]) if table.num_rows else 0
+            ends = int(np.flatnonzero(_block_starts(table))[-1]) if table.num_rows else 0
             rest = table.slice(ends)
             if ends:
                 yield from timeline(table.slice(0, ends), self.rules, groups)
@@ -170,16 +176,14 @@ def timeline(events: pa.Table, rules: RequestRules, first_group: int) -> Iterato
         first_group: added to the numbers in `own`, so that no two calls use the same number.
     """
     # [rows] time, kind and number of the request; [requests] time and end of the attribution
-    # window. A block of rows without impressions has the time NEVER.
+    # window, and whether the id is repeated. A block of rows without impressions has the time
+    # NEVER.
+    events, starts_request, repeated = _with_one_request_a_block(events, rules.attribution)
     time, kind = numbers(events["time"]), numbers(events["kind"])
-    starts_request = _request_starts(events)
     request_of = np.cumsum(starts_request) - 1
     shown = kind == IMPRESSION
-    request_time = np.minimum.reduceat(np.where(shown, time, NEVER), np.flatnonzero(starts_request))
+    request_time = _first_shown(time, shown, starts_request)
     window_ends = request_time + rules.attribution
-    # [rows] impressions after the attribution window (late), and within it (shown).
-    late = shown & (time > window_ends[request_of])
-    shown &= ~late
 
     # [items of requests] the row of the item's first impression: the candidate; len(time) if the
     # item has none. Rows of one item are contiguous within a request.
@@ -242,10 +246,10 @@ def timeline(events: pa.Table, rules: RequestRules, first_group: int) -> Iterato
     dropped = (
         (in_split & ~mature).sum(),
         (shown & kept[request_of]).sum() - before_sampling,
-        (late & kept[request_of]).sum(),
         (in_windows & ~matched).sum(),
         before_sampling - len(candidates),
         emptied_requests,
+        (repeated & kept).sum(),
     )
     if any(dropped):
         no_user = {"user_id": pa.array([""]), "time": np.zeros(1, dtype=np.int64)}
@@ -271,12 +275,66 @@ def _selected(
     return _batch(kind, len(rows), columns if own is None else {**columns, "own": own})
 
 
-def _request_starts(events: pa.Table) -> np.ndarray:
-    """[rows] whether a request starts here; a row without request is a block by itself."""
+def _block_starts(events: pa.Table) -> np.ndarray:
+    """[rows] whether a block of one user and request id starts here.
+
+    A row without request is a block by itself.
+    """
     starts = booleans(events["request"].is_null())
     for name in ("user_id", "request", "named"):
         starts |= changes(events[name])
     return starts
+
+
+def _first_shown(time: np.ndarray, shown: np.ndarray, starts_block: np.ndarray) -> np.ndarray:
+    """[blocks] the time of the earliest impression; NEVER without impressions."""
+    first: np.ndarray = np.minimum.reduceat(
+        np.where(shown, time, NEVER), np.flatnonzero(starts_block)
+    )
+    return first
+
+
+def _with_one_request_a_block(
+    events: pa.Table, attribution: int
+) -> tuple[pa.Table, np.ndarray, np.ndarray]:
+    """Sort the rows of a user and request id by request, if they have several requests.
+
+    Returns:
+        The rows; whether a request starts at a row [rows]; and whether its user had an earlier
+        request with its id [requests].
+    """
+    starts_block = _block_starts(events)
+    time, shown = numbers(events["time"]), numbers(events["kind"]) == IMPRESSION
+    first = _first_shown(time, shown, starts_block)
+    block_of = np.cumsum(starts_block) - 1
+    if not (shown & (time > first[block_of] + attribution)).any():
+        return events, starts_block, np.zeros(len(first), dtype=bool)
+    # Block and time in one number, so that both are sorted and searched at once: times count from
+    # the earliest impression, and a block has room for the latest one and its window.
+    origin, latest = time[shown].min(), time[shown].max()
+    room = int(latest - origin) + attribution + 1
+    place = block_of * room + np.clip(time, origin, latest + attribution) - origin
+    # [impressions] in order; the place of the first impression after the window of each; and
+    # whether a request starts there: from each block's first one on, that is the next after it.
+    shown_at = np.sort(place[shown])
+    block = shown_at // room
+    after = np.searchsorted(shown_at, shown_at + attribution, side="right")
+    starts = np.append(True, block[1:] != block[:-1])
+    starting = np.flatnonzero(starts)
+    while len(starting):  # as often as one id has requests at most
+        following = after[starting]
+        starting = following[np.append(block, -1)[following] == block[starting]]
+        starts[starting] = True
+    # [rows] the number of the request: the first one whose window has not ended; at most the last
+    # one of the block.
+    window_ends = shown_at[starts] + attribution
+    last_of_block = np.cumsum(np.bincount(block[starts], minlength=len(first))) - 1
+    number = np.minimum(np.searchsorted(window_ends, place), last_of_block[block_of])
+    order = np.lexsort((number, block_of))
+    block_of, number = block_of[order], number[order]
+    new_block = np.append(True, block_of[1:] != block_of[:-1])
+    starts_request = new_block | np.append(True, number[1:] != number[:-1])
+    return events.take(pa.array(order)), starts_request, ~new_block[starts_request]
 
 
 def _earliest(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -320,12 +320,46 @@ def test_a_slate_that_is_too_long_becomes_several_rows_of_one_request_by_positio
     assert [row["slate"] for row in rows] == [0, 1]
 
 
-def test_a_slate_ends_with_the_attribution_window_of_its_first_impression() -> None:
+def test_a_slate_ends_with_the_attribution_window_and_a_later_impression_starts_a_request() -> None:
     late = {minutes: event("impression", at(6, minutes), "i4", "r1") for minutes in (30, 31)}
-    for minutes, expected in ((30, ["i3", "i4"]), (31, ["i3"])):
+    for minutes, expected in ((30, [["i3", "i4"]]), (31, [["i3"], ["i4"]])):
         rows, counts = build_rows([event("impression", at(6, 0), "i3", "r1"), late[minutes]])
-        assert [row["candidate_ids"] for row in rows] == [expected]
-        assert counts["impressions_after_attribution"] == 2 - len(expected)
+        assert [row["candidate_ids"] for row in rows] == expected
+        assert counts["repeated_request_ids"] == len(expected) - 1
+
+
+def test_request_ids_that_begin_anew_each_day_give_the_rows_of_distinct_ids() -> None:
+    """For two users who share the ids. Yesterday's clicks are in today's history."""
+
+    def log(name: Callable[[str, int], str]) -> list[Event]:
+        return [
+            {**event(kind, at(day, minutes), item, name(user, day), user=user), "event_id": number}
+            for number, (user, day, kind, minutes, item) in enumerate(
+                (user, day, kind, minutes, item)
+                for user in "uv"
+                for day in (4, 5, 6, 7, 8)
+                for kind, minutes, item in (
+                    ("impression", 600, f"i{day % 4 + 3}"),
+                    ("impression", 601, "i6" if user == "u" else "i3"),
+                    ("click", 605, f"i{day % 4 + 3}"),
+                    ("purchase", 606, "i6"),
+                )
+            )
+        ]
+
+    def numbered(events: list[Event]) -> list[Event]:
+        return [{**one, "event_id": f"e{one['event_id']:03d}"} for one in events]
+
+    same, counts = build_rows(numbered(log(lambda user, day: "1")))
+    distinct, control = build_rows(numbered(log(lambda user, day: f"{user}{day}")))
+
+    def without_id(rows: list[dict[str, Any]]) -> list[Any]:
+        return sorted(row[:1] + row[2:] for row in comparable(rows))
+
+    assert without_id(same) == without_id(distinct)
+    assert len(same) == 10
+    assert {row["history_length"] for row in same} == {0, 2, 4, 5}
+    assert (counts["repeated_request_ids"], control["repeated_request_ids"]) == (8, 0)
 
 
 def test_a_request_is_mature_when_its_attribution_window_is_over() -> None:
