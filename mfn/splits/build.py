@@ -182,11 +182,11 @@ def build_splits(spark: SparkSession, settings: Settings) -> Counts:
 )
 def _extend_vocabularies(
     spark: SparkSession, inputs: Inputs
-) -> tuple[dict[str, datetime.date], int]:
+) -> tuple[Mapping[str, datetime.date], int]:
     """Index new keys; returns each field's last indexed day before, and the number of new keys."""
-    last = vocabulary.last_indexed(spark, inputs.settings.root)
-    keys = _new_keys(inputs, last)
-    return last, vocabulary.extend(spark, inputs.settings.root, keys, last)
+    before = vocabulary.indexed(spark, inputs.settings.root)
+    keys = _new_keys(inputs, before.last)
+    return before.last, vocabulary.extend(spark, inputs.settings.root, keys, before)
 
 
 def _open(spark: SparkSession, settings: Settings) -> Inputs:
@@ -265,7 +265,7 @@ def _new_keys(inputs: Inputs, last: Mapping[str, datetime.date]) -> list[DataFra
 
     Args:
         inputs: of the run.
-        last: result of `vocabulary.last_indexed`; a field without indexed days is not in it.
+        last: the last indexed day of each field; a field without indexed days is not in it.
 
     Returns:
         Frames of day, field, key, in which a key may occur many times.

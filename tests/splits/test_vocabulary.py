@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from pyspark.sql import DataFrame, SparkSession
@@ -28,8 +29,8 @@ def keys(spark: SparkSession, rows: Keys) -> list[DataFrame]:
 
 
 def extend(spark: SparkSession, root: str, rows: Keys) -> int:
-    last = vocabulary.last_indexed(spark, root)
-    return vocabulary.extend(spark, root, keys(spark, rows), last)
+    before = vocabulary.indexed(spark, root)
+    return vocabulary.extend(spark, root, keys(spark, rows), before)
 
 
 def stored(spark: SparkSession, root: str) -> list[tuple[str, int, str, int]]:
@@ -145,12 +146,13 @@ def test_of_two_runs_that_index_at_the_same_time_one_is_refused(
     """Both have read the table with one entry; a repeated run of the refused one succeeds."""
     root = make_settings().root
     extend(spark, root, [(1, "item", "a")])
+    before = vocabulary.indexed(spark, root)
     day = datetime.date(2026, 3, 2)
     frames = [spark.createDataFrame([("item", key, 4, day)], VOCABULARIES.columns) for key in "xy"]
 
     def run(frame: DataFrame) -> str:
         try:
-            vocabulary.append(spark, root, frame, before=1)
+            vocabulary.append(spark, root, frame, before.version)
         except vocabulary.IndexingConflict:
             return "refused"
         return "done"
@@ -160,10 +162,44 @@ def test_of_two_runs_that_index_at_the_same_time_one_is_refused(
     assert [index for _, index, _, _ in stored(spark, root)] == [3, 4]
     # Entries that the table has already are no conflict, whichever run wrote them.
     assert sorted(run(frame) for frame in frames) == ["done", "refused"]
-    last = {"item": datetime.date(2026, 3, 1)}
+    now = vocabulary.indexed(spark, root)
+    again = replace(now, last=before.last)
     rows = [(2, "item", "x"), (2, "item", "y")]
-    assert vocabulary.extend(spark, root, keys(spark, rows), last) == 1
+    assert vocabulary.extend(spark, root, keys(spark, rows), again) == 1
     assert [index for _, index, _, _ in stored(spark, root)] == [3, 4, 5]
+
+
+@pytest.mark.parametrize("undo", ["RESTORE TABLE {} TO VERSION AS OF {}", "DELETE FROM {}"])
+def test_indexing_goes_on_after_a_restored_table_and_after_deleted_entries(
+    spark: SparkSession, make_settings: Callable[..., Settings], undo: str
+) -> None:
+    """Also after it was done twice; the keys of the bad day are free again."""
+    root = make_settings().root
+    extend(spark, root, [(1, "item", "a"), (1, "item", "b")])
+    good = vocabulary.indexed(spark, root)
+    table = f"delta.`{tables.path_of(root, VOCABULARIES)}`"
+    for bad in "xy":
+        extend(spark, root, [(2, "item", bad), (2, "item", "c"), (3, "item", "d")])
+        sql = undo.format(table, good.version)
+        spark.sql(sql if undo.startswith("R") else f"{sql} WHERE indexed_on > '2026-03-01'")
+    assert extend(spark, root, [(2, "item", "c"), (2, "item", "b")]) == 1
+    assert [entry[:3] for entry in stored(spark, root)] == [
+        ("item", 3, "a"),
+        ("item", 4, "b"),
+        ("item", 5, "c"),
+    ]
+
+
+def test_a_run_that_read_the_table_before_another_run_indexed_is_refused(
+    spark: SparkSession, make_settings: Callable[..., Settings]
+) -> None:
+    root = make_settings().root
+    extend(spark, root, [(1, "item", "a")])
+    first = vocabulary.indexed(spark, root)
+    extend(spark, root, [(2, "item", "b")])
+    with pytest.raises(vocabulary.IndexingConflict):
+        vocabulary.extend(spark, root, keys(spark, [(2, "item", "late")]), first)
+    assert [key for _, _, key, _ in stored(spark, root)] == ["a", "b"]
 
 
 def test_empty_values_are_no_keys_and_repeated_entities_count_once(spark: SparkSession) -> None:
