@@ -178,7 +178,7 @@ VOCABULARIES = Table(
     "vocabularies",
     StructType(
         [
-            column("field", STRING, "the vocabulary: item, item_id, category, user.age, …"),
+            column("field", STRING, "the vocabulary: item_id, category, user.age, …"),
             column("key", STRING, "the value"),
             column(
                 "index", INTEGER, "its index, which never changes; 0 padding, 1 missing, 2 unknown"
@@ -397,9 +397,18 @@ REQUEST_ROWS = StructType(
 ITEM_ROWS = StructType(
     [
         column(
-            "item", INTEGER, "the item's row, which never changes; 0 padding, 1 missing, 2 unknown"
+            "item",
+            INTEGER,
+            "number of the row, in these splits only: a version of an item; 0 padding, 1 missing, "
+            "2 unknown",
         ),
         column("key", STRING, "the log's own item id", True),
+        column(
+            "valid_from",
+            DATE,
+            "first day of this version; null: it holds from the first day on",
+            True,
+        ),
         *(column(name, INTEGER, f"index of {name} in its vocabulary") for name in ITEM_FIELDS),
         column("entities", ArrayType(INTEGER, False), "indices of its entities, then 0"),
     ]

@@ -17,6 +17,8 @@ Event = dict[str, Any]
 false, training rows drop the candidate of this impression unless it is clicked."""
 Key = tuple[str, bool, str]
 """User, whether the log has the request id, request id."""
+RowOf = Callable[[str, datetime.date], int]
+"""The row of an item in the item table on a day; UNKNOWN if it has none."""
 Request = tuple[Key, int]
 """Key and number of the request among those with the same key, from 0."""
 UNKNOWN, PADDING = 2, 0
@@ -55,10 +57,12 @@ class Rules:
 
 
 def naive_rows(
-    events: Sequence[Event], row_of: Mapping[str, int], rules: Rules
+    events: Sequence[Event], row_of: RowOf, rules: Rules, listed_from: int = 3
 ) -> tuple[list[dict[str, Any]], Counter[str]]:
     """Rows with split, request_id, user_id, time, history, candidates, candidate_ids, labels and
-    the context of the earliest impression; and the counts that `build_splits` returns."""
+    the context of the earliest impression; and the counts that `build_splits` returns.
+
+    Rows of items below `listed_from` are not in the catalogue."""
     requests, counts, of_key = _requests(events, rules)
     behaviours = defaultdict(list)
     for event in sorted(events, key=lambda event: (event["time"], event["event_id"])):
@@ -69,7 +73,7 @@ def naive_rows(
     for (key, number), (split, time, candidates, clicked, first) in requests.items():
         user, _, request = key
         history = [
-            row_of.get(one["item"], UNKNOWN)
+            row_of(one["item"], rules.day(one))
             for one in behaviours[user]
             if one["time"] < time
             and not ((user, True, one.get("request")) == key and number == of_key(one, key))
@@ -78,6 +82,7 @@ def naive_rows(
             part = candidates[place : place + rules.candidates]
             padding = [PADDING] * (rules.candidates - len(part))
             items = [one["item"] for one in part]
+            rows_of_items = [row_of(item, rules.day({"time": time})) for item in items]
             rows.append(
                 {
                     "split": split,
@@ -86,7 +91,7 @@ def naive_rows(
                     "time": time,
                     "history": history + [PADDING] * (rules.history - len(history)),
                     "history_length": len(history),
-                    "candidates": [row_of.get(item, UNKNOWN) for item in items] + padding,
+                    "candidates": rows_of_items + padding,
                     "candidate_ids": items,
                     "labels": [int(item in clicked) for item in items] + padding,
                     "context": first.get("context") or {},
@@ -96,7 +101,11 @@ def naive_rows(
             counts[f"{split}_candidates"] += len(items)
             counts[f"{split}_clicks"] += sum(item in clicked for item in items)
             counts[f"{split}_empty_histories"] += not history
-            counts[f"{split}_unknown_candidates"] += sum(item not in row_of for item in items)
+            counts[f"{split}_unknown_candidates"] += rows_of_items.count(UNKNOWN)
+            unlisted = sum(row < listed_from for row in rows_of_items)
+            counts[f"{split}_unlisted_candidates"] += unlisted
+            counts[f"{split}_behaviours"] += len(history)
+            counts[f"{split}_unlisted_behaviours"] += sum(row < listed_from for row in history)
         counts[f"{split}_requests"] += 1
     users = {split: {row["user_id"] for row in rows if row["split"] == split} for split in SPLITS}
     counts["test_users"] = len(users["test"])

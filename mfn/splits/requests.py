@@ -13,7 +13,9 @@ to the first of its requests whose window has not ended.
 
 **Candidate.** An item of the request. Of several impressions of an item the earliest counts (at
 equal times the one with the lower position). Candidates are sorted by position, those without
-position last, then by item id. A slate longer than M becomes several rows of one request id.
+position last, then by item id. A slate longer than M becomes several rows of one request id. A
+candidate that is shown on a later day than the request has the item's row of one attribution
+window earlier: that is the row of the request's day, unless the window is longer than a day.
 
 **Label.** 1 if a click on the item, with the same user and request id, comes between the
 candidate's impression and the end of the request's attribution window, both included. A click
@@ -64,6 +66,7 @@ EVENTS_BY_USER = StructType(
         StructField("request", STRING),
         StructField("item_id", STRING),
         StructField("item", INTEGER, False),
+        StructField("item_before", INTEGER),
         StructField("position", INTEGER),
         StructField("event_id", STRING),
         StructField("spared", BooleanType(), False),
@@ -73,6 +76,8 @@ EVENTS_BY_USER = StructType(
 """The input: one row per event or profile of a user. Times are in microseconds since 1970.
 
 behaviour: whether the event may enter histories.
+item: the item's row on the day of the event.
+item_before: of an impression, the item's row one attribution window earlier.
 named: whether `request` comes from the log itself.
 spared: whether an impression without a click stays a candidate in training rows.
 fields: indices of the context of an impression, or of a profile.
@@ -102,6 +107,7 @@ TIMELINE = StructType(
         StructField("candidate_ids", ArrayType(STRING, False), False),
         StructField("clicks", INTEGER),
         StructField("unknown", INTEGER),
+        StructField("unlisted", INTEGER),
         StructField("tally", ArrayType(LONG, False), False),
     ]
 )
@@ -110,7 +116,8 @@ TIMELINE = StructType(
 own: the same number in a request and in the behaviours with its request id that come before it;
     -1 in all other rows.
 slate: the number of the row within its request, from 0.
-clicks, unknown: how many candidates of the row have label 1, and the index UNKNOWN.
+clicks, unknown, unlisted: how many candidates of the row have label 1, how many the index UNKNOWN,
+    and how many are in no snapshot up to the request's day.
 tally: in rows of kind DROPPED the counts named in DROP_COUNTS; empty in all others."""
 
 DROP_COUNTS = (
@@ -134,6 +141,8 @@ class RequestRules:
     attribution: length of the attribution window, in microseconds.
     candidates: M, the candidates of one row.
     starts: start of each of SPLITS, and then the end of the last one.
+    midnights: start of each day of SPLITS.
+    listed_from: first row of the item table that comes from the catalogue.
     complete_until: the time up to which all events are known, included.
     context_fields: how many fields of the context a row has.
     """
@@ -141,6 +150,8 @@ class RequestRules:
     attribution: int
     candidates: int
     starts: tuple[int, ...]
+    midnights: tuple[int, ...]
+    listed_from: int
     complete_until: int
     context_fields: int = 0
 
@@ -230,7 +241,8 @@ def timeline(events: pa.Table, rules: RequestRules, first_group: int) -> Iterato
 
     # One batch for each kind of row of the timeline.
     if len(candidates):
-        rows = _slates(events, candidates, request_of, clicked, rules, earliest)
+        item = _item_rows(events, rules, request_time, request_of)
+        rows = _slates(events, candidates, request_of, item, clicked, rules, earliest)
         request = request_of[rows.pop("first")]
         of_request = {"time": request_time, "own": own_number, "split": split}
         columns = {name: values[request] for name, values in of_request.items()}
@@ -309,16 +321,18 @@ def _with_one_request_a_block(
     block_of = np.cumsum(starts_block) - 1
     if not (shown & (time > first[block_of] + attribution)).any():
         return events, starts_block, np.zeros(len(first), dtype=bool)
-    # Block and time in one number, so that both are sorted and searched at once: times count from
-    # the earliest impression, and a block has room for the latest one and its window.
-    origin, latest = time[shown].min(), time[shown].max()
-    room = int(latest - origin) + attribution + 1
-    place = block_of * room + np.clip(time, origin, latest + attribution) - origin
+    # [rows] block and rank of the time, and of the end of a window that starts then, each pair as
+    # one number: so both are sorted and searched at once.
+    end = time + attribution
+    moments = np.unique(np.concatenate([time, end[shown]]))
+    place, place_of_end = (
+        block_of * len(moments) + np.searchsorted(moments, moment) for moment in (time, end)
+    )
     # [impressions] in order; the place of the first impression after the window of each; and
     # whether a request starts there: from each block's first one on, that is the next after it.
-    shown_at = np.sort(place[shown])
-    block = shown_at // room
-    after = np.searchsorted(shown_at, shown_at + attribution, side="right")
+    by_place = np.flatnonzero(shown)[np.argsort(place[shown], kind="stable")]
+    block = block_of[by_place]
+    after = np.searchsorted(place[by_place], place_of_end[by_place], side="right")
     starts = np.append(True, block[1:] != block[:-1])
     starting = np.flatnonzero(starts)
     while len(starting):  # as often as one id has requests at most
@@ -327,9 +341,9 @@ def _with_one_request_a_block(
         starts[starting] = True
     # [rows] the number of the request: the first one whose window has not ended; at most the last
     # one of the block.
-    window_ends = shown_at[starts] + attribution
     last_of_block = np.cumsum(np.bincount(block[starts], minlength=len(first))) - 1
-    number = np.minimum(np.searchsorted(window_ends, place), last_of_block[block_of])
+    number = np.searchsorted(place_of_end[by_place[starts]], place)
+    number = np.minimum(number, last_of_block[block_of])
     order = np.lexsort((number, block_of))
     block_of, number = block_of[order], number[order]
     new_block = np.append(True, block_of[1:] != block_of[:-1])
@@ -371,15 +385,31 @@ def _drop_negatives(
     return left, emptied
 
 
+def _item_rows(
+    events: pa.Table, rules: RequestRules, request_time: np.ndarray, request_of: np.ndarray
+) -> np.ndarray:
+    """[rows] an impression's row in the item table: no later than that of the request's day."""
+    midnights = np.array(rules.midnights)
+    day = np.searchsorted(midnights, numbers(events["time"]), side="right")
+    day_of_request = np.searchsorted(midnights, request_time, side="right")
+    later = day > day_of_request[request_of]
+    found: np.ndarray = np.where(later, numbers(events["item_before"]), numbers(events["item"]))
+    return found
+
+
 def _slates(
     events: pa.Table,
     candidates: np.ndarray,
     request_of: np.ndarray,
+    item: np.ndarray,
     clicked: np.ndarray,
     rules: RequestRules,
     earliest: np.ndarray,
 ) -> dict[str, Any]:
-    """Columns of the requests' rows, and `first`: the row in `events` of the first candidate."""
+    """Columns of the requests' rows, and `first`: the row in `events` of the first candidate.
+
+    `item` [rows] is the result of `_item_rows`.
+    """
     # [candidates] sorted by request, then position. The rows of a request come sorted by item id,
     # so that the row number itself orders equal positions.
     position = numbers(events["position"], null=_NO_POSITION)
@@ -403,7 +433,7 @@ def _slates(
         return filled
 
     # [candidates] item index, label and item id.
-    item = numbers(events["item"])[candidates]
+    item = item[candidates]
     label = clicked[candidates]
     item_ids = events["item_id"].combine_chunks().take(pa.array(candidates))
     first_rows = pa.array(candidates[first])
@@ -418,6 +448,7 @@ def _slates(
         "candidate_ids": pa.ListArray.from_arrays(pa.array(offsets), item_ids),
         "clicks": np.add.reduceat(label.astype(np.int32), first),
         "unknown": np.add.reduceat((item == UNKNOWN).astype(np.int32), first),
+        "unlisted": np.add.reduceat((item < rules.listed_from).astype(np.int32), first),
     }
     if rules.context_fields:
         # The context is that of the request's earliest impression.

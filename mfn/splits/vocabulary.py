@@ -1,10 +1,10 @@
 """Vocabularies: every value of every field gets an index that never changes.
 
-The Delta table `vocabularies` only grows. Days are indexed in order: the new keys of a day are
-sorted and get the next indices, and each entry has its day. The entries known by a day are
-therefore the first entries of the table on any later day, and an old day that is built again finds
-the same indices as before. A day is never indexed twice: keys that are added to it afterwards stay
-unknown until a later day has them.
+The Delta table `vocabularies` only grows, unless somebody restores an earlier version of it. Days
+are indexed in order: the new keys of a day are sorted and get the next indices, and each entry has
+its day. The entries known by a day are therefore the first entries of the table on any later day,
+and an old day that is built again finds the same indices as before. A day is never indexed twice:
+keys that are added to it afterwards stay unknown until a later day has them.
 
 A run for the date D uses the values of catalogue fields up to and including D (the snapshot at the
 start of D), and the values of event and profile fields of the days before D only.
@@ -38,14 +38,14 @@ from mfn.schema import VOCABULARIES
 from mfn.settings import Settings
 from mfn.storage import check_claims
 
-CATALOGUE_FIELDS = ("item", "category", "shop", "brand", "entity")
-ITEM, ITEM_ID = "item", "item_id"
+CATALOGUE_FIELDS = ("category", "shop", "brand", "entity")
+ITEM_ID = "item_id"
 LONG_AGO = datetime.date(1900, 1, 1)
 BLOCK_BITS = 16
 BLOCK = 1 << BLOCK_BITS
 
 _KEYS = "array<struct<field:string,key:string,place:int>>"
-_OF_ATTRIBUTES = {"item": "item_id", "category": "category", "shop": "shop", "brand": "brand"}
+_OF_ONE_VALUE = (ITEM_ID, "category", "shop", "brand")
 
 
 _TRANSACTIONS = f"{VOCABULARIES.name}, by version of the table"
@@ -84,7 +84,7 @@ class Indexed:
 
 
 def catalogue_keys(items: DataFrame, *carried: str) -> DataFrame:
-    """Every value of every catalogue field of each row of `items`.
+    """Every value of every catalogue field of each row of `items`, and its id as ITEM_ID.
 
     Args:
         items: columns item_id, category, shop, brand, entities, and the `carried` ones.
@@ -98,10 +98,10 @@ def catalogue_keys(items: DataFrame, *carried: str) -> DataFrame:
     single = [
         F.struct(
             F.lit(field).alias("field"),
-            F.nullif(F.col(name), F.lit("")).alias("key"),
+            F.nullif(F.col(field), F.lit("")).alias("key"),
             F.lit(None).cast("int").alias("place"),
         )
-        for field, name in _OF_ATTRIBUTES.items()
+        for field in _OF_ONE_VALUE
     ]
     # Entities, each once, in the item's order.
     entities = F.array_distinct(
@@ -276,19 +276,22 @@ def usable(
 def refuse_too_early_date(
     indexed: Iterable[str], sizes: Mapping[str, Fingerprint], date: datetime.date, root: str
 ) -> None:
-    """Refuse a date that is earlier than the first indexed day of the items' fields.
+    """Refuse a date that is earlier than the first indexed day of the catalogue or of item ids.
 
     Args:
         indexed: fields that have entries.
         sizes: result of `fingerprints` for the entries that `date` may use.
 
     Raises:
-        DataRefused: a field of items has entries, but only of days that `date` may not use.
+        DataRefused: the catalogue's fields or the item ids have entries, but only of days that
+            `date` may not use.
     """
-    for field, allowed in ((ITEM, "on or before"), (ITEM_ID, "before")):
-        if field in indexed and field not in sizes:
+    fields = set(indexed)
+    for names, allowed in ((CATALOGUE_FIELDS, "on or before"), ((ITEM_ID,), "before")):
+        if fields.intersection(names) and not sizes.keys() & set(names):
             raise DataRefused(
-                f"date: expected entries of the vocabulary {field} indexed {allowed} {date}, but "
+                f"date: expected entries of the vocabulary {names[0]} "
+                f"indexed {allowed} {date}, but "
                 f"all in {tables.path_of(root, VOCABULARIES)} are of later days, and earlier days "
                 "cannot be indexed afterwards; choose a later date, or build this date under "
                 "another root"
