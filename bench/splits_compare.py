@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.splits_duckdb import ITEMS, ROWS
-from mfn.indices import FIRST_INDEX
+from mfn.indices import FIRST_INDEX, UNKNOWN
 from mfn.splits.requests import SPLITS
 
 COMPARED = (
@@ -48,12 +48,13 @@ def _request_rows(ours: Path, peer: Path) -> Iterator[str]:
     keys = _keys(pq.read_table(peer / ITEMS), "index", "item_id")
     peer_index = {key: index for index, key in enumerate(keys)}
     our_keys = _keys(pq.read_table(ours / "items"), "item", "key")
-    unknown = [key for key in our_keys[FIRST_INDEX:] if key not in peer_index]
-    if unknown or len(our_keys) != len(keys):
-        yield f"items: {len(our_keys)} here, {len(keys)} in the peer, which lacks {unknown[:1]}"
+    lacking = sorted({*keys} - {*our_keys})
+    if lacking:
+        yield f"items: {len(lacking)} only in the peer, such as {lacking[0]}"
         return
-    # Both sides index items differently: our indices are replaced with those of the peer.
-    to_peer = np.array([peer_index[key] for key in our_keys], dtype=np.int32)
+    # Both sides index items differently: our indices are replaced with those of the peer, which has
+    # one for each item of the catalogue. Several of ours can be versions of an item.
+    to_peer = np.array([peer_index.get(key, UNKNOWN) for key in our_keys], dtype=np.int32)
     columns = ", ".join(COMPARED)
     with duckdb.connect() as database:
         database.execute("SET TimeZone = 'UTC'")

@@ -5,7 +5,7 @@ result is a table in memory (DuckDB spills it to disk if it does not fit), users
 are numbered once, so that joins and groups use integers, and there are no unnecessary sorts. It
 does not do all that the pipeline does: it makes no other vocabularies and no item attributes, does
 not commit to Delta, and does not shuffle rows into files. Days are in UTC and events cannot be
-late; other settings are refused.
+late; other settings are refused. No request id may occur again after its attribution window.
 
 **Histories.** A user's behaviours are numbered in order and stored in blocks of N. A request with n
 earlier behaviours takes the end of the last two blocks. So the work is proportional to behaviours

@@ -95,6 +95,7 @@ RAW_USER = StructType(
 TRUTH = StructType(
     [
         column("request_id", STRING, "the simulated request"),
+        column("user_id", STRING, "the user"),
         column("item_id", STRING, "the candidate"),
         column("probability", DOUBLE, "the probability with which the click was drawn"),
     ]
@@ -194,7 +195,7 @@ VOCABULARIES = Table(
     "vocabularies",
     StructType(
         [
-            column("field", STRING, "the vocabulary: item, item_id, category, user.age, …"),
+            column("field", STRING, "the vocabulary: item_id, category, user.age, …"),
             column("key", STRING, "the value"),
             column(
                 "index", INTEGER, "its index, which never changes; 0 padding, 1 missing, 2 unknown"
@@ -239,6 +240,7 @@ PREDICTIONS = Table(
             column("model", STRING, "name of the configured model"),
             column("request_id", STRING, "the request"),
             column("user_id", STRING, "the user"),
+            column("request_time", TIMESTAMP, "its earliest impression, UTC", True),
             column("item_id", STRING, "the candidate"),
             column("label", INTEGER, "1 if it was clicked within the attribution window"),
             column("score", DOUBLE, "the model's probability of a click"),
@@ -412,9 +414,18 @@ REQUEST_ROWS = StructType(
 ITEM_ROWS = StructType(
     [
         column(
-            "item", INTEGER, "the item's row, which never changes; 0 padding, 1 missing, 2 unknown"
+            "item",
+            INTEGER,
+            "number of the row, in these splits only: a version of an item; 0 padding, 1 missing, "
+            "2 unknown",
         ),
         column("key", STRING, "the log's own item id", True),
+        column(
+            "valid_from",
+            DATE,
+            "first day of this version; null: it holds from the first day on",
+            True,
+        ),
         *(column(name, INTEGER, f"index of {name} in its vocabulary") for name in ITEM_FIELDS),
         column("entities", ArrayType(INTEGER, False), "indices of its entities, then 0"),
     ]

@@ -307,8 +307,8 @@ class SplitSettings(Strict):
     )
     attribution_minutes: PositiveInt = Field(
         30,
-        description="attribution window in minutes: ignore impressions and clicks later than this"
-        " after the first impression of a request",
+        description="attribution window in minutes: a request ends this long after its first"
+        " impression; ignore clicks after it",
     )
     behaviours: tuple[Literal["click", "cart", "purchase"], ...] = Field(
         ("click", "cart", "purchase"), min_length=1, description="event types that enter a history"
@@ -333,6 +333,21 @@ class SplitSettings(Strict):
     )
     min_items: PositiveInt = Field(
         1, description="items that a category, brand, entity, … needs to get an embedding"
+    )
+    item_fields: Literal["as_of_request", "as_of_test_day"] = Field(
+        "as_of_request",
+        description="which snapshot of the catalogue gives an item's fields: that of the request's"
+        " day, or that of the run date for all requests",
+    )
+    max_unlisted_share: Share = Field(
+        1.0,
+        description="refuse the run date if no snapshot lists the items of a larger share of the"
+        " test window's candidates, or of its behaviours",
+    )
+    max_unlisted_ratio: Change = Field(
+        3.0,
+        description="refuse the run date if one of these shares is more than this many times its"
+        " median of the run dates before",
     )
     title_words: bool = Field(True, description="use title words as entities for items without any")
     negative_sampling_rate: KeptShare = Field(

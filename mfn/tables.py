@@ -13,6 +13,7 @@ from delta.tables import DeltaTable
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
+from pyspark.sql import functions as F
 from pyspark.sql.types import StructField, StructType
 
 from mfn import layout
@@ -60,7 +61,7 @@ def is_there(spark: SparkSession, root: str, table: Table) -> bool:
     return bool(DeltaTable.isDeltaTable(spark, path_of(root, table)))
 
 
-def version(root: str, table: Table) -> str | None:
+def newest_commit(root: str, table: Table) -> str | None:
     """Identifies the newest commit of a table, and so its content; None if it was never written.
 
     It lists the table's log and needs no Spark job.
@@ -74,8 +75,18 @@ def version(root: str, table: Table) -> str | None:
     return None if newest is None else f"{newest.rpartition('/')[2]} {files.ukey(newest)}"
 
 
-def read(spark: SparkSession, root: str, table: Table, made_by: str) -> DataFrame:
-    """The whole table.
+def read(
+    spark: SparkSession, root: str, table: Table, made_by: str, version: int | None = None
+) -> DataFrame:
+    """The rows of the table, with the columns of the schema in its order.
+
+    Other columns, which somebody may have added to the table, are left out. A column that is newer
+    than the table is null.
+
+    Args:
+        spark, root, table: which table.
+        made_by: the job that writes it.
+        version: of the table, from `version`; None: the newest.
 
     Raises:
         NotPublished: the table has never been written; the message names `made_by`, the job to run
@@ -83,7 +94,26 @@ def read(spark: SparkSession, root: str, table: Table, made_by: str) -> DataFram
     """
     if not is_there(spark, root, table):
         raise NotPublished(f"{path_of(root, table)}: no such table; run jobs/{made_by}.py first")
-    return spark.read.format("delta").load(path_of(root, table))
+    reader = spark.read.format("delta")
+    if version is not None:
+        reader = reader.option("versionAsOf", version)
+    found = reader.load(path_of(root, table))
+    there = set(found.columns)
+    return found.select(
+        *(
+            one.name if one.name in there else F.lit(None).cast(one.dataType).alias(one.name)
+            for one in table.columns
+        )
+    )
+
+
+def version(spark: SparkSession, root: str, table: Table) -> int | None:
+    """The version of the table, larger after each commit; None if it has never been written."""
+    if not is_there(spark, root, table):
+        return None
+    newest = DeltaTable.forPath(spark, path_of(root, table)).history(1).first()
+    assert newest is not None
+    return int(newest["version"])
 
 
 @_again_later

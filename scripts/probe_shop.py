@@ -102,7 +102,7 @@ def _histories(settings: Settings, events: DataFrame) -> DataFrame:
 def _candidates(spark: SparkSession, settings: Settings, events: DataFrame) -> DataFrame:
     """Candidates of the test day with their labels and true probabilities."""
     end = f"{settings.date}T{LAST_TIME}"
-    page = ["request_id", "item_id"]
+    page = ["user_id", "request_id", "item_id"]
     today = events.where((F.col("dt") == F.lit(settings.date)) & F.col("request_id").isNotNull())
     clicks = today.where(F.col("event_type") == "click").select(*page).distinct()
     shown = today.where((F.col("event_type") == "impression") & (F.col("event_time") < end))

@@ -11,6 +11,8 @@ from mfn.splits.published import Splits
 from mfn.trials.trial import read_candidates
 from mfn.windows import days_between, windows
 
+_CANDIDATE = ("user_id", "request_id", "item_id")
+
 
 def oracle_auc(settings: Settings) -> float | None:
     """AUC of the true probabilities on the test window; None if the logs are not simulated.
@@ -23,10 +25,10 @@ def oracle_auc(settings: Settings) -> float | None:
     folder = settings.logs_folder("truth")
     test = days_between(windows(settings.date, settings.windows).test)
     table = ds.dataset([ds.dataset(f"{folder}/dt={day}", format="parquet") for day in test])
-    columns = table.to_table(columns=["request_id", "item_id", "probability"]).to_pydict()
+    columns = table.to_table(columns=[*_CANDIDATE, "probability"]).to_pydict()
     truth = dict(
         zip(
-            zip(columns["request_id"], columns["item_id"], strict=True),
+            zip(*(columns[name] for name in _CANDIDATE), strict=True),
             columns["probability"],
             strict=True,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 
 from mfn import storage, tables
+from mfn.indices import UNKNOWN
 from mfn.schema import EVENTS, VALIDATION
 from mfn.settings import Settings
 
@@ -91,9 +92,18 @@ class Published:
         rows: list[dict[str, Any]] = pq.read_table(f"{self.folder}/items").to_pylist()
         return rows
 
-    def row_of(self) -> dict[str, int]:
-        """Row number in the item table by item of the catalogue."""
-        return {row["key"]: row["item"] for row in self.items() if row["key"] is not None}
+    def row_of(self) -> Callable[[str, datetime.date], int]:
+        """A function that gives the row of an item on a day, by the table's own days."""
+        versions: dict[str, list[tuple[datetime.date, int]]] = {}
+        for row in self.items():
+            since = row["valid_from"] or datetime.date.min
+            versions.setdefault(row["key"], []).append((since, row["item"]))
+
+        def of(item: str, day: datetime.date) -> int:
+            known = [one for one in versions.get(item, []) if one[0] <= day]
+            return max(known)[1] if known else UNKNOWN
+
+        return of
 
     def digests(self, *parts: str) -> dict[str, str]:
         """SHA-256 of every file in these folders, or of all files and the manifest.

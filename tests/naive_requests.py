@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import datetime
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -17,6 +17,10 @@ Event = dict[str, Any]
 false, training rows drop the candidate of this impression unless it is clicked."""
 Key = tuple[str, bool, str]
 """User, whether the log has the request id, request id."""
+RowOf = Callable[[str, datetime.date], int]
+"""The row of an item in the item table on a day; UNKNOWN if it has none."""
+Request = tuple[Key, int]
+"""Key and number of the request among those with the same key, from 0."""
 UNKNOWN, PADDING = 2, 0
 SPLITS = ("pretraining", "pretraining_validation", "train", "test")
 
@@ -53,28 +57,32 @@ class Rules:
 
 
 def naive_rows(
-    events: Sequence[Event], row_of: Mapping[str, int], rules: Rules
+    events: Sequence[Event], row_of: RowOf, rules: Rules, listed_from: int = 3
 ) -> tuple[list[dict[str, Any]], Counter[str]]:
     """Rows with split, request_id, user_id, time, history, candidates, candidate_ids, labels and
-    the context of the earliest impression; and the counts that `build_splits` returns."""
-    requests, counts = _requests(events, rules)
+    the context of the earliest impression; and the counts that `build_splits` returns.
+
+    Rows of items below `listed_from` are not in the catalogue."""
+    requests, counts, of_key = _requests(events, rules)
     behaviours = defaultdict(list)
     for event in sorted(events, key=lambda event: (event["time"], event["event_id"])):
         in_windows = rules.windows.days[0] <= rules.day(event) <= rules.last
         if event["type"] in rules.behaviours and event["dt"] <= rules.last and in_windows:
             behaviours[event["user"]].append(event)
     rows = []
-    for (user, named, request), (split, time, candidates, clicked, first) in requests.items():
-        own = (user, named, request)
+    for (key, number), (split, time, candidates, clicked, first) in requests.items():
+        user, _, request = key
         history = [
-            row_of.get(one["item"], UNKNOWN)
+            row_of(one["item"], rules.day(one))
             for one in behaviours[user]
-            if one["time"] < time and (user, True, one.get("request")) != own
+            if one["time"] < time
+            and not ((user, True, one.get("request")) == key and number == of_key(one, key))
         ][-rules.history :]
         for place in range(0, len(candidates), rules.candidates):
             part = candidates[place : place + rules.candidates]
             padding = [PADDING] * (rules.candidates - len(part))
             items = [one["item"] for one in part]
+            rows_of_items = [row_of(item, rules.day({"time": time})) for item in items]
             rows.append(
                 {
                     "split": split,
@@ -83,7 +91,7 @@ def naive_rows(
                     "time": time,
                     "history": history + [PADDING] * (rules.history - len(history)),
                     "history_length": len(history),
-                    "candidates": [row_of.get(item, UNKNOWN) for item in items] + padding,
+                    "candidates": rows_of_items + padding,
                     "candidate_ids": items,
                     "labels": [int(item in clicked) for item in items] + padding,
                     "context": first.get("context") or {},
@@ -93,7 +101,11 @@ def naive_rows(
             counts[f"{split}_candidates"] += len(items)
             counts[f"{split}_clicks"] += sum(item in clicked for item in items)
             counts[f"{split}_empty_histories"] += not history
-            counts[f"{split}_unknown_candidates"] += sum(item not in row_of for item in items)
+            counts[f"{split}_unknown_candidates"] += rows_of_items.count(UNKNOWN)
+            unlisted = sum(row < listed_from for row in rows_of_items)
+            counts[f"{split}_unlisted_candidates"] += unlisted
+            counts[f"{split}_behaviours"] += len(history)
+            counts[f"{split}_unlisted_behaviours"] += sum(row < listed_from for row in history)
         counts[f"{split}_requests"] += 1
     users = {split: {row["user_id"] for row in rows if row["split"] == split} for split in SPLITS}
     counts["test_users"] = len(users["test"])
@@ -120,8 +132,11 @@ def key_of(event: Event) -> Key | None:
     return (event["user"], False, event["event_id"]) if event["type"] == "impression" else None
 
 
-def _requests(events: Sequence[Event], rules: Rules) -> tuple[dict[Key, Any], Counter[str]]:
-    """By key: split, time, candidates, clicked items and earliest impression; and the counts."""
+def _requests(
+    events: Sequence[Event], rules: Rules
+) -> tuple[dict[Request, Any], Counter[str], Callable[[Event, Key], int]]:
+    """By request: split, time, candidates, clicked items and earliest impression; the counts; and
+    a function that gives the number of the request with a key that an event belongs to."""
     counts: Counter[str] = Counter()
     impressions = [
         event
@@ -135,25 +150,40 @@ def _requests(events: Sequence[Event], rules: Rules) -> tuple[dict[Key, Any], Co
     for click in events:
         if click["type"] == "click" and click["time"] >= rules.needed_from:
             clicks_of[key_of(click) or nearest(click, impressions, rules)].append(click)
-    slates: dict[Key, list[Event]] = defaultdict(list)
-    for impression in impressions:
+    # The start of each request of a key: an impression after the window starts the next one.
+    starts: dict[Key, list[datetime.datetime]] = defaultdict(list)
+    slates: dict[Request, list[Event]] = defaultdict(list)
+    for impression in sorted(impressions, key=lambda one: one["time"]):
         key = key_of(impression)
         assert key
-        slates[key].append(impression)
+        if not starts[key] or impression["time"] > starts[key][-1] + rules.attribution:
+            starts[key].append(impression["time"])
+        slates[key, len(starts[key]) - 1].append(impression)
+
+    def of_key(event: Event, key: Key) -> int:
+        """The first request whose window has not ended, or the last one."""
+        open_ones = [
+            number
+            for number, start in enumerate(starts[key])
+            if event["time"] <= start + rules.attribution
+        ]
+        return open_ones[0] if open_ones else len(starts[key]) - 1
+
     start = rules.midnight(rules.last + datetime.timedelta(days=1))
     later = [event["time"] for event in events if event["dt"] > rules.last]
     complete = max([start - datetime.timedelta(microseconds=1), *later])
-    requests: dict[Key, Any] = {}
+    requests: dict[Request, Any] = {}
     matched = set()
-    for key, slate in slates.items():
+    for (key, number), slate in slates.items():
         time = min(event["time"] for event in slate)
-        in_time = [event for event in slate if event["time"] <= time + rules.attribution]
         of_item: dict[str, Event] = {}
-        for event in sorted(in_time, key=lambda event: (event["time"], _position(event))):
+        for event in sorted(slate, key=lambda event: (event["time"], _position(event))):
             of_item.setdefault(event["item"], event)
         clicked = set()
         for click in clicks_of[key]:
             shown = of_item.get(click["item"])
+            if of_key(click, key) != number:
+                continue
             if shown and shown["time"] <= click["time"] <= time + rules.attribution:
                 clicked.add(click["item"])
                 matched.add(click["event_id"])
@@ -163,8 +193,8 @@ def _requests(events: Sequence[Event], rules: Rules) -> tuple[dict[Key, Any], Co
         if time + rules.attribution > complete:
             counts["immature_requests"] += 1
             continue
-        counts["repeated_impressions"] += len(in_time) - len(of_item)
-        counts["impressions_after_attribution"] += len(slate) - len(in_time)
+        counts["repeated_impressions"] += len(slate) - len(of_item)
+        counts["repeated_request_ids"] += number > 0
         candidates = sorted(of_item.values(), key=lambda event: (_position(event), event["item"]))
         first = min(candidates, key=lambda one: (one["time"], _position(one), one["item"]))
         if split == "train":
@@ -174,14 +204,14 @@ def _requests(events: Sequence[Event], rules: Rules) -> tuple[dict[Key, Any], Co
             if not candidates:
                 counts["requests_left_without_candidates"] += 1
                 continue
-        requests[key] = (split, time, candidates, clicked, first)
+        requests[key, number] = (split, time, candidates, clicked, first)
     begin = rules.windows.pretraining[0]
     counts["clicks_without_impression"] = sum(
         click["event_id"] not in matched and begin <= rules.day(click) <= rules.last
         for clicks in clicks_of.values()
         for click in clicks
     )
-    return requests, counts
+    return requests, counts, of_key
 
 
 def nearest(click: Event, impressions: Sequence[Event], rules: Rules) -> Key | None:

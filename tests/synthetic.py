@@ -83,7 +83,7 @@ def publish_vocabularies(
 
 
 def _sizes(more: Mapping[str, int]) -> dict[str, int]:
-    sizes = {"item": ITEMS, **SIZES}
+    sizes = {**SIZES}
     sizes |= {f"user.{name}": size for name, size in USER_FIELDS.items()}
     sizes |= {f"context.{name}": size for name, size in CONTEXT_FIELDS.items()}
     return {field: size + more.get(field, 0) for field, size in sizes.items()}

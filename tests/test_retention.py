@@ -125,7 +125,8 @@ def test_half_written_logs_of_killed_runs_go_after_a_week_and_no_logs_do(
 
 def append_predictions(spark: SparkSession, settings: Settings, agos: list[int]) -> None:
     rows = [
-        (day(ago), "base", f"request {n}", "user", "item", 0, 0.5, 3) for n, ago in enumerate(agos)
+        (day(ago), "base", f"request {n}", "user", None, "item", 0, 0.5, 3)
+        for n, ago in enumerate(agos)
     ]
     frame = spark.createDataFrame(rows, PREDICTIONS.columns)
     tables.append(frame.coalesce(1), settings.root, PREDICTIONS)

@@ -6,6 +6,8 @@ import datetime
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace as replace_fields
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,7 +20,7 @@ from pyspark.sql.types import StructType
 
 from mfn import storage, tables
 from mfn.errors import NotPublished, Superseded
-from mfn.schema import DATE, DOUBLE, STRING, Table, column
+from mfn.schema import DATE, DOUBLE, STRING, TABLES, VOCABULARIES, Table, column
 from mfn.storage import Claim, claim, holding
 
 MONDAY, TUESDAY = datetime.date(2026, 3, 9), datetime.date(2026, 3, 10)
@@ -121,6 +123,47 @@ def test_partition_values_may_hold_quotes(spark: SparkSession, root: str) -> Non
     for auc in (0.5, 0.6):
         replace(root, frame(spark, (MONDAY, name, auc)), [MONDAY], name)
     assert found(spark, root) == [(MONDAY, name, 0.6), (MONDAY, "mfn", 0.7)]
+
+
+def any_row(spark: SparkSession, table: Table) -> DataFrame:
+    """A row of the table, with an empty map or list where a number or text cannot be cast."""
+    values = []
+    for one in table.columns:
+        kind = one.dataType.simpleString()
+        empty = {"map": F.create_map(), "array": F.array()}.get(kind.partition("<")[0])
+        value = F.lit("2026-03-09") if kind in ("date", "timestamp") else F.lit("1")
+        values.append((value if empty is None else empty).cast(one.dataType).alias(one.name))
+    return spark.range(1).select(*values)
+
+
+def test_a_column_that_somebody_added_to_a_table_stops_no_writer_and_no_reader(
+    spark: SparkSession, root: str
+) -> None:
+    def written(table: Table) -> tuple[Table, list[str], int, int]:
+        tables.append(any_row(spark, table), root, table)
+        path = f"delta.`{tables.path_of(root, table)}`"
+        spark.sql(f"ALTER TABLE {path} ADD COLUMNS (note STRING, time STRING)")
+        spark.sql(f"UPDATE {path} SET note = 'seen'")
+        row = any_row(spark, table)
+        if table.partitions[0] in ("dt", "run_date"):
+            tables.replace(row, root, table, {table.partitions[0]: [MONDAY]})
+        else:
+            tables.append(row, root, table)
+        read = tables.read(spark, root, table, "report")
+        stored = spark.read.format("delta").load(tables.path_of(root, table))
+        return table, read.columns, read.count(), stored.where("note = 'seen'").count()
+
+    with ThreadPoolExecutor(4) as several:
+        for table, columns, rows, noted in several.map(written, TABLES):
+            assert columns == table.columns.names
+            kept = table == VOCABULARIES
+            assert (table.name, rows, noted) == (table.name, 1 + kept, int(kept))
+
+
+def test_a_column_that_is_newer_than_the_table_is_null(spark: SparkSession, root: str) -> None:
+    older = replace_fields(SCORES, columns=StructType(SCORES.columns.fields[:2]))
+    tables.append(frame(spark, (MONDAY, "mfn", 0.7)).drop("auc"), root, older)
+    assert found(spark, root) == [(MONDAY, "mfn", None)]
 
 
 def at_once(*actions: threading.Thread) -> None:

@@ -143,14 +143,15 @@ def count_requests(scored: DataFrame, slices: Sequence[Slice]) -> DataFrame:
     """Count requests, candidates and invalid values of each model in each slice.
 
     Args:
-        scored: one row per candidate and model, with the columns model, request_id, item_id,
-            label, score and the columns that the slices read.
+        scored: one row per candidate and model, with the columns model, user_id, request_id,
+            request_time, item_id, label, score and the columns that the slices read. A request is
+            one user, request id and time.
         slices: subsets to count; they may overlap.
 
     Returns:
-        model, slice, slice_value, requests, candidates, fingerprint (of request ids, item ids and
-        labels; independent of the order of rows), bad_scores (null, NaN or outside [0, 1]) and
-        bad_labels (neither 0 nor 1).
+        model, slice, slice_value, requests, candidates, fingerprint (of users, request ids, item
+        ids and labels; independent of the order of rows), bad_scores (null, NaN or outside [0, 1])
+        and bad_labels (neither 0 nor 1).
     """
     # Spark sorts NaN above all numbers, so NaN is not between 0 and 1.
     good_score = F.coalesce(F.col("score").between(0, 1), F.lit(False))
@@ -159,17 +160,20 @@ def count_requests(scored: DataFrame, slices: Sequence[Slice]) -> DataFrame:
         F.sum(name).alias(name)
         for name in ("candidates", "fingerprint", "bad_scores", "bad_labels")
     ]
+    request = ("user_id", "request_id", "request_time")
     return (
         scored.select(
             "model",
-            "request_id",
+            *request,
             _codes(slices),
             F.lit(1).alias("candidates"),
-            F.xxhash64("request_id", "item_id", "label").cast(_FINGERPRINT).alias("fingerprint"),
+            F.xxhash64("user_id", "request_id", "item_id", "label")
+            .cast(_FINGERPRINT)
+            .alias("fingerprint"),
             (~good_score).cast("int").alias("bad_scores"),
             (~good_label).cast("int").alias("bad_labels"),
         )
-        .groupBy("model", "code", "request_id")
+        .groupBy("model", "code", *request)
         .agg(*sums)
         .groupBy("model", "code")
         .agg(F.count("*").alias("requests"), *sums)

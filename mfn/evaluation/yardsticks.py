@@ -28,8 +28,11 @@ POPULARITY = "popularity"
 BEHAVIOURS = ("click", "cart", "purchase")
 """Event types that popularity counts."""
 
-SCORED = ("model", "request_id", "item_id", "label", "score", "history_length")
-"""Columns of scored candidates."""
+SCORED = (
+    "model", "request_id", "user_id", "request_time", "item_id", "label", "score",
+    "history_length",
+)  # fmt: skip
+"""Columns of scored candidates. User, request id and time identify a request."""
 
 
 def read_truth(spark: SparkSession, settings: Settings) -> DataFrame | None:
@@ -58,11 +61,11 @@ def score_truth(candidates: DataFrame, truth: DataFrame) -> DataFrame:
         columns SCORED; only candidates with a row in truth.
     """
     probability = F.min("probability")
-    once = truth.groupBy("request_id", "item_id").agg(
+    once = truth.groupBy("user_id", "request_id", "item_id").agg(
         F.when(probability == F.max("probability"), probability).alias("true_score")
     )
     return (
-        candidates.join(once, ["request_id", "item_id"], how="inner")
+        candidates.join(once, ["user_id", "request_id", "item_id"], how="inner")
         .withColumn("model", F.lit(ORACLE))
         .withColumn("score", F.col("true_score"))
         .select(*SCORED)

@@ -127,31 +127,41 @@ def count(
 
 def counts(rows: DataFrame, kind: Kind) -> DataFrame:
     """One row for each day, with a column for each count that `_counted` names."""
+    # Values first, and then the counts: else each count would hold the expressions of its values.
+    values_of_rows = rows.select(DAY, "fault", *_values(kind))
     aggregates = [
         F.count_if(condition).alias(name) for name, condition in _conditions(kind).items()
     ]
-    return rows.groupBy(DAY).agg(*aggregates)
+    return values_of_rows.groupBy(DAY).agg(*aggregates)
+
+
+def _values(kind: Kind) -> Iterator[Column]:
+    """For each field whether it has a value, whether it was given, and whether given twice."""
+    for field in kind.schema:
+        delivered = F.col(field.name)
+        twice = F.coalesce(F.array_contains("twice", field.name), F.lit(False))
+        if isinstance(field.dataType, MapType):
+            twice = twice | F.coalesce(values.keys_twice(delivered), F.lit(False))
+        yield values.of_type(field).isNotNull().alias(f"{field.name} known")
+        yield values.trimmed(delivered).isNotNull().alias(f"{field.name} given")
+        yield twice.alias(f"{field.name} twice")
 
 
 def _conditions(kind: Kind) -> dict[str, Column]:
-    readable = F.col("fault").isNull()
-    value = {one.name: values.of_type(one) for one in kind.schema}
-    clean = readable & value[kind.id].isNotNull()
+    """The condition of each count, over the columns of `_values`."""
+    readable, known = F.col("fault").isNull(), F.col(f"{kind.id} known")
+    clean = readable & known
     found = {
         CLEAN: clean,
-        f"missing_{kind.id}": readable & value[kind.id].isNull(),
+        f"missing_{kind.id}": readable & ~known,
         **{fault: F.col("fault") == fault for fault in (BLANK, *UNREADABLE)},
     }
-    for field in kind.schema:
-        name, delivered = field.name, F.col(field.name)
-        given = values.trimmed(delivered).isNotNull()
-        twice = F.coalesce(F.array_contains("twice", name), F.lit(False))
-        if isinstance(field.dataType, MapType):
-            twice = twice | F.coalesce(values.keys_twice(delivered), F.lit(False))
-        found[f"{name} {UNREADABLE_VALUE}"] = clean & given & value[name].isNull()
-        found[f"{name} {KEY_TWICE}"] = clean & twice
+    for name in kind.schema.names:
+        lost = F.col(f"{name} given") & ~F.col(f"{name} known")
+        found[f"{name} {UNREADABLE_VALUE}"] = clean & lost
+        found[f"{name} {KEY_TWICE}"] = clean & F.col(f"{name} twice")
     for name in kind.measured:
-        found[f"{name} measured"] = clean & value[name].isNotNull()
+        found[f"{name} measured"] = clean & F.col(f"{name} known")
     return found
 
 

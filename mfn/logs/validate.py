@@ -215,7 +215,7 @@ def validated_days(
 
 def _validated(spark: SparkSession, settings: Settings) -> dict[str, dict[str, str | None]]:
     """By source and day."""
-    path, version = layout.validated(settings.root), tables.version(settings.root, VALIDATION)
+    path, version = layout.validated(settings.root), tables.newest_commit(settings.root, VALIDATION)
     if version is None:
         return {}
     with contextlib.suppress(FileNotFoundError, Unreadable):
@@ -226,7 +226,8 @@ def _validated(spark: SparkSession, settings: Settings) -> dict[str, dict[str, s
     found: dict[str, dict[str, str | None]] = {}
     for row in table.select("source", "run_date", "made_from").distinct().collect():
         found.setdefault(row["source"], {})[str(row["run_date"])] = row["made_from"]
-    if tables.version(settings.root, VALIDATION) == version:  # else it is unknown what was read
+    # If somebody has written since, it is unknown what was read.
+    if tables.newest_commit(settings.root, VALIDATION) == version:
         storage.replace_json(path, {"version": version, "sources": found})
     return found
 
@@ -260,10 +261,11 @@ def _count(
 
     Keys that are given twice are counted in `rows`, the cached result of `outcomes.judge`.
 
-    A request is identified by its id. An impression without request id is a request by itself,
-    identified by user and item: a click without request id has nothing else to match on.
+    A request is identified by its user and its id. An impression without request id is a request
+    by itself, identified by user and item: a click without request id has nothing else to match on.
     """
-    request = F.xxhash64(F.coalesce("request_id", F.concat_ws("\n", "user_id", "item_id")))
+    unnamed = F.col("request_id").isNull()
+    request = F.xxhash64("user_id", unnamed, F.coalesce("request_id", "item_id"))
     of_request = F.when(F.col("outcome") == CLEAN, F.col("event_type"))
     # One row for each day, outcome and request (null for events that belong to no request).
     by_request = (

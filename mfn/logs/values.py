@@ -25,50 +25,45 @@ BLANKS = (
     "\u2008\u2009\u200a\u200b\u2028\u2029\u202f\u205f\u2060\u3000\ufeff"
 )
 """Unicode's white space, and the blanks without width."""
-NO_NUMBERS = ("NaN", "nan", "Infinity", "-Infinity", "inf", "-inf")
-"""What Java and Python write for numbers that are none."""
-NO_VALUES = ("", *NO_NUMBERS, *(f'"{one}"' for one in NO_NUMBERS))
-"""Texts that mean that a value is missing. Spark's JSON parser puts quotes around a bare NaN."""
+_NO_NUMBER = r'"?[+-]?(?:NaN|nan|Infinity|inf)"?'
+"""What Java and Python write for numbers that are none. Spark's JSON parser puts NaN in quotes."""
+_WHOLE = r"(-?\d+)\.0+"
+"""A whole number with a fraction; its first group is the number."""
+_ELEMENT = r"-?\d[\d.eE+-]*|true|false|null"
+_NESTED = rf'\{{(?:".*)?\}}|\[(?:["{{\[].*|(?:{_ELEMENT})(?:,.*)?)?\]'
+"""An object or a list as JSON writes it, but not a title like "[new] lamp [red]"."""
 JSON = {"allowSingleQuotes": "false", "allowNonNumericNumbers": "true"}
 """Options of Spark's JSON parser. NaN is no JSON, but Python writes it for missing numbers."""
 
 
 def trimmed(delivered: Column) -> Column:
     """The text without blanks around it; null if nothing is left, or it is no number."""
-    text = F.btrim(delivered, F.lit(BLANKS))
-    return F.when(~text.isin(*NO_VALUES), text)
+    return F.nullif(F.regexp_replace(_text(delivered), f"^{_NO_NUMBER}$", ""), F.lit(""))
 
 
 def nested(delivered: Column) -> Column:
-    """Whether the text is an object or a list, and not just in brackets, as a title may be."""
-    text = F.btrim(delivered, F.lit(BLANKS))
-    return (
-        F.when(text.startswith("["), F.json_array_length(text).isNotNull())
-        .when(text.startswith("{"), F.json_object_keys(text).isNotNull())
-        .otherwise(False)
-    )
+    """Whether the text is an object or a list; null if there is no text."""
+    return _text(delivered).rlike(f"^(?s:{_NESTED})$")
 
 
 def name(delivered: Column) -> Column:
     """An id, a category or another name; null if it is missing, or an object or a list."""
-    text = trimmed(delivered)
-    whole = text.endswith("0") & text.rlike(r"^-?\d+\.0+$")
-    return F.when(whole, F.substring_index(text, ".", 1)).when(~nested(delivered), text)
+    # One pattern, since each further use of the text would be another copy of its expression. What
+    # is no name has no first group.
+    pattern = f"^(?s:{_WHOLE}|{_NO_NUMBER}|{_NESTED})$"
+    return F.nullif(F.regexp_replace(_text(delivered), pattern, "$1"), F.lit(""))
 
 
 def number(delivered: Column) -> Column:
     """A number as double; null if it is missing or no number."""
     value = trimmed(delivered).try_cast("double")
-    return F.when(~F.isnan(value) & (F.abs(value) < F.lit(float("inf"))), value)
+    return F.when(F.abs(value) < float("inf"), value)  # Spark sorts NaN above infinity
 
 
 def names(delivered: Column) -> Column:
     """A list of names, from a list or from one name; null if it is missing or an object."""
-    listed = F.from_json(
-        F.when(trimmed(delivered).startswith("["), delivered), "array<string>", JSON
-    )
-    one = F.when(name(delivered).isNotNull(), F.array(name(delivered)))
-    each = F.transform(listed, name)
+    each = F.transform(F.from_json(_text(delivered), "array<string>", JSON), name)
+    one = F.nullif(F.array(name(delivered)), F.array(F.lit(None).cast("string")))
     return F.coalesce(F.filter(each, lambda found: found.isNotNull()), one)
 
 
@@ -99,6 +94,10 @@ def of_type(field: StructField) -> Column:
     if isinstance(field.dataType, MapType):
         return name_map(delivered)
     return name(delivered)
+
+
+def _text(delivered: Column) -> Column:
+    return F.btrim(delivered, F.lit(BLANKS))
 
 
 def _parsed_map(delivered: Column) -> Column:

@@ -208,7 +208,7 @@ def fields_of(table: Tensor, sizes: Mapping[str, int]) -> dict[str, Tensor]:
 
 
 class ItemTable(nn.Module):
-    """The catalogue as indices: for each item and field, the row in the embedding table."""
+    """The item table: for each row and field, the row in the embedding table."""
 
     ids_IF: Tensor
     entities_IX: Tensor
@@ -255,7 +255,7 @@ class FrozenEmbedding:
     Attributes:
         vectors: by field, [size, D], not standardised.
         learnt: by field, [size], True if the index occurred in pretraining.
-        mean: by field, [D], over that part of the vectors of the catalogue's items.
+        mean: by field, [D], over that part of the vectors of the item table's rows.
         std: by field, a scalar over items and dimensions of that part.
     """
 
@@ -275,8 +275,8 @@ def freeze(
 ) -> FrozenEmbedding:
     """Build E from the table of all fields.
 
-    Mean and standard deviation of a field are computed over the catalogue's items whose value in
-    that field was learnt.
+    Mean and standard deviation of a field are computed over the rows of the item table whose value
+    in that field was learnt.
     """
     vectors = fields_of(table_VD, features.sizes)
     learnt = fields_of(learnt_V, features.sizes)

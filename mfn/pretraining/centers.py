@@ -63,7 +63,7 @@ def train_centers(spark: SparkSession, settings: Settings) -> Counts:
     encoder = _encoder(splits, frozen)
     tensors: dict[str, Tensor] = {}
     stats: dict[str, dict[str, float | list[float]]] = {}
-    item_indices = splits.item_indices()
+    item_indices, same_item_I = splits.item_indices(), splits.same_items()
     found: dict[tuple[str, int], list[Profile]] = {}
     for level in encoder.levels:
         sample = Sample(encoder, level.name, history_UN)
@@ -72,7 +72,9 @@ def train_centers(spark: SparkSession, settings: Settings) -> Counts:
             learnt = learn(sample, interests, settings.centers, name)
             tensors[name] = learnt.centers_Kd
             stats[name] = describe(learnt, sample, settings.centers.marginal)
-            found[level.name, interests] = profiles(learnt.centers_Kd, sample, item_indices)
+            found[level.name, interests] = profiles(
+                learnt.centers_Kd, sample, item_indices, same_item_I
+            )
             log.info("centers %s: %s", name, stats[name])
             if stats[name]["collapsed"]:
                 log.warning(

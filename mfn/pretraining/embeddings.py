@@ -103,9 +103,9 @@ def _words(spark: SparkSession, settings: Settings, splits: Splits) -> EntityVec
 
 
 def behaviours_of(spark: SparkSession, splits: Splits) -> Tensor:
-    """The number of behaviours of each item in the histories of the training rows, [I].
+    """The number of behaviours of each row of the item table in the training rows' histories, [I].
 
-    One aggregation, shuffled by item; the driver receives at most one row per item.
+    One aggregation, shuffled by row; the driver receives at most one number for each.
     """
     history = F.filter("history", lambda item: item != PADDING)
     found = (
@@ -116,8 +116,8 @@ def behaviours_of(spark: SparkSession, splits: Splits) -> Tensor:
         .count()
         .toPandas()
     )
-    size = int(splits.manifest["vocabularies"]["item"]["size"])
-    behaviours_I = torch.zeros(size, dtype=torch.long)
+    rows = spark.read.parquet(f"{splits.folder}/items").count()
+    behaviours_I = torch.zeros(rows, dtype=torch.long)
     behaviours_I[found["item"].to_numpy(dtype=int)] = torch.from_numpy(found["count"].to_numpy())
     return behaviours_I
 

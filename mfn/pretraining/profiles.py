@@ -43,7 +43,7 @@ class Profile:
 
 @torch.no_grad()
 def profiles(
-    centers_Kd: Tensor, sample: Sample, item_indices: Mapping[str, Tensor]
+    centers_Kd: Tensor, sample: Sample, item_indices: Mapping[str, Tensor], same_item_I: Tensor
 ) -> list[Profile]:
     """A profile of each center, over the sample's first users.
 
@@ -55,13 +55,14 @@ def profiles(
         centers_Kd: [K, d].
         sample: the histories of users.
         item_indices: the item table, a tensor for each field.
+        same_item_I: for each row of it, one row that stands for all versions of the item.
     """
     # The nearest center of each behaviour, -1 at padding.
     frozen_UNd, mask_UN = sample.first
     center_UN = nearest(centers_Kd, frozen_UNd).masked_fill(~mask_UN, -1)
     history_UN = sample.history_UN[sample.first_users]
     # Distinct items, and for each the position of one behaviour among all real behaviours.
-    item_n, first_n = _distinct(history_UN[mask_UN])
+    item_n, first_n = _distinct(same_item_I[history_UN[mask_UN]])
     frozen_nd = frozen_UNd[mask_UN]
     empty_IX = torch.zeros(len(item_indices[ENTITY]), 0, dtype=torch.long)
     categories_IX = item_indices[CATEGORY][:, None] if CATEGORY in item_indices else empty_IX

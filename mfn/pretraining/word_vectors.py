@@ -124,10 +124,14 @@ def from_titles(items: DataFrame, size: int, settings: EmbeddingSettings) -> Ent
     """
     real = F.filter("entities", lambda index: index >= FIRST_INDEX)
     sentences = (
-        items.repartition(1)
-        .sortWithinPartitions("item")
-        .select(real.cast("array<string>").alias("words"))
+        items.select("item", "key", real.cast("array<string>").alias("words"))
         .where(F.size("words") > 0)
+        # Versions of an item with the same words are one sentence.
+        .groupBy("key", "words")
+        .agg(F.min("item").alias("item"))
+        .repartition(1)
+        .sortWithinPartitions("item")
+        .select("words")
     )
     if sentences.isEmpty():
         raise DataRefused(

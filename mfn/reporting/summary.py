@@ -14,6 +14,7 @@ from mfn.metrics import AUC, METRICS
 from mfn.reporting.day import Day
 from mfn.reporting.numbers import NOTHING, decimals, per_cent, percentage, thousands
 from mfn.settings import Settings
+from mfn.splits.unlisted import KINDS
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def summarize(day: Day) -> Summary:
 
 
 def data_facts(day: Day) -> tuple[tuple[str, str], ...]:
-    """Pairs of name and value: the origin of the candidates, known users, empty histories."""
+    """Pairs of name and value: origin of the candidates, known users, histories, catalogue."""
     manifest = day.manifest
     test = manifest.get("splits", {}).get("test", {})
     known, users = manifest.get("test_users_in_training"), manifest.get("test_users")
@@ -83,6 +84,14 @@ def data_facts(day: Day) -> tuple[tuple[str, str], ...]:
         (
             "test rows with an empty history",
             _part_of(test.get("empty_histories"), test.get("rows")),
+        ),
+        *(
+            (
+                f"test {kind} whose item the catalogue does not list",
+                _part_of(test[f"unlisted_{kind}"], test.get(kind)),
+            )
+            for kind in KINDS
+            if f"unlisted_{kind}" in test
         ),
     )
 

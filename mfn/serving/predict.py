@@ -136,6 +136,7 @@ class ScoreRows:
             "model": pa.array([name]).take(zeros),
             "request_id": rows.column("request_id").take(pa.array(row_of_candidate)),
             "user_id": rows.column("user_id").take(pa.array(row_of_candidate)),
+            "request_time": rows.column("request_time").take(pa.array(row_of_candidate)),
             "item_id": rows.column("candidate_ids").flatten(),
             "label": pa.array(batch.labels_BM.numpy()[mask_BM]),
             "score": pa.array(scores[mask_BM].astype(np.float64)),

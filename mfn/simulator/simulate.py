@@ -106,7 +106,11 @@ def truth(spark: SparkSession, settings: SimulateSettings, days: Days) -> DataFr
     rows = settings.requests_per_day * settings.candidates
     numbered = _generate(spark, days, rows, partial(_truth_of, settings), _NUMBERED_TRUTH)
     return numbered.select(
-        DAY, _request_id().alias("request_id"), _item_id().alias("item_id"), "probability"
+        DAY,
+        _request_id().alias("request_id"),
+        _user_id().alias("user_id"),
+        _item_id().alias("item_id"),
+        "probability",
     )
 
 
@@ -127,7 +131,7 @@ _NUMBERED_EVENT = StructType(
 _NUMBERED_TRUTH = StructType(
     [
         *_fields(schema.STRING, "day"),
-        *_fields(LongType(), "index", "item"),
+        *_fields(LongType(), "index", "user", "item"),
         *_fields(schema.DOUBLE, "probability"),
     ]
 )
@@ -200,6 +204,7 @@ def _truth_of(settings: SimulateSettings, day: int, part: Part) -> Iterator[Colu
         yield {
             "day": _day_of_ids(shown.day_R[row]),
             "index": shown.index_R[row],
+            "user": shown.user_R[row],
             "item": shown.item_RM[row, place],
             "probability": shown.probability_RM[row, place],
         }
@@ -264,6 +269,10 @@ def _item_id() -> Column:
     return F.concat(F.lit("i"), "item")
 
 
+def _user_id() -> Column:
+    return F.concat(F.lit("u"), "user")
+
+
 def _request_id() -> Column:
     return F.concat("day", F.lit("-r"), "index")
 
@@ -293,7 +302,7 @@ def _event_line() -> Column:
     event = F.struct(
         event_id.alias("event_id"),
         unless(traffic.NO_TIME, time, F.lit("0000-00-00T00:00:00Z")).alias("event_time"),
-        unless(traffic.NO_USER, F.concat(F.lit("u"), F.col("user")), nothing).alias("user_id"),
+        unless(traffic.NO_USER, _user_id(), nothing).alias("user_id"),
         unless(traffic.UNKNOWN_TYPE, choice(traffic.EVENT_TYPES, "type"), F.lit("hover")).alias(
             "event_type"
         ),

@@ -16,6 +16,7 @@ in it once the next day is there.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import logging
 from collections.abc import Mapping
@@ -35,12 +36,12 @@ from mfn.logs.raw import DAY
 from mfn.logs.validate import validated_days
 from mfn.schema import EVENTS, RAW_ITEM, RAW_USER
 from mfn.settings import LogsKind, Settings
-from mfn.splits import items, stream, vocabulary, writing
+from mfn.splits import items, stream, unlisted, vocabulary, writing
 from mfn.splits.buckets import Buckets
 from mfn.splits.history import COUNTED_ROWS, ToRows
 from mfn.splits.manifest import manifest
 from mfn.splits.requests import SPLITS, TIMELINE, ToTimeline
-from mfn.splits.vocabulary import ITEM, ITEM_ID
+from mfn.splits.vocabulary import CATALOGUE_FIELDS, ITEM_ID
 from mfn.windows import Windows, days_between, windows
 
 log = logging.getLogger("mfn")
@@ -62,6 +63,14 @@ class Inputs:
     catalogue: DataFrame
     users: DataFrame | None
     versions: Mapping[str, Any]
+
+    @property
+    def known_from(self) -> datetime.date:
+        """The day whose catalogue holds for all earlier days too."""
+        if self.settings.splits.item_fields == "as_of_test_day":
+            return self.settings.date
+        first_snapshot = datetime.date.fromisoformat(self.versions["items"][0])
+        return max(first_snapshot, self.windows.days[0])
 
     @property
     def span(self) -> stream.Span:
@@ -107,29 +116,33 @@ def build_splits(spark: SparkSession, settings: Settings) -> Counts:
     before_test = inputs.windows.test[0] - stream.ONE_DAY
     last, indexed = _extend_vocabularies(spark, inputs)
     fields = vocabulary.event_fields(settings)
-    entries = vocabulary.usable(spark, settings.root, settings.date, fields).persist()
-    attributes = items.latest_attributes(inputs.catalogue).persist()
-    try:
+    with contextlib.ExitStack() as to_close:
+
+        def keep(frame: DataFrame) -> DataFrame:
+            to_close.callback(frame.unpersist)
+            return frame.persist()
+
+        entries = keep(vocabulary.usable(spark, settings.root, settings.date, fields))
         known = vocabulary.fingerprints(entries)
         vocabulary.refuse_too_early_date(last, known, settings.date, settings.root)
-        catalogue = items.summarize(attributes, chosen.price_buckets)
+        versions = keep(items.versions(inputs.catalogue, inputs.known_from))
+        catalogue = items.summarize(versions, chosen.price_buckets, inputs.windows.train[0])
+        numbered = keep(items.numbered(versions, entries, catalogue.buckets, chosen.entities))
+        listed_from = FIRST_INDEX + numbered.where(~F.col("listed")).count()
         learnt = stream.learn_buckets(inputs.events, inputs.users, inputs.span, settings)
         own = items.with_own_embedding(
             entries,
-            attributes,
+            versions,
             inputs.events.where(F.col(DAY).between(inputs.windows.days[0], before_test)),
             chosen.min_events,
             chosen.min_items,
         )
         with storage.publish(settings.layout.splits) as folder:
-            table = items.write(
-                items.item_rows(
-                    spark, attributes, entries, own, catalogue.buckets, chosen.entities
-                ),
-                f"{folder}/items",
-            )
+            item_rows = items.item_rows(spark, numbered, own, chosen.entities)
+            table = items.write(item_rows, f"{folder}/items", listed_from)
+            rows = _rows(inputs, items.rows_of_items(numbered), listed_from, entries, learnt)
             files, counts = writing.write_rows(
-                _rows(inputs, entries, learnt),
+                rows,
                 folder,
                 chosen.files,
                 settings.train.num_workers,
@@ -147,10 +160,8 @@ def build_splits(spark: SparkSession, settings: Settings) -> Counts:
                 {"price": catalogue.buckets, **learnt},
                 inputs.versions,
             )
+            unlisted.refuse_too_many(contents, settings)
             storage.write_json(f"{folder}/{storage.MANIFEST}", contents)
-    finally:
-        attributes.unpersist()
-        entries.unpersist()
     if table.constant:
         log.info(
             "build_splits %s: no model uses these fields, since each has only one value: %s",
@@ -167,8 +178,10 @@ def build_splits(spark: SparkSession, settings: Settings) -> Counts:
         "rows": sum(contents["splits"][split]["rows"] for split in SPLITS),
         **split_counts,
         **{name: counts[name] for name in writing.COUNTS},
-        "items": known[ITEM].size - FIRST_INDEX,
-        "items_not_indexed": catalogue.items - table.in_snapshots,
+        **unlisted.shares(contents["splits"]["test"]),
+        "items": catalogue.items,
+        "items_unlisted": listed_from - FIRST_INDEX,
+        "item_rows": table.rows,
         "catalogue_rows_without_id": catalogue.rows_without_id,
         "indexed": indexed,
     }
@@ -182,11 +195,11 @@ def build_splits(spark: SparkSession, settings: Settings) -> Counts:
 )
 def _extend_vocabularies(
     spark: SparkSession, inputs: Inputs
-) -> tuple[dict[str, datetime.date], int]:
+) -> tuple[Mapping[str, datetime.date], int]:
     """Index new keys; returns each field's last indexed day before, and the number of new keys."""
-    last = vocabulary.last_indexed(spark, inputs.settings.root)
-    keys = _new_keys(inputs, last)
-    return last, vocabulary.extend(spark, inputs.settings.root, keys, last)
+    before = vocabulary.indexed(spark, inputs.settings.root)
+    keys = _new_keys(inputs, before.last)
+    return before.last, vocabulary.extend(spark, inputs.settings.root, keys, before)
 
 
 def _open(spark: SparkSession, settings: Settings) -> Inputs:
@@ -264,7 +277,7 @@ def _new_keys(inputs: Inputs, last: Mapping[str, datetime.date]) -> list[DataFra
 
     Args:
         inputs: of the run.
-        last: result of `vocabulary.last_indexed`; a field without indexed days is not in it.
+        last: the last indexed day of each field; a field without indexed days is not in it.
 
     Returns:
         Frames of day, field, key, in which a key may occur many times.
@@ -272,9 +285,11 @@ def _new_keys(inputs: Inputs, last: Mapping[str, datetime.date]) -> list[DataFra
     # The catalogue: snapshots after the last indexed one.
     settings, chosen = inputs.settings, inputs.settings.splits
     day = F.col(DAY).alias("day")
-    snapshots_new = inputs.catalogue.where(_since(DAY, last, [ITEM], days_before=-1))
+    snapshots_new = inputs.catalogue.where(_since(DAY, last, [*CATALOGUE_FIELDS], days_before=-1))
     keys = [
-        vocabulary.catalogue_keys(snapshots_new.select(day, *RAW_ITEM.names), "day").drop("place")
+        vocabulary.catalogue_keys(snapshots_new.select(day, *RAW_ITEM.names), "day")
+        .where(F.col("field") != ITEM_ID)
+        .drop("place")
     ]
     # Events of the days before the run date. An event's time can be later than its folder's day;
     # then it counts as known from the day of its time.
@@ -309,18 +324,24 @@ def _since(
     return F.col(column) >= day
 
 
-def _rows(inputs: Inputs, entries: DataFrame, buckets: Mapping[str, Buckets]) -> DataFrame:
+def _rows(
+    inputs: Inputs,
+    rows_of_items: DataFrame,
+    listed_from: int,
+    entries: DataFrame,
+    buckets: Mapping[str, Buckets],
+) -> DataFrame:
     """COUNTED_ROWS of the windows, in any order."""
     settings, chosen = inputs.settings, inputs.settings.splits
     zone, partitions = settings.logs.day_time_zone, settings.spark.shuffle_partitions
     span = inputs.span
     events = inputs.events.where(F.col(DAY).between(inputs.windows.days[0], span.folders_ahead))
     summary = stream.summarize(events, span)
-    rows = stream.indexed(events, entries, span, chosen, buckets)
+    rows = stream.indexed(events, rows_of_items, entries, span, settings, buckets)
     if inputs.users is not None:
         profiles = stream.profiles(inputs.users, entries, chosen, buckets, zone)
         rows = rows.unionByName(profiles)
-    rules = stream.rules(span, summary, chosen.candidates, len(chosen.all_context_fields))
+    rules = stream.rules(span, summary, listed_from, settings)
     return (
         stream.by_user(rows, span, summary, partitions)
         .mapInArrow(ToTimeline(rules), TIMELINE)
@@ -337,5 +358,7 @@ def _rows(inputs: Inputs, entries: DataFrame, buckets: Mapping[str, Buckets]) ->
             "fields",
         )
         .select(*TIMELINE.names)
-        .mapInArrow(ToRows(chosen.history_length, len(chosen.all_user_fields)), COUNTED_ROWS)
+        .mapInArrow(
+            ToRows(chosen.history_length, len(chosen.all_user_fields), listed_from), COUNTED_ROWS
+        )
     )

@@ -36,13 +36,16 @@ COUNTED_ROWS = StructType(
         StructField("slate", INTEGER, False),
         StructField("clicks", INTEGER, False),
         StructField("unknown", INTEGER, False),
+        StructField("unlisted", INTEGER, False),
+        StructField("unlisted_behaviours", INTEGER, False),
         StructField("test_user", ByteType(), False),
         StructField("tally", ArrayType(LONG, False), False),
     ]
 )
 """Request rows and their counts.
 
-slate, clicks, unknown, tally: as in TIMELINE.
+slate, clicks, unknown, unlisted, tally: as in TIMELINE.
+unlisted_behaviours: how many behaviours of the history are in no snapshot up to their day.
 test_user: at a user's first row in the test window KNOWN_TEST_USER or UNKNOWN_TEST_USER, for a
     user with or without rows in the training window; 0 in all other rows."""
 
@@ -171,11 +174,13 @@ def _tail(items: np.ndarray, owns: np.ndarray, first: int, length: int) -> Tail:
 class ToRows:
     """The step from TIMELINE to COUNTED_ROWS, for mapInArrow.
 
-    length is N; user_fields is the number of profile fields of a row.
+    length is N; user_fields is the number of profile fields of a row; listed_from is the first row
+    of the item table that comes from the catalogue.
     """
 
     length: int
     user_fields: int
+    listed_from: int
     batch_rows: int = BATCH_ROWS
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -211,7 +216,10 @@ class ToRows:
             )
             user = piece["user_id"][-1].as_py()
             if len(requests):
-                yield _request_rows(piece, requests, history, count, profiles[requests], test_user)
+                unlisted = ((history != PADDING) & (history < self.listed_from)).sum(axis=1)
+                yield _request_rows(
+                    piece, requests, history, count, unlisted, profiles[requests], test_user
+                )
             if (kind == DROPPED).any():
                 yield _count_rows(piece.filter(pa.array(kind == DROPPED)))
 
@@ -283,17 +291,18 @@ def _request_rows(
     requests: np.ndarray,
     history: np.ndarray,
     count: np.ndarray,
+    unlisted: np.ndarray,
     profiles: np.ndarray,
     test_user: np.ndarray,
 ) -> pa.RecordBatch:
     """COUNTED_ROWS of the requests, which stand at the rows `requests` [requests] of `piece`.
 
-    history [requests, N], count and test_user [requests], profiles [requests, fields].
+    history [requests, N], count, unlisted and test_user [requests], profiles [requests, fields].
     """
     rows = piece.take(pa.array(requests))
     names = (
         "request_id", "user_id", "candidates", "labels", "candidate_count", "candidate_ids",
-        "split", "slate", "clicks", "unknown",
+        "split", "slate", "clicks", "unknown", "unlisted",
     )  # fmt: skip
     return record_batch(
         COUNTED_ROWS,
@@ -305,6 +314,7 @@ def _request_rows(
             "context_fields": rows["fields"],
             "history": lists(history),
             "history_length": count,
+            "unlisted_behaviours": unlisted,
             "test_user": test_user,
         },
     )
@@ -315,7 +325,10 @@ def _count_rows(rows: pa.Table) -> pa.RecordBatch:
     count = rows.num_rows
     zero = np.zeros(count, dtype=np.int32)
     empty = pa.array([""] * count)
-    zero_columns = ("history_length", "candidate_count", "slate", "clicks", "unknown", "test_user")
+    zero_columns = (
+        "history_length", "candidate_count", "slate", "clicks", "unknown", "unlisted",
+        "unlisted_behaviours", "test_user",
+    )  # fmt: skip
     return record_batch(
         COUNTED_ROWS,
         count,

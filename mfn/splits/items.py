@@ -1,16 +1,37 @@
-"""The item table: every item of the catalogue as a row of indices.
+"""The item table: every version of every item as a row of indices.
 
-Shuffles: one by item to find its latest snapshot, one by item to collect the indices of its
-values, and one to write the table as one sorted file. If the vocabularies are too large to
-broadcast, also one by item and one by (field, key) to look up indices. `with_own_embedding` has
-two more.
+**Version.** What the catalogue said of an item from one day on, until a snapshot changed a field.
+The snapshot of a day is known from the start of that day. With `splits.item_fields: as_of_request`
+a candidate refers to the version of its request's day, and a behaviour to the version of its own
+day: so no row reads a catalogue of a later day. With `as_of_test_day` each item has one version,
+that of the run date's snapshot.
+
+- Versions that end before the first day of the windows are left out: no row refers to them.
+- The first snapshot of all also holds for the days before it, since nothing earlier is known. So a
+  single snapshot gives one version of each item.
+- An item that a snapshot does not list any more keeps its last version.
+- An item that the log shows on days on which no snapshot up to then lists it has a row without
+  catalogue: its own id, and all other fields missing.
+- Boundaries of the price's buckets come from the versions up to the first day of the training
+  window, as those of other numbers come from that window.
+
+**Rows** are numbered for each build: rows without catalogue first, then versions by their first day
+and the item's id. A later snapshot can only add rows at the end. Indices of values are those of the
+vocabularies and never change.
+
+Shuffles: one by item and day to find a day's version, one by item to compare it with the one
+before, one to number the rows, one by row to collect the indices of its values, and one to write
+the table as one sorted file. If the vocabularies are too large to broadcast, also one by item and
+one by (field, key) to look up indices. `with_own_embedding` has two more.
 """
 
 from __future__ import annotations
 
+import datetime
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pyspark.sql import Column, DataFrame, Observation, SparkSession
+from pyspark.sql import Column, DataFrame, Observation, SparkSession, Window
 from pyspark.sql import functions as F
 
 from mfn.indices import FIRST_INDEX, ITEM_FIELDS, MISSING, PADDING, UNKNOWN
@@ -18,11 +39,12 @@ from mfn.logs.raw import DAY
 from mfn.logs.title_words import stop_words, words
 from mfn.schema import ITEM_ROWS
 from mfn.splits.buckets import Buckets, edges
-from mfn.splits.vocabulary import ITEM, ITEM_ID, catalogue_keys
+from mfn.splits.vocabulary import ITEM_ID, LONG_AGO, catalogue_keys
 from mfn.splits.writing import write_one_file
 
 ENTITY = "entity"
-_ATTRIBUTES = ("category", "shop", "brand", "price", "entities")
+_SINGLE = ("category", "shop", "brand")
+_ATTRIBUTES = (*_SINGLE, "price", "entities")
 
 
 @dataclass(frozen=True)
@@ -45,12 +67,14 @@ class ItemTable:
 
     varying: fields with at least two values in it, in the order of ITEM_FIELDS, then entity.
     constant: all other fields.
-    in_snapshots: number of items that are in a snapshot.
+    rows: number of its rows, with the reserved ones.
+    listed_from: its first row that comes from the catalogue.
     """
 
     varying: tuple[str, ...]
     constant: tuple[str, ...]
-    in_snapshots: int
+    rows: int
+    listed_from: int
 
 
 def with_title_words(snapshots: DataFrame) -> DataFrame:
@@ -61,87 +85,149 @@ def with_title_words(snapshots: DataFrame) -> DataFrame:
     return snapshots.withColumn("entities", F.when(lacking, of_title).otherwise(given))
 
 
-def latest_attributes(snapshots: DataFrame) -> DataFrame:
-    """Each item's attributes from its latest snapshot.
+def versions(snapshots: DataFrame, known_from: datetime.date) -> DataFrame:
+    """The versions of each item, compared by the catalogue's own values.
 
     If a snapshot has an item twice, the larger row counts, so that the choice is deterministic.
 
     Args:
         snapshots: RAW_ITEM's columns and dt.
+        known_from: the versions of this day hold for all earlier days too.
 
     Returns:
-        item_id (null in the one row for all rows without id), category, shop, brand, price,
-        entities, snapshot_rows (number of its rows in all snapshots).
+        item_id, day (its first day; LONG_AGO if it holds for all earlier days), category, shop,
+        brand, price, entities, snapshot_rows (number of its rows in the snapshots up to the next
+        version; not all of them for items). Rows without id are there with the id null.
     """
-    return (
+    early = F.col(DAY) <= F.lit(known_from)
+    of_day = (
         snapshots.withColumn("item_id", F.nullif(F.col("item_id"), F.lit("")))
-        .groupBy("item_id")
+        .withColumn("day", F.when(early, F.lit(LONG_AGO)).otherwise(F.col(DAY)))
+        .groupBy("item_id", "day")
         .agg(F.max(F.struct(DAY, *_ATTRIBUTES)).alias("latest"), F.count("*").alias("rows"))
         .select(
             "item_id",
+            "day",
             *(F.col(f"latest.{name}").alias(name) for name in _ATTRIBUTES),
             F.col("rows").alias("snapshot_rows"),
         )
     )
+    return _changed(of_day, _ATTRIBUTES)
 
 
-def summarize(attributes: DataFrame, price_buckets: int) -> CatalogueSummary:
-    """One aggregate over `latest_attributes`: counts, and the exact quantiles of the prices."""
+def _changed(versions: DataFrame, names: Sequence[str]) -> DataFrame:
+    """The versions that differ from the item's version before; and all rows without item id."""
+    values = F.struct(*names)
+    before = F.lag(values).over(Window.partitionBy("item_id").orderBy("day"))
+    return (
+        versions.withColumn("same", values.eqNullSafe(before))
+        .where(~F.col("same") | F.col("item_id").isNull())
+        .select(*versions.columns)
+    )
+
+
+def summarize(
+    versions: DataFrame, price_buckets: int, learnt_on: datetime.date
+) -> CatalogueSummary:
+    """One aggregate over `versions`: counts, and the exact quantiles of the prices.
+
+    Args:
+        versions: result of `versions`.
+        price_buckets: number of buckets of the price.
+        learnt_on: the last day whose prices count; if there are none, all count.
+    """
     named = F.col("item_id").isNotNull()
     price = F.when(named, F.col("price"))
-    found = attributes.agg(
-        F.count("item_id"),
+    found = versions.agg(
+        F.count_distinct("item_id"),
         F.sum(F.when(~named, F.col("snapshot_rows")).otherwise(0)),
+        edges(F.when(F.col("day") <= F.lit(learnt_on), price), price_buckets),
         edges(price, price_buckets),
     ).first()
     assert found is not None
-    items, rows_without_id, of_price = found
-    return CatalogueSummary(items, rows_without_id or 0, Buckets.of(of_price, price_buckets))
+    items, rows_without_id, of_early_prices, of_prices = found
+    buckets = Buckets.of(of_early_prices or of_prices, price_buckets)
+    return CatalogueSummary(items, rows_without_id or 0, buckets)
 
 
-def item_rows(
-    spark: SparkSession,
-    attributes: DataFrame,
-    entries: DataFrame,
-    own: DataFrame,
-    buckets: Buckets,
-    entities: int,
-) -> DataFrame:
-    """The item table in one partition, sorted by `item`, the reserved indices first.
-
-    An item of the vocabulary that is in no snapshot any more has a row too, with all attributes
-    missing.
+def numbered(versions: DataFrame, entries: DataFrame, buckets: Buckets, entities: int) -> DataFrame:
+    """The rows of the item table with their values, not yet indexed; without the reserved rows.
 
     Args:
-        spark: the session.
-        attributes: result of `latest_attributes`.
+        versions: result of `versions`.
         entries: field, key, index of the vocabularies.
-        own: the entries that have their own embedding; all other values become unknown.
         buckets: of the price.
         entities: number of entities of a row.
 
     Returns:
-        ITEM_ROWS, and in_snapshot: whether a snapshot has the item.
+        item (the row's number), item_id, day, listed (whether it is a version of the catalogue),
+        category, shop, brand, bucket, entities.
     """
-    # One row per item of the vocabulary, with its attributes.
-    rows_of_items = entries.where(F.col("field") == ITEM).select(
-        F.col("index").alias("item"), F.col("key").alias("item_id")
+    given = F.array_distinct(F.filter("entities", lambda entity: entity != ""))
+    listed = _changed(
+        versions.where(F.col("item_id").isNotNull()).select(
+            "item_id",
+            "day",
+            F.lit(True).alias("listed"),
+            *(F.nullif(F.col(name), F.lit("")).alias(name) for name in _SINGLE),
+            buckets.index(F.col("price")).alias("bucket"),
+            F.slice(F.coalesce(given, F.array().cast("array<string>")), 1, entities).alias(
+                "entities"
+            ),
+        ),
+        (*_SINGLE, "bucket", "entities"),
     )
-    of_item = rows_of_items.join(attributes, "item_id", how="left").select(
-        "item",
-        "item_id",
-        F.col("item_id").alias("of_log"),
-        F.col("snapshot_rows").isNotNull().alias("in_snapshot"),
-        buckets.index(F.col("price")).alias("bucket"),
-        *(name for name in _ATTRIBUTES if name != "price"),
+    # Items of the log without a version that holds from the first day on.
+    from_the_first_day = listed.where(F.col("day") == F.lit(LONG_AGO)).select("item_id")
+    not_listed = (
+        entries.where(F.col("field") == ITEM_ID)
+        .select(F.col("key").alias("item_id"))
+        .join(from_the_first_day, "item_id", how="left_anti")
+        .select("item_id", F.lit(LONG_AGO).alias("day"), F.lit(False).alias("listed"))
     )
-    carried = ("item", "of_log", "in_snapshot", "bucket")
-    # One row per value of an item. The item's own id is looked up in the vocabulary of ids from
-    # events: only those have their own embedding.
-    keys = catalogue_keys(of_item, *carried).withColumn(
-        "field", F.when(F.col("field") == ITEM, ITEM_ID).otherwise(F.col("field"))
+    number = F.row_number().over(Window.orderBy("listed", "day", "item_id"))
+    return (
+        listed.unionByName(not_listed, allowMissingColumns=True)
+        .withColumn("bucket", F.coalesce("bucket", F.lit(MISSING)))
+        .withColumn("item", number + (FIRST_INDEX - 1))
+        .select("item", *listed.columns)
     )
-    # Back to one row per item: a column for each field, and the entities sorted by their place.
+
+
+def rows_of_items(numbered: DataFrame) -> DataFrame:
+    """The rows of each item: item_id, and versions, an array of (day, item), newest first."""
+    return numbered.groupBy("item_id").agg(
+        F.sort_array(F.collect_list(F.struct("day", "item")), asc=False).alias("versions")
+    )
+
+
+def row_on(day: Column) -> Column:
+    """The row of an item on a day, from the column `versions` of `rows_of_items`.
+
+    UNKNOWN if the item has none: neither the catalogue nor earlier days know it.
+    """
+    newest = F.get("versions", F.lit(0))
+    until = F.get(F.filter("versions", lambda one: one["day"] <= day), F.lit(0))
+    row = F.when(newest["day"] <= day, newest["item"]).otherwise(until["item"])
+    return F.coalesce(row, F.lit(UNKNOWN))
+
+
+def item_rows(spark: SparkSession, numbered: DataFrame, own: DataFrame, entities: int) -> DataFrame:
+    """The item table in one partition, sorted by `item`, the reserved indices first.
+
+    Args:
+        spark: the session.
+        numbered: result of `numbered`.
+        own: the entries that have their own embedding; all other values become unknown.
+        entities: number of entities of a row.
+
+    Returns:
+        ITEM_ROWS.
+    """
+    since = F.nullif(F.col("day"), F.lit(LONG_AGO))
+    # One row per value of an item; its id is one of them, so that no item is lost.
+    keys = catalogue_keys(numbered.withColumn("valid_from", since), "item", "valid_from", "bucket")
+    # Back to one row per version: a column for each field, and the entities sorted by their place.
     index = F.coalesce("index", F.lit(UNKNOWN))
     single = {
         name: F.coalesce(F.max(F.when(F.col("field") == name, index)), F.lit(MISSING))
@@ -150,30 +236,29 @@ def item_rows(
     }
     several = F.when(F.col("field") == ENTITY, F.struct("place", index.alias("index")))
     rows = (
-        keys.where(F.col("place").isNull() | (F.col("place") < entities))
-        .join(own, ["field", "key"], how="left")
+        keys.join(own, ["field", "key"], how="left")
         .groupBy("item")
         .agg(
-            F.max("of_log").alias("key"),
-            F.max("in_snapshot").alias("in_snapshot"),
+            F.max(F.when(F.col("field") == ITEM_ID, F.col("key"))).alias("key"),
+            F.max("valid_from").alias("valid_from"),
             F.max("bucket").alias("price"),
             *(column.alias(name) for name, column in single.items()),
             F.sort_array(F.collect_list(several)).alias("found"),
         )
         .withColumn("entities", _padded(F.col("found.index"), entities))
-        .select(*ITEM_ROWS.names, "in_snapshot")
+        .select(*ITEM_ROWS.names)
     )
     return (
         rows.unionByName(_reserved(spark, entities))
         .repartition(1)
         .sortWithinPartitions("item")
-        .select(*ITEM_ROWS.names, "in_snapshot")
+        .select(*ITEM_ROWS.names)
     )
 
 
 def with_own_embedding(
     entries: DataFrame,
-    attributes: DataFrame,
+    versions: DataFrame,
     events: DataFrame,
     min_events: int,
     min_items: int,
@@ -184,7 +269,7 @@ def with_own_embedding(
 
     Args:
         entries: field, key, index of the vocabularies.
-        attributes: result of `latest_attributes`.
+        versions: result of `versions`.
         events: the events that models learn from.
         min_events: minimum number of events of an item, for its id.
         min_items: minimum number of items with a value of a catalogue field, for that value.
@@ -193,18 +278,26 @@ def with_own_embedding(
         return entries
     ids = events.select(F.lit(ITEM_ID).alias("field"), F.col("item_id").alias("key"))
     ids = ids.groupBy("field", "key").agg(F.count("*").alias("number"))
-    named = attributes.where(F.col("item_id").isNotNull())
-    values = catalogue_keys(named).groupBy("field", "key").agg(F.count("*").alias("number"))
+    named = versions.where(F.col("item_id").isNotNull())
+    values = (
+        catalogue_keys(named, "item_id")
+        .where(F.col("field") != ITEM_ID)
+        .groupBy("field", "key")
+        .agg(F.count_distinct("item_id").alias("number"))
+    )
     often = ids.where(F.col("number") >= min_events).unionByName(
-        values.where((F.col("number") >= min_items) & (F.col("field") != ITEM))
+        values.where(F.col("number") >= min_items)
     )
     return entries.join(often.select("field", "key"), ["field", "key"], how="left_semi")
 
 
-def write(rows: DataFrame, folder: str) -> ItemTable:
-    """Write `item_rows` to a folder, and summarize them in the same pass."""
+def write(rows: DataFrame, folder: str, listed_from: int) -> ItemTable:
+    """Write `item_rows` to a folder, and summarize them in the same pass.
+
+    `listed_from` is the first row that comes from the catalogue.
+    """
     observed = Observation()
-    columns = [F.count_if("in_snapshot").alias("in_snapshots")]
+    columns = [F.count("*").alias("rows")]
     for name in ITEM_FIELDS:
         real = F.when(F.col(name) >= FIRST_INDEX, F.col(name))
         columns.append((F.max(real) > F.min(real)).alias(name))
@@ -216,7 +309,8 @@ def write(rows: DataFrame, folder: str) -> ItemTable:
     return ItemTable(
         tuple(name for name in fields if found[name]),
         tuple(name for name in fields if not found[name]),
-        found["in_snapshots"],
+        found["rows"],
+        listed_from,
     )
 
 
@@ -229,7 +323,7 @@ def _padded(indices: Column, width: int) -> Column:
 def _reserved(spark: SparkSession, entities: int) -> DataFrame:
     """The rows of PADDING, MISSING and UNKNOWN: each has its own index in all fields."""
     rows = [
-        (index, None, *[index] * len(ITEM_FIELDS), [index] + [PADDING] * (entities - 1))
+        (index, None, None, *[index] * len(ITEM_FIELDS), [index] + [PADDING] * (entities - 1))
         for index in (PADDING, MISSING, UNKNOWN)
     ]
-    return spark.createDataFrame(rows, ITEM_ROWS).withColumn("in_snapshot", F.lit(False))
+    return spark.createDataFrame(rows, ITEM_ROWS)

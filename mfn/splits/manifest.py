@@ -49,6 +49,8 @@ def manifest(
         },
         "vocabularies": {name: known.get(name, empty).as_json() for name in fields},
         "boundaries": {name: list(of.boundaries) for name, of in buckets.items()},
+        "item_rows": table.rows,
+        "listed_from": table.listed_from,
         "item_fields": list(table.varying),
         "constant_fields": list(table.constant),
         "user_fields": list(chosen.all_user_fields),

@@ -71,14 +71,30 @@ class Splits:
         Raises:
             Unreadable: a file of it is damaged.
         """
+        columns = [*(name for name in ITEM_FIELDS if name in self.features.item_fields)]
+        table = self._item_table(*columns, VECTOR_OF_ENTITIES)
+        indices = {name: torch.tensor(table.column(name).to_numpy()) for name in columns}
+        flat = table.column(VECTOR_OF_ENTITIES).combine_chunks().flatten().to_numpy()
+        indices[ENTITY] = torch.tensor(flat.reshape(len(table), -1))
+        return {name: column.long() for name, column in indices.items()}
+
+    def same_items(self) -> Tensor:
+        """For each row of the item table, the first row of the same item, [I]."""
+        keys = self._item_table("key").column("key").combine_chunks()
+        codes = keys.dictionary_encode().indices.fill_null(-1).to_numpy()
+        _, first, item = np.unique(codes, return_index=True, return_inverse=True)
+        # Rows without key are the reserved ones.
+        return torch.from_numpy(np.where(codes < 0, np.arange(len(codes)), first[item]))
+
+    def _item_table(self, *columns: str) -> pa.Table:
+        """Columns of the item table, sorted by row."""
         import pyarrow.dataset as ds  # here: it imports pandas, which would slow down Spark tasks
 
         files, path = files_at(f"{self.folder}/items")
-        columns = [*(name for name in ITEM_FIELDS if name in self.features.item_fields)]
         try:
             table = (
                 ds.dataset(path, filesystem=files, format="parquet")
-                .to_table(columns=["item", *columns, VECTOR_OF_ENTITIES])
+                .to_table(columns=["item", *columns])
                 .sort_by("item")
                 .combine_chunks()
             )
@@ -90,10 +106,7 @@ class Splits:
         rows = table.column("item").to_numpy()
         if not np.array_equal(rows, np.arange(len(rows))):
             raise ValueError(f"{self.folder}/items: expected the rows 0, 1, 2, … once each")
-        indices = {name: torch.tensor(table.column(name).to_numpy()) for name in columns}
-        flat = table.column(VECTOR_OF_ENTITIES).combine_chunks().flatten().to_numpy()
-        indices[ENTITY] = torch.tensor(flat.reshape(len(rows), -1))
-        return {name: column.long() for name, column in indices.items()}
+        return table
 
 
 def _url(files: fsspec.AbstractFileSystem, path: str) -> str:

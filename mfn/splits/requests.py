@@ -1,14 +1,21 @@
 """Turn the events of users into timelines: requests with slates and labels, and behaviours.
 
-**Request.** All impressions of one user with one request id. An impression without request id is
-a request by itself, with the event's id as request id. One request id of two users means two
-requests. The time of a request is its earliest impression; the day of that time decides its split.
-The attribution window starts at that time. Impressions and clicks after its end are dropped and
-counted, so that a request is complete when its attribution window is over.
+**Request.** The impressions of one user with one request id, from the earliest one to the end of
+the attribution window that starts with it. An impression without request id is a request by itself,
+with the event's id as request id. One request id of two users means two requests. The time of a
+request is its earliest impression; the day of that time decides its split. A request is complete
+when its attribution window is over.
+
+**Repeated request id.** An impression after the end of the window starts a new request with the
+same id: so request ids that begin anew each day are told apart, and a page that is shown for hours
+becomes several requests. These later requests are counted. A click or behaviour with the id belongs
+to the first of its requests whose window has not ended.
 
 **Candidate.** An item of the request. Of several impressions of an item the earliest counts (at
 equal times the one with the lower position). Candidates are sorted by position, those without
-position last, then by item id. A slate longer than M becomes several rows of one request id.
+position last, then by item id. A slate longer than M becomes several rows of one request id. A
+candidate that is shown on a later day than the request has the item's row of one attribution
+window earlier: that is the row of the request's day, unless the window is longer than a day.
 
 **Label.** 1 if a click on the item, with the same user and request id, comes between the
 candidate's impression and the end of the request's attribution window, both included. A click
@@ -59,6 +66,7 @@ EVENTS_BY_USER = StructType(
         StructField("request", STRING),
         StructField("item_id", STRING),
         StructField("item", INTEGER, False),
+        StructField("item_before", INTEGER),
         StructField("position", INTEGER),
         StructField("event_id", STRING),
         StructField("spared", BooleanType(), False),
@@ -68,6 +76,8 @@ EVENTS_BY_USER = StructType(
 """The input: one row per event or profile of a user. Times are in microseconds since 1970.
 
 behaviour: whether the event may enter histories.
+item: the item's row on the day of the event.
+item_before: of an impression, the item's row one attribution window earlier.
 named: whether `request` comes from the log itself.
 spared: whether an impression without a click stays a candidate in training rows.
 fields: indices of the context of an impression, or of a profile.
@@ -97,6 +107,7 @@ TIMELINE = StructType(
         StructField("candidate_ids", ArrayType(STRING, False), False),
         StructField("clicks", INTEGER),
         StructField("unknown", INTEGER),
+        StructField("unlisted", INTEGER),
         StructField("tally", ArrayType(LONG, False), False),
     ]
 )
@@ -105,18 +116,20 @@ TIMELINE = StructType(
 own: the same number in a request and in the behaviours with its request id that come before it;
     -1 in all other rows.
 slate: the number of the row within its request, from 0.
-clicks, unknown: how many candidates of the row have label 1, and the index UNKNOWN.
+clicks, unknown, unlisted: how many candidates of the row have label 1, how many the index UNKNOWN,
+    and how many are in no snapshot up to the request's day.
 tally: in rows of kind DROPPED the counts named in DROP_COUNTS; empty in all others."""
 
 DROP_COUNTS = (
     "immature_requests",
     "repeated_impressions",
-    "impressions_after_attribution",
     "clicks_without_impression",
     "negatives_left_out",
     "requests_left_without_candidates",
+    "repeated_request_ids",
 )
-"""Names of the counts of dropped requests, impressions, clicks and candidates."""
+"""Names of the counts of dropped requests, impressions, clicks and candidates; and of the requests
+whose user had an earlier request with the same id."""
 NEVER = 1 << 62
 _NO_POSITION = np.iinfo(np.int32).max
 
@@ -128,6 +141,8 @@ class RequestRules:
     attribution: length of the attribution window, in microseconds.
     candidates: M, the candidates of one row.
     starts: start of each of SPLITS, and then the end of the last one.
+    midnights: start of each day of SPLITS.
+    listed_from: first row of the item table that comes from the catalogue.
     complete_until: the time up to which all events are known, included.
     context_fields: how many fields of the context a row has.
     """
@@ -135,6 +150,8 @@ class RequestRules:
     attribution: int
     candidates: int
     starts: tuple[int, ...]
+    midnights: tuple[int, ...]
+    listed_from: int
     complete_until: int
     context_fields: int = 0
 
@@ -152,7 +169,7 @@ class ToTimeline:
         groups = 0
         for piece in pieces(batches, self.batch_rows):
             table = piece if rest is None else pa.concat_tables([rest, piece]).combine_chunks()
-            ends = int(np.flatnonzero(_request_starts(table))[-1]) if table.num_rows else 0
+            ends = int(np.flatnonzero(_block_starts(table))[-1]) if table.num_rows else 0
             rest = table.slice(ends)
             if ends:
                 yield from timeline(table.slice(0, ends), self.rules, groups)
@@ -170,16 +187,14 @@ def timeline(events: pa.Table, rules: RequestRules, first_group: int) -> Iterato
         first_group: added to the numbers in `own`, so that no two calls use the same number.
     """
     # [rows] time, kind and number of the request; [requests] time and end of the attribution
-    # window. A block of rows without impressions has the time NEVER.
+    # window, and whether the id is repeated. A block of rows without impressions has the time
+    # NEVER.
+    events, starts_request, repeated = _with_one_request_a_block(events, rules.attribution)
     time, kind = numbers(events["time"]), numbers(events["kind"])
-    starts_request = _request_starts(events)
     request_of = np.cumsum(starts_request) - 1
     shown = kind == IMPRESSION
-    request_time = np.minimum.reduceat(np.where(shown, time, NEVER), np.flatnonzero(starts_request))
+    request_time = _first_shown(time, shown, starts_request)
     window_ends = request_time + rules.attribution
-    # [rows] impressions after the attribution window (late), and within it (shown).
-    late = shown & (time > window_ends[request_of])
-    shown &= ~late
 
     # [items of requests] the row of the item's first impression: the candidate; len(time) if the
     # item has none. Rows of one item are contiguous within a request.
@@ -226,7 +241,8 @@ def timeline(events: pa.Table, rules: RequestRules, first_group: int) -> Iterato
 
     # One batch for each kind of row of the timeline.
     if len(candidates):
-        rows = _slates(events, candidates, request_of, clicked, rules, earliest)
+        item = _item_rows(events, rules, request_time, request_of)
+        rows = _slates(events, candidates, request_of, item, clicked, rules, earliest)
         request = request_of[rows.pop("first")]
         of_request = {"time": request_time, "own": own_number, "split": split}
         columns = {name: values[request] for name, values in of_request.items()}
@@ -242,10 +258,10 @@ def timeline(events: pa.Table, rules: RequestRules, first_group: int) -> Iterato
     dropped = (
         (in_split & ~mature).sum(),
         (shown & kept[request_of]).sum() - before_sampling,
-        (late & kept[request_of]).sum(),
         (in_windows & ~matched).sum(),
         before_sampling - len(candidates),
         emptied_requests,
+        (repeated & kept).sum(),
     )
     if any(dropped):
         no_user = {"user_id": pa.array([""]), "time": np.zeros(1, dtype=np.int64)}
@@ -271,12 +287,68 @@ def _selected(
     return _batch(kind, len(rows), columns if own is None else {**columns, "own": own})
 
 
-def _request_starts(events: pa.Table) -> np.ndarray:
-    """[rows] whether a request starts here; a row without request is a block by itself."""
+def _block_starts(events: pa.Table) -> np.ndarray:
+    """[rows] whether a block of one user and request id starts here.
+
+    A row without request is a block by itself.
+    """
     starts = booleans(events["request"].is_null())
     for name in ("user_id", "request", "named"):
         starts |= changes(events[name])
     return starts
+
+
+def _first_shown(time: np.ndarray, shown: np.ndarray, starts_block: np.ndarray) -> np.ndarray:
+    """[blocks] the time of the earliest impression; NEVER without impressions."""
+    first: np.ndarray = np.minimum.reduceat(
+        np.where(shown, time, NEVER), np.flatnonzero(starts_block)
+    )
+    return first
+
+
+def _with_one_request_a_block(
+    events: pa.Table, attribution: int
+) -> tuple[pa.Table, np.ndarray, np.ndarray]:
+    """Sort the rows of a user and request id by request, if they have several requests.
+
+    Returns:
+        The rows; whether a request starts at a row [rows]; and whether its user had an earlier
+        request with its id [requests].
+    """
+    starts_block = _block_starts(events)
+    time, shown = numbers(events["time"]), numbers(events["kind"]) == IMPRESSION
+    first = _first_shown(time, shown, starts_block)
+    block_of = np.cumsum(starts_block) - 1
+    if not (shown & (time > first[block_of] + attribution)).any():
+        return events, starts_block, np.zeros(len(first), dtype=bool)
+    # [rows] block and rank of the time, and of the end of a window that starts then, each pair as
+    # one number: so both are sorted and searched at once.
+    end = time + attribution
+    moments = np.unique(np.concatenate([time, end[shown]]))
+    place, place_of_end = (
+        block_of * len(moments) + np.searchsorted(moments, moment) for moment in (time, end)
+    )
+    # [impressions] in order; the place of the first impression after the window of each; and
+    # whether a request starts there: from each block's first one on, that is the next after it.
+    by_place = np.flatnonzero(shown)[np.argsort(place[shown], kind="stable")]
+    block = block_of[by_place]
+    after = np.searchsorted(place[by_place], place_of_end[by_place], side="right")
+    starts = np.append(True, block[1:] != block[:-1])
+    starting = np.flatnonzero(starts)
+    while len(starting):  # as often as one id has requests at most
+        following = after[starting]
+        starting = following[np.append(block, -1)[following] == block[starting]]
+        starts[starting] = True
+    # [rows] the number of the request: the first one whose window has not ended; at most the last
+    # one of the block.
+    last_of_block = np.cumsum(np.bincount(block[starts], minlength=len(first))) - 1
+    number = np.searchsorted(place_of_end[by_place[starts]], place)
+    number = np.minimum(number, last_of_block[block_of])
+    order = np.lexsort((number, block_of))
+    block_of, number = block_of[order], number[order]
+    new_block = np.append(True, block_of[1:] != block_of[:-1])
+    starts_request = new_block | np.append(True, number[1:] != number[:-1])
+    return events.take(pa.array(order)), starts_request, ~new_block[starts_request]
 
 
 def _earliest(
@@ -313,15 +385,31 @@ def _drop_negatives(
     return left, emptied
 
 
+def _item_rows(
+    events: pa.Table, rules: RequestRules, request_time: np.ndarray, request_of: np.ndarray
+) -> np.ndarray:
+    """[rows] an impression's row in the item table: no later than that of the request's day."""
+    midnights = np.array(rules.midnights)
+    day = np.searchsorted(midnights, numbers(events["time"]), side="right")
+    day_of_request = np.searchsorted(midnights, request_time, side="right")
+    later = day > day_of_request[request_of]
+    found: np.ndarray = np.where(later, numbers(events["item_before"]), numbers(events["item"]))
+    return found
+
+
 def _slates(
     events: pa.Table,
     candidates: np.ndarray,
     request_of: np.ndarray,
+    item: np.ndarray,
     clicked: np.ndarray,
     rules: RequestRules,
     earliest: np.ndarray,
 ) -> dict[str, Any]:
-    """Columns of the requests' rows, and `first`: the row in `events` of the first candidate."""
+    """Columns of the requests' rows, and `first`: the row in `events` of the first candidate.
+
+    `item` [rows] is the result of `_item_rows`.
+    """
     # [candidates] sorted by request, then position. The rows of a request come sorted by item id,
     # so that the row number itself orders equal positions.
     position = numbers(events["position"], null=_NO_POSITION)
@@ -345,7 +433,7 @@ def _slates(
         return filled
 
     # [candidates] item index, label and item id.
-    item = numbers(events["item"])[candidates]
+    item = item[candidates]
     label = clicked[candidates]
     item_ids = events["item_id"].combine_chunks().take(pa.array(candidates))
     first_rows = pa.array(candidates[first])
@@ -360,6 +448,7 @@ def _slates(
         "candidate_ids": pa.ListArray.from_arrays(pa.array(offsets), item_ids),
         "clicks": np.add.reduceat(label.astype(np.int32), first),
         "unknown": np.add.reduceat((item == UNKNOWN).astype(np.int32), first),
+        "unlisted": np.add.reduceat((item < rules.listed_from).astype(np.int32), first),
     }
     if rules.context_fields:
         # The context is that of the request's earliest impression.

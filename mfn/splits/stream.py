@@ -1,8 +1,8 @@
 """Prepare clean events so that they can become requests: look up indices, group and sort by user.
 
 This takes one shuffle, by user. Before that, `learn_buckets` reads the numeric fields of the
-training window to find their buckets. If the item vocabulary is too large to broadcast, looking up
-items adds one shuffle by item id.
+training window to find their buckets. If the rows of the items are too many to broadcast, looking
+them up adds one shuffle by item id.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from mfn.indices import MISSING, UNKNOWN
 from mfn.logs.raw import DAY
 from mfn.settings import Settings, SplitSettings
 from mfn.splits.buckets import Buckets, edges, rounded
+from mfn.splits.items import row_on
 from mfn.splits.requests import (
     CLICK,
     EVENTS_BY_USER,
@@ -28,8 +29,7 @@ from mfn.splits.requests import (
     SPLITS,
     RequestRules,
 )
-from mfn.splits.vocabulary import ITEM
-from mfn.windows import Windows
+from mfn.windows import Windows, days_between
 
 ONE_DAY = datetime.timedelta(days=1)
 _MINUTE = 60_000_000
@@ -41,12 +41,14 @@ class Span:
 
     first: start of the first window, which may be the one for histories only.
     starts: start of each of SPLITS, and then the end of the run date.
+    midnights: start of each day of SPLITS.
     attribution: length of the attribution window, in microseconds.
     last_folder: the run date. From later folders only clicks are read, for labels.
     """
 
     first: int
     starts: tuple[int, ...]
+    midnights: tuple[int, ...]
     attribution: int
     last_folder: datetime.date
 
@@ -58,6 +60,7 @@ class Span:
         return cls(
             midnight(windows.days[0], zone),
             tuple(midnight(day, zone) for day in [*days, settings.date + ONE_DAY]),
+            tuple(midnight(day, zone) for day in days_between((days[0], settings.date))),
             settings.splits.attribution_minutes * _MINUTE,
             settings.date,
         )
@@ -108,15 +111,17 @@ def summarize(events: DataFrame, span: Span) -> EventSummary:
     return EventSummary(found[0], found[1])
 
 
-def rules(span: Span, summary: EventSummary, candidates: int, context_fields: int) -> RequestRules:
+def rules(span: Span, summary: EventSummary, listed_from: int, settings: Settings) -> RequestRules:
     """The rules for requests; events are known to the run date's end, or to a later event."""
-    complete = span.end - 1
+    complete, chosen = span.end - 1, settings.splits
     return RequestRules(
         span.attribution,
-        candidates,
+        chosen.candidates,
         span.starts,
+        span.midnights,
+        listed_from,
         complete if summary.last_time is None else max(complete, summary.last_time),
-        context_fields,
+        len(chosen.all_context_fields),
     )
 
 
@@ -168,9 +173,10 @@ def _number(values: str, name: str) -> Column:
 
 def indexed(
     events: DataFrame,
+    items: DataFrame,
     entries: DataFrame,
     span: Span,
-    chosen: SplitSettings,
+    settings: Settings,
     buckets: Mapping[str, Buckets],
 ) -> DataFrame:
     """EVENTS_BY_USER's columns of the events that affect a request row, in any order.
@@ -179,17 +185,22 @@ def indexed(
 
     Args:
         events: EVENTS' columns, of the windows' folders and the folders ahead.
+        items: the rows of each item, from `items.rows_of_items`.
         entries: field, key, index of the vocabularies.
         span: of these events.
-        chosen: settings: behaviours that enter histories, and fields of the context.
+        settings: behaviours that enter histories, fields of the context, zone of the days.
         buckets: of the numeric fields.
     """
-    # Item indices, joined by item id.
+    # The item's row on the day of the event, and one attribution window earlier.
+    chosen, zone = settings.splits, settings.logs.day_time_zone
     needed = _needed(events, span, chosen.behaviours)
-    items = entries.where(F.col("field") == ITEM).select(
-        F.col("key").alias("item_id"), F.col("index").alias("item")
-    )
     rows = needed.join(items, "item_id", how="left")
+
+    def day_of_time(time: Column) -> Column:
+        return F.to_date(F.from_utc_timestamp(F.timestamp_micros(time), zone))
+
+    on_day = row_on(day_of_time(F.col("time")))
+    before = row_on(day_of_time(F.col("time") - span.attribution))
     # Indices of the context's fields: from the vocabularies, then from the buckets.
     is_impression = F.col("kind") == IMPRESSION
     rows, indices = _look_up(rows, entries, "context", "context", chosen.context_fields)
@@ -206,7 +217,8 @@ def indexed(
         "named",
         "request",
         F.when(F.col("kind") != OTHER, F.col("item_id")).alias("item_id"),
-        F.coalesce("item", F.lit(UNKNOWN)).alias("item"),
+        on_day.alias("item"),
+        F.when(is_impression, before).alias("item_before"),
         F.when(is_impression, F.col("position")).alias("position"),
         F.when(ordered, F.col("event_id")).alias("event_id"),
         _kept_without_click(chosen).alias("spared"),
@@ -286,6 +298,7 @@ def profiles(
         F.lit(None).cast("string").alias("request"),
         F.lit(None).cast("string").alias("item_id"),
         F.lit(UNKNOWN).alias("item"),
+        F.lit(None).cast("int").alias("item_before"),
         F.lit(None).cast("int").alias("position"),
         F.lit(None).cast("string").alias("event_id"),
         F.lit(True).alias("spared"),

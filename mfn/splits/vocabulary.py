@@ -1,10 +1,10 @@
 """Vocabularies: every value of every field gets an index that never changes.
 
-The Delta table `vocabularies` only grows. Days are indexed in order: the new keys of a day are
-sorted and get the next indices, and each entry has its day. The entries known by a day are
-therefore the first entries of the table on any later day, and an old day that is built again finds
-the same indices as before. A day is never indexed twice: keys that are added to it afterwards stay
-unknown until a later day has them.
+The Delta table `vocabularies` only grows, unless somebody restores an earlier version of it. Days
+are indexed in order: the new keys of a day are sorted and get the next indices, and each entry has
+its day. The entries known by a day are therefore the first entries of the table on any later day,
+and an old day that is built again finds the same indices as before. A day is never indexed twice:
+keys that are added to it afterwards stay unknown until a later day has them.
 
 A run for the date D uses the values of catalogue fields up to and including D (the snapshot at the
 start of D), and the values of event and profile fields of the days before D only.
@@ -38,14 +38,18 @@ from mfn.schema import VOCABULARIES
 from mfn.settings import Settings
 from mfn.storage import check_claims
 
-CATALOGUE_FIELDS = ("item", "category", "shop", "brand", "entity")
-ITEM, ITEM_ID = "item", "item_id"
+CATALOGUE_FIELDS = ("category", "shop", "brand", "entity")
+ITEM_ID = "item_id"
 LONG_AGO = datetime.date(1900, 1, 1)
 BLOCK_BITS = 16
 BLOCK = 1 << BLOCK_BITS
 
 _KEYS = "array<struct<field:string,key:string,place:int>>"
-_OF_ATTRIBUTES = {"item": "item_id", "category": "category", "shop": "shop", "brand": "brand"}
+_OF_ONE_VALUE = (ITEM_ID, "category", "shop", "brand")
+
+
+_TRANSACTIONS = f"{VOCABULARIES.name}, by version of the table"
+"""Name of the series of transaction versions."""
 
 
 class IndexingConflict(DataRefused):
@@ -64,8 +68,23 @@ class Fingerprint:
         return {"size": self.size, "fingerprint": self.digest}
 
 
+@dataclass(frozen=True)
+class Indexed:
+    """What the table of vocabularies held when it was read.
+
+    Attributes:
+        version: of the table; None if there was none.
+        last: the last indexed day of each field that has entries.
+        sizes: the number of entries of each such field.
+    """
+
+    version: int | None
+    last: Mapping[str, datetime.date]
+    sizes: Mapping[str, int]
+
+
 def catalogue_keys(items: DataFrame, *carried: str) -> DataFrame:
-    """Every value of every catalogue field of each row of `items`.
+    """Every value of every catalogue field of each row of `items`, and its id as ITEM_ID.
 
     Args:
         items: columns item_id, category, shop, brand, entities, and the `carried` ones.
@@ -79,10 +98,10 @@ def catalogue_keys(items: DataFrame, *carried: str) -> DataFrame:
     single = [
         F.struct(
             F.lit(field).alias("field"),
-            F.nullif(F.col(name), F.lit("")).alias("key"),
+            F.nullif(F.col(field), F.lit("")).alias("key"),
             F.lit(None).cast("int").alias("place"),
         )
-        for field, name in _OF_ATTRIBUTES.items()
+        for field in _OF_ONE_VALUE
     ]
     # Entities, each once, in the item's order.
     entities = F.array_distinct(
@@ -134,92 +153,94 @@ def map_keys(frame: DataFrame, values: str, prefix: str, names: Sequence[str]) -
     )
 
 
-def last_indexed(spark: SparkSession, root: str) -> dict[str, datetime.date]:
-    """The last indexed day of each field that has entries.
+def indexed(spark: SparkSession, root: str) -> Indexed:
+    """What the table holds now.
 
     The catalogue's fields are indexed together and therefore share the latest of their days.
     """
-    if not tables.is_there(spark, root, VOCABULARIES):
-        return {}
+    version = tables.version(spark, root, VOCABULARIES)
+    if version is None:
+        return Indexed(None, {}, {})
     rows = (
-        tables.read(spark, root, VOCABULARIES, "build_splits")
+        tables.read(spark, root, VOCABULARIES, "build_splits", version)
         .groupBy("field")
-        .agg(F.max("indexed_on").alias("day"))
+        .agg(F.max("indexed_on").alias("day"), F.count("*").alias("entries"))
         .collect()
     )
     last: dict[str, datetime.date] = {row["field"]: row["day"] for row in rows}
     catalogue = [last[field] for field in CATALOGUE_FIELDS if field in last]
-    return last | (dict.fromkeys(CATALOGUE_FIELDS, max(catalogue)) if catalogue else {})
+    last |= dict.fromkeys(CATALOGUE_FIELDS, max(catalogue)) if catalogue else {}
+    return Indexed(version, last, {row["field"]: row["entries"] for row in rows})
 
 
-def extend(
-    spark: SparkSession,
-    root: str,
-    keys: Sequence[DataFrame],
-    last: Mapping[str, datetime.date],
-) -> int:
-    """Index the keys of days after `last[field]`, all days in one pass and one commit.
+def extend(spark: SparkSession, root: str, keys: Sequence[DataFrame], before: Indexed) -> int:
+    """Index the keys of days after a field's last one, all days in one pass and one commit.
 
     Args:
+        spark, root: where the table is.
         keys: frames of day, field, key; a key may occur many times.
-        last: result of `last_indexed`, from before these frames were made.
+        before: result of `indexed`, from before these frames were made.
 
     Returns:
         The number of new entries.
 
     Raises:
-        IndexingConflict: another run has added entries since `last` was read.
+        IndexingConflict: another run has added entries since `before` was read.
         Superseded: a later run of the same job has started.
     """
     if not keys:
         return 0
-    there = tables.is_there(spark, root, VOCABULARIES)
     # field, key and the first day of each key that is not known yet.
     fresh = (
         reduce(DataFrame.unionByName, keys)
-        .where(F.col("day") > F.coalesce(_by_field(last), F.lit(LONG_AGO)))
+        .where(F.col("day") > F.coalesce(_by_field(before.last), F.lit(LONG_AGO)))
         .groupBy("field", "key")
         .agg(F.min("day").alias("indexed_on"))
     )
-    sizes: dict[str, int] = {}
-    if there:
-        known = tables.read(spark, root, VOCABULARIES, "build_splits")
+    if before.version is not None:
+        known = tables.read(spark, root, VOCABULARIES, "build_splits", before.version)
         fresh = fresh.join(known.select("field", "key"), ["field", "key"], how="left_anti")
-        sizes = {row["field"]: row["count"] for row in known.groupBy("field").count().collect()}
     # Numbers continue after the entries that the field has.
     number = F.row_number().over(Window.partitionBy("field").orderBy("indexed_on", "key"))
     entries = fresh.select(
         "field",
         "key",
-        (number + F.coalesce(_by_field(sizes), F.lit(0)) + (FIRST_INDEX - 1)).alias("index"),
+        (number + F.coalesce(_by_field(before.sizes), F.lit(0)) + (FIRST_INDEX - 1)).alias("index"),
         "indexed_on",
     ).persist()
     try:
         added = entries.count()
         if added:
-            append(spark, root, entries, sum(sizes.values()))
+            append(spark, root, entries, before.version)
     finally:
         entries.unpersist()
     return added
 
 
-def append(spark: SparkSession, root: str, entries: DataFrame, before: int) -> None:
-    """Append entries in one commit, provided that the table still has `before` entries.
+def append(spark: SparkSession, root: str, entries: DataFrame, read_at: int | None) -> None:
+    """Append entries in one commit, provided that no run has appended others since `read_at`.
 
-    `before` is the transaction version: Delta skips a version that it has committed already, and
-    refuses one that another writer is committing.
+    The version of the table that was read gives the transaction version: Delta skips one that is
+    not above the last committed one, and refuses one that another writer is committing. A table's
+    version rises with every commit, also when somebody restores an earlier state or deletes rows,
+    so the next run's is above that of every earlier append.
+
+    Args:
+        spark, root: where the table is.
+        entries: VOCABULARIES' columns.
+        read_at: the version of the table that the indices continue; None: there was no table.
 
     Raises:
         IndexingConflict: another run has appended other entries since; these were not appended.
         Superseded: a later run of the same job has started.
     """
     check_claims()
-    if not before:
+    if read_at is None:
         tables.append(spark.createDataFrame([], VOCABULARIES.columns), root, VOCABULARIES)
     writer = (
         entries.write.format("delta")
-        .option("txnAppId", VOCABULARIES.name)
-        .option("txnVersion", before)
+        .option("txnAppId", _TRANSACTIONS)
+        .option("txnVersion", 0 if read_at is None else read_at + 1)
         .mode("append")
     )
     conflict = IndexingConflict(
@@ -234,7 +255,7 @@ def append(spark: SparkSession, root: str, entries: DataFrame, before: int) -> N
         raise conflict from error
     # Delta reports no error for a version that it skips: check that the entries are there.
     table = tables.read(spark, root, VOCABULARIES, "build_splits")
-    if not entries.join(table, [*table.columns], how="left_anti").isEmpty():
+    if not entries.join(table, VOCABULARIES.columns.names, how="left_anti").isEmpty():
         raise conflict
 
 
@@ -255,19 +276,22 @@ def usable(
 def refuse_too_early_date(
     indexed: Iterable[str], sizes: Mapping[str, Fingerprint], date: datetime.date, root: str
 ) -> None:
-    """Refuse a date that is earlier than the first indexed day of the items' fields.
+    """Refuse a date that is earlier than the first indexed day of the catalogue or of item ids.
 
     Args:
         indexed: fields that have entries.
         sizes: result of `fingerprints` for the entries that `date` may use.
 
     Raises:
-        DataRefused: a field of items has entries, but only of days that `date` may not use.
+        DataRefused: the catalogue's fields or the item ids have entries, but only of days that
+            `date` may not use.
     """
-    for field, allowed in ((ITEM, "on or before"), (ITEM_ID, "before")):
-        if field in indexed and field not in sizes:
+    fields = set(indexed)
+    for names, allowed in ((CATALOGUE_FIELDS, "on or before"), ((ITEM_ID,), "before")):
+        if fields.intersection(names) and not sizes.keys() & set(names):
             raise DataRefused(
-                f"date: expected entries of the vocabulary {field} indexed {allowed} {date}, but "
+                f"date: expected entries of the vocabulary {names[0]} "
+                f"indexed {allowed} {date}, but "
                 f"all in {tables.path_of(root, VOCABULARIES)} are of later days, and earlier days "
                 "cannot be indexed afterwards; choose a later date, or build this date under "
                 "another root"

@@ -24,7 +24,10 @@ from mfn.splits.requests import DROP_COUNTS, SPLITS
 Files = list[dict[str, str | int]]
 """Name and number of rows of each file of a split, sorted by name."""
 
-COUNTS_OF_SPLIT = ("requests", "candidates", "clicks", "empty_histories", "unknown_candidates")
+COUNTS_OF_SPLIT = (
+    "requests", "candidates", "clicks", "empty_histories", "unknown_candidates",
+    "unlisted_candidates", "behaviours", "unlisted_behaviours",
+)  # fmt: skip
 COUNTS = ("test_users", "test_users_in_training", *DROP_COUNTS)
 """Names of the counts: of each split, and of all splits together."""
 
@@ -103,6 +106,9 @@ def _counted() -> list[Column]:
             "clicks": F.when(inside, F.col("clicks")),
             "empty_histories": F.when(inside & (F.col("history_length") == 0), 1),
             "unknown_candidates": F.when(inside, F.col("unknown")),
+            "unlisted_candidates": F.when(inside, F.col("unlisted")),
+            "behaviours": F.when(inside, F.col("history_length")),
+            "unlisted_behaviours": F.when(inside, F.col("unlisted_behaviours")),
         }
         columns += [F.sum(counted[name]).alias(f"{split}_{name}") for name in COUNTS_OF_SPLIT]
     columns.append(F.count_if(F.col("test_user") > 0).alias("test_users"))

@@ -49,8 +49,8 @@ class Candidates:
     batch: Batch
     users_n: np.ndarray
     labels_n: np.ndarray
-    names_n: tuple[tuple[str, str], ...]
-    """Request id and item id of each candidate."""
+    names_n: tuple[tuple[str, str, str], ...]
+    """User, request id and item id of each candidate."""
 
     @property
     def users(self) -> int:
@@ -63,7 +63,7 @@ def read_candidates(splits_folder: str) -> Candidates:
     """The candidates of the test rows, in one version of the splits."""
     batches: list[Batch] = []
     users: list[str] = []
-    names: list[tuple[str, str]] = []
+    names: list[tuple[str, str, str]] = []
     for file in Splits.at(splits_folder).files("test"):
         with fsspec.open(file.url, "rb") as opened:
             rows = pq.read_table(opened).combine_chunks().to_batches()[0]
@@ -72,7 +72,7 @@ def read_candidates(splits_folder: str) -> Candidates:
         items = rows.column("candidate_ids").to_pylist()
         for request, user, slate in zip(*columns, items, strict=True):
             users += [user] * len(slate)
-            names += [(request, item) for item in slate]
+            names += [(user, request, item) for item in slate]
     batch = concatenate(batches)
     labels_n = batch.labels_BM[batch.candidate_mask_BM].numpy()
     return Candidates(batch, np.unique(users, return_inverse=True)[1], labels_n, tuple(names))

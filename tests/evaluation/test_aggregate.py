@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 from collections.abc import Mapping, Sequence
 
@@ -16,6 +17,11 @@ from sklearn.metrics import log_loss, roc_auc_score
 from mfn.evaluation.aggregate import Slice, aggregate, count_requests, slices
 from mfn.metrics import METRICS, Metric
 
+TIME = datetime.datetime(2026, 3, 8, tzinfo=datetime.UTC)
+CANDIDATE = (
+    "model string, user_id string, request_id string, request_time timestamp, item_id string, "
+    "label int, score double"
+)
 EVERYTHING = [Slice("all", "all", "true")]
 Candidates = Sequence[tuple[float, int]]
 """Score and label of each candidate."""
@@ -23,14 +29,13 @@ Candidates = Sequence[tuple[float, int]]
 
 def frame(spark: SparkSession, models: Mapping[str, Candidates]) -> DataFrame:
     rows = [
-        (model, f"r{n // 2}", f"i{n}", label, score, n)
+        (model, "u", f"r{n // 2}", TIME, f"i{n}", label, score, n)
         for model, candidates in models.items()
         for n, (score, label) in enumerate(candidates)
     ]
     return spark.createDataFrame(
         rows,
-        "model string, request_id string, item_id string, label int, score double, "
-        "history_length int",
+        f"{CANDIDATE}, history_length int",
     )
 
 
@@ -149,17 +154,16 @@ def test_more_models_and_slices_take_no_more_shuffles(spark: SparkSession) -> No
 
 def test_a_request_counts_once_and_each_bad_value_counts(spark: SparkSession) -> None:
     rows = [
-        ("m", "r0", "i0", 1, 0.5, 0),
-        ("m", "r0", "i1", 0, math.nan, 0),
-        ("m", "r1", "i0", 0, 1.5, 3),
-        ("m", "r1", "i1", 0, -0.1, 3),
-        ("m", "r2", "i1", 2, None, 3),
-        ("m", "r2", "i1", 0, 1.0, 12),
+        ("m", "u", "r0", TIME, "i0", 1, 0.5, 0),
+        ("m", "u", "r0", TIME, "i1", 0, math.nan, 0),
+        ("m", "u", "r1", TIME, "i0", 0, 1.5, 3),
+        ("m", "u", "r1", TIME, "i1", 0, -0.1, 3),
+        ("m", "u", "r2", TIME, "i1", 2, None, 3),
+        ("m", "u", "r2", TIME, "i1", 0, 1.0, 12),
     ]
     scored = spark.createDataFrame(
         rows,
-        "model string, request_id string, item_id string, label int, score double, "
-        "history_length int",
+        f"{CANDIDATE}, history_length int",
     )
     got = {row.slice_value: row for row in count_requests(scored, slices((1, 10))).collect()}
     columns = ("requests", "candidates", "bad_scores", "bad_labels")
@@ -184,12 +188,31 @@ def test_the_fingerprint_depends_on_candidates_and_labels_but_not_on_their_order
         "one_twice": [rows[0], rows[0], rows[1]],
     }
     scored = spark.createDataFrame(
-        [(name, *row, 0.5) for name, variant in variants.items() for row in variant],
-        "model string, request_id string, item_id string, label int, score double",
+        [
+            (name, "u", row[0], TIME, *row[1:], 0.5)
+            for name, variant in variants.items()
+            for row in variant
+        ],
+        CANDIDATE,
     )
     got = {row.model: row.fingerprint for row in count_requests(scored, EVERYTHING).collect()}
     assert got["rows"] == got.pop("backwards")
     assert len(set(got.values())) == len(got) == 5
+
+
+@pytest.mark.parametrize("distinct", [False, True])
+def test_a_request_is_one_users_request_id_at_one_time(spark: SparkSession, distinct: bool) -> None:
+    """Two users share an id, and one of them has it again on the next day; with a control."""
+    later = TIME + datetime.timedelta(days=1)
+    requests = [("u", "r", TIME), ("v", "r", TIME), ("v", "r", later)]
+    rows = [
+        ("m", user, f"{request}{n}" if distinct else request, time, item, 0, 0.5)
+        for n, (user, request, time) in enumerate(requests)
+        for item in ("i0", "i1")
+    ]
+    counted = count_requests(spark.createDataFrame(rows, CANDIDATE), EVERYTHING).first()
+    assert counted is not None
+    assert (counted.requests, counted.candidates) == (3, 6)
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,9 @@ ORACLE = [0.2 + 0.6 * LABELS[n] for n in range(SIZE)]
 CHOSEN = [(n * 3) % 5 for n in range(SIZE)]
 """Number of clicks on item n on the day before."""
 
+TIME = datetime.datetime(2026, 3, 8, tzinfo=datetime.UTC)
+"""Time of the requests."""
+
 Make = Callable[..., Settings]
 Scores = Mapping[str, Sequence[float]]
 
@@ -55,7 +58,17 @@ def write_predictions(
         events = [(before, f"{before} 12:00", "click", f"i{n}") for n in range(SIZE)]
         write_events(spark, settings, [e for n, e in enumerate(events) for _ in range(CHOSEN[n])])
     rows = [
-        (settings.date, model, request(n), "u", f"{items}{n}", labels[n], score, n // 4 * history)
+        (
+            settings.date,
+            model,
+            request(n),
+            "u",
+            TIME,
+            f"{items}{n}",
+            labels[n],
+            score,
+            n // 4 * history,
+        )
         for model, of_model in scores.items()
         for n, score in enumerate(of_model)
     ]
@@ -79,15 +92,15 @@ def write_events(
 
 
 def write_truth(
-    spark: SparkSession, settings: Settings, rows: Sequence[tuple[str, str, float]]
+    spark: SparkSession, settings: Settings, rows: Sequence[tuple[str, str, str, float]]
 ) -> Path:
     folder = Path(settings.logs_folder("truth")) / f"dt={settings.date}"
     spark.createDataFrame(rows, TRUTH).write.mode("overwrite").parquet(str(folder))
     return folder
 
 
-def truth_rows(scores: Sequence[float] = ORACLE) -> list[tuple[str, str, float]]:
-    return [(request(n), f"i{n}", score) for n, score in enumerate(scores)]
+def truth_rows(scores: Sequence[float] = ORACLE) -> list[tuple[str, str, str, float]]:
+    return [(request(n), "u", f"i{n}", score) for n, score in enumerate(scores)]
 
 
 def rows_of(spark: SparkSession, settings: Settings, table: Any) -> list[Any]:
@@ -146,9 +159,14 @@ def test_the_oracle_is_measured_only_on_candidates_with_a_known_truth(
 ) -> None:
     settings = make_settings()
     write_predictions(spark, settings, {"base": BASE, "mfn": MFN})
-    # Two candidates without truth, one repeated row, and one row of a request without predictions.
+    # Two candidates without truth, one repeated row, and two rows of requests without
+    # predictions: one has the request id of another user.
     known = truth_rows([1 - s for s in ORACLE])[2:]
-    write_truth(spark, settings, [*known, known[0], ("elsewhere", "i3", 0.9)])
+    write_truth(
+        spark,
+        settings,
+        [*known, known[0], ("elsewhere", "u", "i3", 0.9), (request(5), "v", "i5", 0.9)],
+    )
     counts = evaluate(spark, settings)
     metrics = {(r.model, r.slice): r for r in rows_of(spark, settings, METRICS)}
     oracle = metrics["oracle", "all"]
@@ -234,7 +252,7 @@ def test_truth_is_read_for_exactly_the_days_of_the_test_window(
 ) -> None:
     for day in range(5, 9):
         date = datetime.date(2026, 3, day)
-        write_truth(spark, make_settings(date=date), [(f"r{day}", "i", 0.5)])
+        write_truth(spark, make_settings(date=date), [(f"r{day}", "u", "i", 0.5)])
     truth = read_truth(spark, make_settings(windows={"test_days": 2}))
     assert truth is not None
     assert sorted(row.request_id for row in truth.collect()) == ["r7", "r8"]
@@ -322,6 +340,6 @@ def test_scores_that_are_not_probabilities_are_refused_with_their_count(
     write_predictions(spark, settings, {"mfn": [0.0, 1.0, 5e-324, *MFN[3:]]})
     assert evaluate(spark, settings)["models"] == 2
     # Two different probabilities for one candidate: its score is null, and that is refused.
-    write_truth(spark, settings, [*truth_rows(), ("r0", "i0", 0.123)])
+    write_truth(spark, settings, [*truth_rows(), ("r0", "u", "i0", 0.123)])
     with pytest.raises(DataRefused, match=r"truth .* but 1 of 24 are not; run jobs/simulate_logs"):
         evaluate(spark, settings)

@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 from mfn import tables
 from mfn.errors import DataRefused
 from mfn.logs import raw, validate
+from mfn.logs.outcomes import CLEAN
 from mfn.logs.validate import validate_logs
 from mfn.schema import EVENTS, QUARANTINE, VALIDATION, VALIDATION_MEASURES
 from mfn.settings import Settings, ValidateSettings, WindowSettings
@@ -228,6 +230,29 @@ def test_a_day_unlike_the_days_before_is_refused_and_a_similar_day_passes(
         125.0,
         True,
     )
+
+
+@pytest.mark.parametrize(("ids", "expected"), [(("r1", "r1"), 1 / 3), (("r1", "r2"), 1 / 3)])
+def test_a_request_of_the_clicked_share_is_one_users_request_id(
+    spark: SparkSession, ids: tuple[str, str], expected: float
+) -> None:
+    """Two users who share an id have two requests, as with distinct ids; u1 clicks in one.
+
+    A third request has no id, and its item is named like a request id.
+    """
+    events = [
+        (LAST, CLEAN, kind, user, request, item)
+        for user, request in (("u1", ids[0]), ("u2", ids[1]))
+        for item in ("i1", "i2")
+        for kind in ("impression", *(["click"] if (user, item) == ("u1", "i1") else []))
+    ]
+    frame = spark.createDataFrame(
+        [*events, (LAST, CLEAN, "impression", "u1", None, "r1")],
+        "dt date, outcome string, event_type string, user_id string, request_id string, "
+        "item_id string",
+    )
+    none = frame.withColumn("twice", F.lit(None).cast("array<string>"))
+    assert validate._count(frame, none, [LAST])[LAST].clicked_share == pytest.approx(expected)
 
 
 def jobs_of(spark: SparkSession, function: Callable[[], Any]) -> int:

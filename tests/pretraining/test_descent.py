@@ -17,6 +17,8 @@ from mfn.splits.published import Splits
 
 ITEMS, GROUPS, X = 23, 4, 2
 """Items 3 to 22 in four groups of five, whose vectors in E are far apart."""
+SAME = torch.arange(ITEMS)
+"""No item has several versions."""
 
 
 def indices() -> dict[str, Tensor]:
@@ -117,7 +119,7 @@ def test_a_profile_names_values_that_are_more_frequent_at_its_center(
     histories = [of_group(0), of_group(0, 2) + of_group(1, 1), of_group(2, 1)]
     sample = sample_of(histories)
     centers = 5 * torch.eye(GROUPS)
-    found = profiles(centers, sample, indices())
+    found = profiles(centers, sample, indices(), SAME)
     assert [round(one.behaviour_share * 7) for one in found] == [5, 1, 1, 0]
     assert [round(one.user_share * 3) for one in found] == [2, 1, 1, 0]
     assert [sorted(one.items) for one in found] == [[3, 7, 11], [4], [5], []]
@@ -130,6 +132,18 @@ def test_items_of_a_profile_are_sorted_by_their_score(
 ) -> None:
     sample = sample_of([of_group(0, 1) + of_group(1, 1)])
     leaning = torch.tensor([[2.0, 5, 0, 0], [-9, -9, 0, 0]])
-    found = profiles(leaning, sample, indices())
+    found = profiles(leaning, sample, indices(), SAME)
     assert found[0].items == [of_group(1, 1)[0], of_group(0, 1)[0]]
     assert found[1].items == []
+
+
+def test_versions_of_an_item_are_one_item_of_a_profile(
+    sample_of: Callable[[list[list[int]]], Sample],
+) -> None:
+    """Rows 3 and 7 of the same group are versions of one item."""
+    sample = sample_of([[3, 7, 11]])
+    same = SAME.clone()
+    same[7] = 3
+    (one, *_) = profiles(5 * torch.eye(GROUPS), sample, indices(), same)
+    assert sorted(one.items) == [3, 11]
+    assert one.behaviour_share == 1

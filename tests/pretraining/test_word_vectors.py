@@ -127,7 +127,8 @@ def test_words_that_share_titles_get_close_vectors_and_reruns_give_equal_ones(
         for n in range(400)
     ]
     rows = [
-        (n, f"i{n}", *[3] * (len(ITEM_ROWS) - 3), [*words, 0]) for n, words in enumerate(titles)
+        (n, f"i{n}", None, *[3] * (len(ITEM_ROWS) - 4), [*words, 0])
+        for n, words in enumerate(titles)
     ]
     items = spark.createDataFrame(rows, ITEM_ROWS)
     settings = EmbeddingSettings(dimension=6)
@@ -140,7 +141,7 @@ def test_words_that_share_titles_get_close_vectors_and_reruns_give_equal_ones(
 
 
 def test_word2vec_without_any_entities_is_refused(spark: SparkSession) -> None:
-    rows = [(3, "i", *[3] * (len(ITEM_ROWS) - 3), [1, 0])]
+    rows = [(3, "i", None, *[3] * (len(ITEM_ROWS) - 4), [1, 0])]
     with pytest.raises(DataRefused, match="items with entities or titles, got none"):
         from_titles(spark.createDataFrame(rows, ITEM_ROWS), 4, EmbeddingSettings())
 

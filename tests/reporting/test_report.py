@@ -41,7 +41,7 @@ MANIFEST = {
         "pretraining": {**OF_SPLIT, "empty_histories": 700},
         "pretraining_validation": {**OF_SPLIT, "empty_histories": 600},
         "train": {**OF_SPLIT, "candidates": 60123, "empty_histories": 500},
-        "test": {**OF_SPLIT, "empty_histories": 410},
+        "test": {**OF_SPLIT, "empty_histories": 410, "unlisted_candidates": 1200},
     },
     "item_fields": ["item_id", "category", "entity"],
     "constant_fields": ["shop", "brand"],
@@ -418,10 +418,11 @@ def test_the_terminal_shows_the_same_numbers_as_the_report(
         ["popularity", "0.5700", "–", "-13.84", "%", "–"],
         ["oracle", "0.7951", "0.3976", "+263.27", "%", "–"],
     ]
-    assert lines[-4:] == [
+    assert lines[-5:] == [
         "candidates: logged",
         "test users known from training: 617 of 1,000 (61.7 %)",
         "test rows with an empty history: 410 of 2,050 (20.0 %)",
+        "test candidates whose item the catalogue does not list: 1,200 of 20,000 (6.0 %)",
         f"report: {path}",
     ]
 

@@ -180,11 +180,11 @@ def test_clicks_are_drawn_with_the_true_probabilities(shop: Settings) -> None:
         early = {
             e["request_id"] for e in events if "request_id" in e and e["event_time"][11:] < "22"
         }
-        clicks = {(e["request_id"], e["item_id"]) for e in events if _is(e, "click")}
+        clicks = {(e["user_id"], e["request_id"], e["item_id"]) for e in events if _is(e, "click")}
         for row in truth:
             if row["request_id"] in early:
                 probability.append(row["probability"])
-                clicked.append((row["request_id"], row["item_id"]) in clicks)
+                clicked.append((row["user_id"], row["request_id"], row["item_id"]) in clicks)
     p, y = np.array(probability), np.array(clicked)
     assert len(p) > 40000
     for bucket in np.array_split(np.argsort(p), 10):
@@ -194,14 +194,16 @@ def test_clicks_are_drawn_with_the_true_probabilities(shop: Settings) -> None:
 
 def test_truth_has_exactly_one_row_for_each_candidate_shown(shop: Settings) -> None:
     rows = pq.read_table(_folder(shop, "truth", RUN_DATE) / "part-00000.parquet").to_pylist()
-    truth = Counter((row["request_id"], row["item_id"]) for row in rows)
+    truth = Counter((row["user_id"], row["request_id"], row["item_id"]) for row in rows)
     shown = {
-        (e["request_id"], e["item_id"]) for e in _events(shop, RUN_DATE) if _is(e, "impression")
+        (e["user_id"], e["request_id"], e["item_id"])
+        for e in _events(shop, RUN_DATE)
+        if _is(e, "impression")
     }
 
     assert max(truth.values()) == 1
-    assert {request[:8] for request, _ in truth} == {"20260308"}
-    assert {pair for pair in shown if pair[0].startswith("20260308")} <= set(truth)
+    assert {request[:8] for _, request, _ in truth} == {"20260308"}
+    assert {one for one in shown if one[1].startswith("20260308")} <= set(truth)
     assert len(shown) > 0.99 * len(truth)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import hashlib
 import random
+import re
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,13 +17,15 @@ from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 
-from mfn import errors, storage
+from mfn import errors, storage, tables
 from mfn.errors import DataRefused
-from mfn.indices import FIRST_INDEX, UNKNOWN
+from mfn.indices import FIRST_INDEX, MISSING, UNKNOWN
 from mfn.models import artifact
 from mfn.pretraining.centers import train_centers
 from mfn.pretraining.embeddings import pretrain_embeddings
-from mfn.settings import CenterSettings, EmbeddingSettings, Settings
+from mfn.schema import EVENTS, VALIDATION, VOCABULARIES
+from mfn.settings import CenterSettings, EmbeddingSettings, Settings, SplitSettings
+from mfn.splits import unlisted
 from mfn.splits.build import build_splits
 from mfn.windows import windows
 from tests.logs_on_disk import Logs, Published
@@ -70,10 +74,16 @@ def draw_log(seed: int, users: int = 8, requests: int = 14) -> list[Event]:
 
 
 ITEMS = [f"i{n:02d}" for n in range(12)] + ["never shown"]
+NOT_LISTED = ["i12", "i13"]
+"""Items of carts, purchases and clicks that the catalogue lacks."""
 
 
 def write_log(
-    spark: SparkSession, settings: Settings, events: Sequence[Event], last: datetime.date = D
+    spark: SparkSession,
+    settings: Settings,
+    events: Sequence[Event],
+    last: datetime.date = D,
+    listed: Sequence[str] = ITEMS,
 ) -> None:
     days = [day for day in windows(settings.date, settings.windows).days if day <= last]
     logs = Logs(spark, settings)
@@ -81,7 +91,7 @@ def write_log(
     logs.validated(days)
     items = [
         {"item_id": item, "category": f"c{n % 3}", "price": n, "entities": [f"x{n % 4}", "same"]}
-        for n, item in enumerate(ITEMS)
+        for n, item in enumerate(listed)
     ]
     logs.catalogue(days[0], items)
 
@@ -106,7 +116,9 @@ def test_rows_equal_those_of_plain_loops_over_the_log(
     counts = build_splits(spark, settings)
     splits = Published(settings)
     rules = Rules(windows(D, settings.windows), history=N, candidates=M)
-    expected, counted = naive_rows(events, splits.row_of(), rules)
+    listed_from = splits.manifest["listed_from"]
+    assert listed_from == FIRST_INDEX + len(NOT_LISTED)
+    expected, counted = naive_rows(events, splits.row_of(), rules, listed_from)
     found = [
         comparable(split, row, row["request_time"])
         for split in SPLITS
@@ -116,7 +128,7 @@ def test_rows_equal_those_of_plain_loops_over_the_log(
     assert counts["rows"] == len(expected)
     for split in SPLITS:
         entry = splits.manifest["splits"][split]
-        for name in ("rows", "candidates", "clicks", "empty_histories"):
+        for name in ("rows", "candidates", "clicks", "empty_histories", "unlisted_behaviours"):
             assert entry[name] == counted[f"{split}_{name}"], (split, name)
 
 
@@ -205,6 +217,10 @@ def test_an_old_day_built_again_after_a_new_one_gives_the_same_bytes(
     write_log(spark, settings, events)
     build_splits(spark, settings)
     before = Published(settings).digests(*SPLITS, "items")
+    # A column that somebody adds to a table that the job reads changes nothing.
+    for table in (EVENTS, VALIDATION, VOCABULARIES):
+        path = tables.path_of(settings.root, table)
+        spark.sql(f"ALTER TABLE delta.`{path}` ADD COLUMNS (time STRING, item STRING)")
     next_day = settings.model_copy(update={"date": D + datetime.timedelta(days=1)})
     moved = [
         {**e, "event_id": f"n{e['event_id']}", "user": "new"}
@@ -230,7 +246,7 @@ def test_an_item_without_events_has_a_row_and_an_unknown_id(
     splits = Published(settings)
     rows = splits.items()
     by_key = {row["key"]: row for row in rows}
-    assert [row["item"] for row in rows] == list(range(len(ITEMS) + FIRST_INDEX))
+    assert [row["item"] for row in rows] == list(range(len(ITEMS + NOT_LISTED) + FIRST_INDEX))
     assert by_key["never shown"]["item_id"] == UNKNOWN
     assert by_key["i03"]["item_id"] >= FIRST_INDEX
     assert by_key["never shown"]["category"] >= FIRST_INDEX
@@ -257,3 +273,128 @@ def test_an_empty_test_window_is_refused_and_publishes_nothing(
         build_splits(spark, settings)
     with pytest.raises(errors.NotPublished):
         Published(settings)
+
+
+def test_items_that_the_catalogue_lacks_have_their_own_ids_and_their_share_is_limited(
+    spark: SparkSession, settings: Settings
+) -> None:
+    """Of a made-up news log, whose catalogue lists one of 14 items; the control lists most."""
+    events = draw_log(7)
+    shown = {f"i{n:02d}" for n in range(12)}
+    control = settings.model_copy(update={"root": f"{settings.root}/control"})
+    write_log(spark, control, events)
+    write_log(spark, settings, events, listed=["i00"])
+    for days in range(1, 5):
+        folder = settings.model_copy(update={"date": D - datetime.timedelta(days=days)}).layout
+        with storage.publish(folder.splits) as version:
+            test = {"candidates": 100, "unlisted_candidates": 5}
+            storage.write_json(f"{version}/{storage.MANIFEST}", {"splits": {"test": test}})
+    with pytest.raises(DataRefused) as refused:
+        build_splits(spark, settings)
+    assert re.search(
+        r"2026-03-08: the share of candidates .* at most 15.0000% \(the median .* is 5.0000%, and "
+        r"splits.max_unlisted_ratio is 3\), got [89]\d.\d{4}%",
+        str(refused.value),
+    )
+    with pytest.raises(errors.NotPublished):
+        Published(settings)
+    looser = settings.splits.model_copy(update={"max_unlisted_ratio": 100.0})
+    counts = build_splits(spark, settings.model_copy(update={"splits": looser}))
+    control_counts = build_splits(spark, control)
+    for root, found, listed in ((settings, counts, {"i00"}), (control, control_counts, shown)):
+        splits = Published(root)
+        rows = {row["key"]: row for row in splits.items()[FIRST_INDEX:]}
+        in_log = shown | {*NOT_LISTED}
+        assert in_log <= rows.keys()
+        assert len({rows[item]["item_id"] for item in in_log}) == len(in_log)
+        assert min(rows[item]["item_id"] for item in in_log) >= FIRST_INDEX
+        without = {key for key, row in rows.items() if row["category"] == MISSING}
+        assert without == in_log - listed
+        assert "item_id" in splits.manifest["item_fields"]
+        assert found["test_unknown_candidates"] == found["train_unknown_candidates"] == 0
+        candidates = [
+            item
+            for row in splits.rows("train")
+            for item in row["candidates"][: row["candidate_count"]]
+        ]
+        assert len({*candidates}) == len(shown)
+        number = sum(item < splits.manifest["listed_from"] for item in candidates)
+        assert splits.manifest["splits"]["train"]["unlisted_candidates"] == number
+        assert (number == 0) == (root == control)
+    assert float(counts["unlisted_candidates_share"]) > 0.85
+    assert control_counts["unlisted_candidates_share"] == 0
+    assert 0 < float(control_counts["unlisted_behaviours_share"]) < 0.2
+
+
+def test_a_share_is_compared_with_the_dates_before_and_with_its_own_limit() -> None:
+    today = {"unlisted_candidates_share": 0.2, "unlisted_behaviours_share": 0.02}
+    past = [{"unlisted_candidates_share": share} for share in (0.1, 0.06, 0.07)]
+    assert len(unlisted.find_problems(today, past, SplitSettings(max_unlisted_ratio=2))) == 1
+    assert unlisted.find_problems(today, past, SplitSettings(max_unlisted_ratio=3)) == []
+    assert unlisted.find_problems(today, past[:2], SplitSettings(max_unlisted_ratio=2)) == []
+    # One behaviour in fifty after none at all may be chance.
+    none = [{"unlisted_behaviours_share": 0.0}] * 3
+    assert unlisted.find_problems(today, none, SplitSettings()) == []
+    (problem,) = unlisted.find_problems(today, [], SplitSettings(max_unlisted_share=0.1))
+    assert problem.endswith("expected at most 10.0000% (splits.max_unlisted_share), got 20.0000%")
+
+
+def write_catalogues(spark: SparkSession, settings: Settings, changed_after: datetime.date) -> None:
+    """A snapshot a day, from the third day of the windows on, in which about a third changes.
+
+    Snapshots after a day have other values, other items and new words.
+    """
+    logs, days = Logs(spark, settings), windows(settings.date, settings.windows).days
+    for place, day in enumerate(days[2:]):
+        draw = random.Random(f"{place} {day > changed_after and settings.root}")
+        listed = [item for item in ITEMS if draw.random() < 0.8]
+        new = f"new on {day}" if day > changed_after else "usual"
+        items = [
+            {
+                "item_id": item,
+                "category": draw.choice(["c1", "c1", "c2", new]),
+                "price": draw.choice([1, 2, 3, 4]),
+                "entities": [draw.choice(["red", "green", new])],
+            }
+            for item in listed
+        ]
+        logs.catalogue(day, items)
+
+
+def test_catalogues_after_a_requests_day_change_no_row_of_it(
+    spark: SparkSession, settings: Settings, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Neither its numbers nor the item rows that they refer to; as of the test day they change."""
+    events, cut = draw_log(9, users=6), D - datetime.timedelta(days=3)
+
+    def built() -> Settings:
+        root = str(tmp_path_factory.mktemp("catalogue"))
+        chosen = settings.model_copy(update={"root": root})
+        write_log(spark, chosen, events)
+        shutil.rmtree(chosen.logs_folder("items"))
+        write_catalogues(spark, chosen, cut)
+        build_splits(spark, chosen)
+        return chosen
+
+    def rows_with_items(chosen: Settings) -> tuple[list[Any], list[Any]]:
+        """Rows of requests up to the cut, and after it, with what their numbers refer to."""
+        splits = Published(chosen)
+        items = splits.items()
+        sides: tuple[list[Any], list[Any]] = ([], [])
+        for split in SPLITS:
+            for row in splits.rows(split):
+                read = [items[number] for name in ("candidates", "history") for number in row[name]]
+                sides[row["request_time"].date() > cut].append(repr((split, row, read)))
+        return sorted(sides[0]), sorted(sides[1])
+
+    one, other = built(), built()
+    (before, after), (same, changed) = rows_with_items(one), rows_with_items(other)
+    assert before == same
+    assert len(before) > 20
+    assert after != changed
+    assert max(row["valid_from"] or cut for row in Published(one).items()) == D
+    assert {row["valid_from"] for row in Published(one).items()} > {None, D}
+    # The control: the same requests with the run date's catalogue.
+    days = one.splits.model_copy(update={"item_fields": "as_of_test_day"})
+    build_splits(spark, one.model_copy(update={"splits": days}))
+    assert rows_with_items(one)[0] != before

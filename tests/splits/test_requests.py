@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -27,7 +27,7 @@ from mfn.splits.requests import (
     RequestRules,
     ToTimeline,
 )
-from mfn.windows import windows
+from mfn.windows import days_between, windows
 from tests.naive_requests import UNKNOWN, Event, Key, Rules, key_of, naive_rows, nearest
 
 LAST = datetime.date(2026, 3, 8)
@@ -35,7 +35,18 @@ WINDOWS = windows(
     LAST, WindowSettings(history_days=1, pretraining_days=2, training_days=2, test_days=1)
 )
 RULES = Rules(WINDOWS)
-ITEMS = {f"i{n}": n for n in range(3, 7)}  # i9 is not in the catalogue
+ITEMS = [f"i{n}" for n in range(3, 7)]  # i9 is not in the catalogue
+LISTED_FROM = 3
+
+
+def row_of(item: str, day: datetime.date) -> int:
+    """i5 gets a new version every day; the others have one."""
+    number = int(item[1:])
+    if item not in ITEMS:
+        return UNKNOWN
+    return 100 + day.day if item == "i5" else number
+
+
 MICROSECOND = datetime.timedelta(microseconds=1)
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
@@ -104,8 +115,15 @@ def build_rows(
     end = micros(rules.midnight(rules.last + datetime.timedelta(days=1)))
     later = [micros(one["time"]) for one in events if one["dt"] > rules.last]
     attribution = rules.attribution // MICROSECOND
+    days = days_between((rules.windows.pretraining[0], rules.last))
     limits = RequestRules(
-        attribution, rules.candidates, (*starts, end), max([end - 1, *later]), context_fields=1
+        attribution,
+        rules.candidates,
+        (*starts, end),
+        tuple(micros(rules.midnight(day)) for day in days),
+        LISTED_FROM,
+        max([end - 1, *later]),
+        context_fields=1,
     )
     batches = table(
         sorted(_events_by_user(events, rules), key=lambda row: _nulls_first(row, _BY_REQUEST)),
@@ -116,7 +134,7 @@ def build_rows(
     )
     by_time = sorted(timeline.to_pylist(), key=lambda row: _nulls_first(row, _BY_TIME))
     sorted_batches = table(by_time, timeline.schema).to_batches(max_chunksize=batch_rows)
-    to_rows = ToRows(rules.history, 0, batch_rows)
+    to_rows = ToRows(rules.history, 0, LISTED_FROM, batch_rows)
     rows = [row for batch in to_rows(sorted_batches) for row in batch.to_pylist()]
     counts: Counter[str] = Counter()
     for row in rows:
@@ -160,6 +178,7 @@ def _events_by_user(events: Sequence[Event], rules: Rules) -> list[dict[str, Any
         key: Key | None = key_of(one)
         if key is None and labels:
             key = nearest(one, impressions, rules)
+        earlier = one["time"] - rules.attribution
         rows.append(
             {
                 "user_id": one["user"],
@@ -169,7 +188,10 @@ def _events_by_user(events: Sequence[Event], rules: Rules) -> list[dict[str, Any
                 "named": bool(key and key[1]),
                 "request": key[2] if key else None,
                 "item_id": one["item"] if one["type"] in ("impression", "click") else None,
-                "item": ITEMS.get(one["item"], UNKNOWN),
+                "item": row_of(one["item"], rules.day(one)),
+                "item_before": row_of(one["item"], rules.day({"time": earlier}))
+                if one["type"] == "impression"
+                else None,
                 "position": one.get("position"),
                 "event_id": one["event_id"],
                 "spared": one.get("spared", True),
@@ -206,7 +228,7 @@ COUNTED = (*DROP_COUNTS, "test_users", "test_users_in_training")
 def test_rows_and_counts_equal_those_of_plain_loops_for_any_batch_size(
     events: list[Event], batch_rows: int
 ) -> None:
-    expected, counts = naive_rows(events, ITEMS, RULES)
+    expected, counts = naive_rows(events, row_of, RULES)
     rows, counted = build_rows(events, batch_rows=batch_rows)
     assert comparable(rows) == comparable(expected)
     assert counted == +Counter({name: counts[name] for name in COUNTED})
@@ -308,6 +330,24 @@ def test_a_request_belongs_to_the_day_of_its_first_impression() -> None:
     assert [SPLITS[row["split"]] for row in build_rows([*shown, before])[0]] == ["train"]
 
 
+def test_a_candidate_shown_after_midnight_has_the_version_of_the_requests_day() -> None:
+    shown = [
+        event("impression", at(8, minutes), item, "r1")
+        for minutes, item in ((-10, "i3"), (10, "i5"))
+    ]
+    (row,) = build_rows(shown)[0]
+    assert row["candidates"] == [3, 107, 0]
+    (control,) = build_rows(shown[1:])[0]
+    assert control["candidates"] == [108, 0, 0]
+
+
+def test_a_behaviour_has_the_version_of_its_own_day() -> None:
+    clicks = [event("click", at(day, 600), "i5") for day in (6, 7, 8)]
+    (row,) = build_rows([*clicks, event("impression", at(8, 700), "i5", "r1")])[0]
+    assert row["history"] == [106, 107, 108, 0, 0]
+    assert row["candidates"] == [108, 0, 0]
+
+
 def test_a_slate_that_is_too_long_becomes_several_rows_of_one_request_by_position() -> None:
     shown = [
         event("impression", at(6, 1), item, "r1", position=position)
@@ -315,17 +355,52 @@ def test_a_slate_that_is_too_long_becomes_several_rows_of_one_request_by_positio
     ]
     rows = sorted(build_rows(shown)[0], key=lambda row: row["slate"])
     assert [row["candidate_ids"] for row in rows] == [["i6", "i5", "i4"], ["i3", "i9"]]
-    assert [row["candidates"] for row in rows] == [[6, 5, 4], [3, UNKNOWN, 0]]
+    assert [row["candidates"] for row in rows] == [[6, 106, 4], [3, UNKNOWN, 0]]
+    assert [(row["unknown"], row["unlisted"]) for row in rows] == [(0, 0), (1, 1)]
     assert {row["request_id"] for row in rows} == {"r1"}
     assert [row["slate"] for row in rows] == [0, 1]
 
 
-def test_a_slate_ends_with_the_attribution_window_of_its_first_impression() -> None:
+def test_a_slate_ends_with_the_attribution_window_and_a_later_impression_starts_a_request() -> None:
     late = {minutes: event("impression", at(6, minutes), "i4", "r1") for minutes in (30, 31)}
-    for minutes, expected in ((30, ["i3", "i4"]), (31, ["i3"])):
+    for minutes, expected in ((30, [["i3", "i4"]]), (31, [["i3"], ["i4"]])):
         rows, counts = build_rows([event("impression", at(6, 0), "i3", "r1"), late[minutes]])
-        assert [row["candidate_ids"] for row in rows] == [expected]
-        assert counts["impressions_after_attribution"] == 2 - len(expected)
+        assert [row["candidate_ids"] for row in rows] == expected
+        assert counts["repeated_request_ids"] == len(expected) - 1
+
+
+def test_request_ids_that_begin_anew_each_day_give_the_rows_of_distinct_ids() -> None:
+    """For two users who share the ids. Yesterday's clicks are in today's history."""
+
+    def log(name: Callable[[str, int], str]) -> list[Event]:
+        return [
+            {**event(kind, at(day, minutes), item, name(user, day), user=user), "event_id": number}
+            for number, (user, day, kind, minutes, item) in enumerate(
+                (user, day, kind, minutes, item)
+                for user in "uv"
+                for day in (4, 5, 6, 7, 8)
+                for kind, minutes, item in (
+                    ("impression", 600, f"i{day % 4 + 3}"),
+                    ("impression", 601, "i6" if user == "u" else "i3"),
+                    ("click", 605, f"i{day % 4 + 3}"),
+                    ("purchase", 606, "i6"),
+                )
+            )
+        ]
+
+    def numbered(events: list[Event]) -> list[Event]:
+        return [{**one, "event_id": f"e{one['event_id']:03d}"} for one in events]
+
+    same, counts = build_rows(numbered(log(lambda user, day: "1")))
+    distinct, control = build_rows(numbered(log(lambda user, day: f"{user}{day}")))
+
+    def without_id(rows: list[dict[str, Any]]) -> list[Any]:
+        return sorted(row[:1] + row[2:] for row in comparable(rows))
+
+    assert without_id(same) == without_id(distinct)
+    assert len(same) == 10
+    assert {row["history_length"] for row in same} == {0, 2, 4, 5}
+    assert (counts["repeated_request_ids"], control["repeated_request_ids"]) == (8, 0)
 
 
 def test_a_request_is_mature_when_its_attribution_window_is_over() -> None:

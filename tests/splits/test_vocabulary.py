@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from pyspark.sql import DataFrame, SparkSession
@@ -28,8 +29,8 @@ def keys(spark: SparkSession, rows: Keys) -> list[DataFrame]:
 
 
 def extend(spark: SparkSession, root: str, rows: Keys) -> int:
-    last = vocabulary.last_indexed(spark, root)
-    return vocabulary.extend(spark, root, keys(spark, rows), last)
+    before = vocabulary.indexed(spark, root)
+    return vocabulary.extend(spark, root, keys(spark, rows), before)
 
 
 def stored(spark: SparkSession, root: str) -> list[tuple[str, int, str, int]]:
@@ -39,13 +40,13 @@ def stored(spark: SparkSession, root: str) -> list[tuple[str, int, str, int]]:
 
 
 DAYS = [
-    (1, "item", "b"),
-    (1, "item", "a"),
+    (1, "shop", "b"),
+    (1, "shop", "a"),
     (1, "brand", "x"),
-    (2, "item", "b"),
-    (2, "item", "A"),
-    (3, "item", "é"),
-    (3, "item", "0"),
+    (2, "shop", "b"),
+    (2, "shop", "A"),
+    (3, "shop", "é"),
+    (3, "shop", "0"),
     (3, "brand", "w"),
 ]
 
@@ -57,11 +58,11 @@ def test_new_keys_of_a_day_follow_those_of_earlier_days_in_order_of_the_key(
     expected = [
         ("brand", 3, "x", 1),
         ("brand", 4, "w", 3),
-        ("item", 3, "a", 1),
-        ("item", 4, "b", 1),
-        ("item", 5, "A", 2),
-        ("item", 6, "0", 3),
-        ("item", 7, "é", 3),
+        ("shop", 3, "a", 1),
+        ("shop", 4, "b", 1),
+        ("shop", 5, "A", 2),
+        ("shop", 6, "0", 3),
+        ("shop", 7, "é", 3),
     ]
     whole, daily = make_settings().root, f"{make_settings().root}/daily"
     assert extend(spark, whole, DAYS) == 7
@@ -76,10 +77,10 @@ def test_an_indexed_day_gets_no_new_keys_and_a_new_field_can_start_on_any_day(
 ) -> None:
     root = make_settings().root
     extend(spark, root, DAYS)
-    late = [(2, "item", "late"), (1, "user.age", "9"), (2, "brand", "of an earlier catalogue")]
-    assert extend(spark, root, [*late, (4, "item", "late")]) == 2
+    late = [(2, "shop", "late"), (1, "user.age", "9"), (2, "brand", "of an earlier catalogue")]
+    assert extend(spark, root, [*late, (4, "shop", "late")]) == 2
     entries = stored(spark, root)
-    assert ("item", 8, "late", 4) in entries
+    assert ("shop", 8, "late", 4) in entries
     assert ("user.age", 3, "9", 1) in entries
 
 
@@ -87,26 +88,26 @@ def test_a_date_uses_the_catalogue_of_its_day_and_events_of_earlier_days_only(
     spark: SparkSession, make_settings: Callable[..., Settings]
 ) -> None:
     root = make_settings().root
-    extend(spark, root, [(d, field, f"k{d}") for d in (1, 2, 3) for field in ("item", "item_id")])
+    extend(spark, root, [(d, field, f"k{d}") for d in (1, 2, 3) for field in ("shop", "item_id")])
 
     def known(day: int) -> dict[str, int]:
         date = datetime.date(2026, 3, day)
         entries = vocabulary.usable(spark, root, date, ["item_id"])
         return {field: print_.size for field, print_ in fingerprints(entries).items()}
 
-    assert known(3) == {"item": FIRST_INDEX + 3, "item_id": FIRST_INDEX + 2}
-    assert known(2) == {"item": FIRST_INDEX + 2, "item_id": FIRST_INDEX + 1}
-    assert known(1) == {"item": FIRST_INDEX + 1}
+    assert known(3) == {"shop": FIRST_INDEX + 3, "item_id": FIRST_INDEX + 2}
+    assert known(2) == {"shop": FIRST_INDEX + 2, "item_id": FIRST_INDEX + 1}
+    assert known(1) == {"shop": FIRST_INDEX + 1}
 
 
 def test_a_date_before_the_first_indexed_day_is_refused_and_an_empty_table_is_not() -> None:
     date, some = datetime.date(2026, 3, 1), Fingerprint(4, "")
     vocabulary.refuse_too_early_date([], {}, date, "root")
-    vocabulary.refuse_too_early_date(["item"], {"item": some}, date, "root")
+    vocabulary.refuse_too_early_date(["brand", "shop"], {"shop": some}, date, "root")
     with pytest.raises(DataRefused, match=r"vocabulary item_id indexed before 2026-03-01"):
-        vocabulary.refuse_too_early_date(["item", "item_id"], {"item": some}, date, "root")
-    with pytest.raises(DataRefused, match=r"vocabulary item indexed on or before 2026-03-01"):
-        vocabulary.refuse_too_early_date(["item"], {}, date, "root")
+        vocabulary.refuse_too_early_date(["brand", "item_id"], {"brand": some}, date, "root")
+    with pytest.raises(DataRefused, match=r"vocabulary category indexed on or before 2026-03-01"):
+        vocabulary.refuse_too_early_date(["brand"], {}, date, "root")
 
 
 def test_a_fingerprint_depends_on_keys_and_order_and_works_for_a_prefix(
@@ -144,13 +145,14 @@ def test_of_two_runs_that_index_at_the_same_time_one_is_refused(
 ) -> None:
     """Both have read the table with one entry; a repeated run of the refused one succeeds."""
     root = make_settings().root
-    extend(spark, root, [(1, "item", "a")])
+    extend(spark, root, [(1, "shop", "a")])
+    before = vocabulary.indexed(spark, root)
     day = datetime.date(2026, 3, 2)
-    frames = [spark.createDataFrame([("item", key, 4, day)], VOCABULARIES.columns) for key in "xy"]
+    frames = [spark.createDataFrame([("shop", key, 4, day)], VOCABULARIES.columns) for key in "xy"]
 
     def run(frame: DataFrame) -> str:
         try:
-            vocabulary.append(spark, root, frame, before=1)
+            vocabulary.append(spark, root, frame, before.version)
         except vocabulary.IndexingConflict:
             return "refused"
         return "done"
@@ -160,10 +162,48 @@ def test_of_two_runs_that_index_at_the_same_time_one_is_refused(
     assert [index for _, index, _, _ in stored(spark, root)] == [3, 4]
     # Entries that the table has already are no conflict, whichever run wrote them.
     assert sorted(run(frame) for frame in frames) == ["done", "refused"]
-    last = {"item": datetime.date(2026, 3, 1)}
-    rows = [(2, "item", "x"), (2, "item", "y")]
-    assert vocabulary.extend(spark, root, keys(spark, rows), last) == 1
+    now = vocabulary.indexed(spark, root)
+    again = replace(now, last=before.last)
+    rows = [(2, "shop", "x"), (2, "shop", "y")]
+    assert vocabulary.extend(spark, root, keys(spark, rows), again) == 1
     assert [index for _, index, _, _ in stored(spark, root)] == [3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    "undo",
+    [
+        "RESTORE TABLE {} TO VERSION AS OF {}",
+        "DELETE FROM {} WHERE indexed_on > '2026-03-01'",
+    ],
+)
+def test_indexing_goes_on_after_a_restored_table_and_after_deleted_entries(
+    spark: SparkSession, make_settings: Callable[..., Settings], undo: str
+) -> None:
+    """The keys of the bad day are free again."""
+    root = make_settings().root
+    extend(spark, root, [(1, "shop", "a"), (1, "shop", "b")])
+    good = vocabulary.indexed(spark, root)
+    table = f"delta.`{tables.path_of(root, VOCABULARIES)}`"
+    extend(spark, root, [(2, "shop", "bad"), (2, "shop", "c"), (3, "shop", "d")])
+    spark.sql(undo.format(table, good.version))
+    assert extend(spark, root, [(2, "shop", "c"), (2, "shop", "b")]) == 1
+    assert [entry[:3] for entry in stored(spark, root)] == [
+        ("shop", 3, "a"),
+        ("shop", 4, "b"),
+        ("shop", 5, "c"),
+    ]
+
+
+def test_a_run_that_read_the_table_before_another_run_indexed_is_refused(
+    spark: SparkSession, make_settings: Callable[..., Settings]
+) -> None:
+    root = make_settings().root
+    extend(spark, root, [(1, "shop", "a")])
+    first = vocabulary.indexed(spark, root)
+    extend(spark, root, [(2, "shop", "b")])
+    with pytest.raises(vocabulary.IndexingConflict):
+        vocabulary.extend(spark, root, keys(spark, [(2, "shop", "late")]), first)
+    assert [key for _, _, key, _ in stored(spark, root)] == ["a", "b"]
 
 
 def test_empty_values_are_no_keys_and_repeated_entities_count_once(spark: SparkSession) -> None:
@@ -179,6 +219,6 @@ def test_empty_values_are_no_keys_and_repeated_entities_count_once(spark: SparkS
         (1, "category", "c", None),
         (1, "entity", "red", 0),
         (1, "entity", "wool", 1),
-        (1, "item", "i1", None),
+        (1, "item_id", "i1", None),
     ]
-    assert {r["field"] for r in found if r["n"] == 2} == {"category", "item", "shop", "brand"}
+    assert {r["field"] for r in found if r["n"] == 2} == {"category", "item_id", "shop", "brand"}

@@ -38,6 +38,8 @@ def row(split: int, number: int, **changes: Any) -> tuple[Any, ...]:
         "slate": 0,
         "clicks": 1,
         "unknown": 1,
+        "unlisted": 1,
+        "unlisted_behaviours": 0,
         "test_user": 0,
         "tally": [],
         **changes,
@@ -122,6 +124,9 @@ def test_rows_are_counted_and_rows_without_split_are_counted_but_not_written(
         "clicks": 2,
         "empty_histories": 1,
         "unknown_candidates": 2,
+        "unlisted_candidates": 3,
+        "behaviours": 2,
+        "unlisted_behaviours": 0,
     }
     assert counts_of("pretraining", counts) == dict.fromkeys(counts_of("test", counts), 0)
     assert (counts["test_users"], counts["test_users_in_training"]) == (2, 1)

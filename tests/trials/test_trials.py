@@ -143,7 +143,7 @@ def test_scores_are_in_the_order_of_the_candidates_users_and_labels(
     rows = read_candidates(final.splits.folder)
     assert len(final.scores()) == len(rows.labels_n) == len(rows.users_n) == len(rows.names_n)
     assert rows.users == 7
-    requests = [request for request, _ in rows.names_n]
+    requests = [request for _, request, _ in rows.names_n]
     assert requests[0] == "test-0-0"
     assert requests[-1] == "test-1-39"
     # What the model has learnt it says of the right candidates: shuffled ones tell nothing.
