@@ -86,18 +86,18 @@ def test_files_of_a_day_may_have_any_name_that_spark_can_read(
     settings = make_settings()
     for name in FILES:
         if name.endswith(".parquet"):
-            fields = {key: [text] for key, text in event(name).items()}
+            fields = {key: [text] for key, text in event(f"e{name}").items()}
             deliver_parquet(settings, "events", name, fields)
-            deliver_parquet(settings, "items", name, {"item_id": [name]})
+            deliver_parquet(settings, "items", name, {"item_id": [f"e{name}"]})
         else:
-            deliver(settings, LAST, [event(name)], name)
+            deliver(settings, LAST, [event(f"e{name}")], name)
             os.makedirs(f"{settings.logs_folder('items')}/dt={LAST}", exist_ok=True)
             Path(settings.logs_folder("items"), f"dt={LAST}", name).write_text("")
     folder = settings.logs_folder("events")
     read = raw.read_events(spark, folder, raw.day_folders(folder, [LAST]))
-    assert sorted(row.event_id for row in read.collect()) == sorted(FILES)
+    assert sorted(row.event_id for row in read.collect()) == sorted(f"e{name}" for name in FILES)
     items = snapshots.read(spark, settings.logs_folder("items"), [LAST], RAW_ITEM)
-    expected = sorted(name for name in FILES if name.endswith(".parquet"))
+    expected = sorted(f"e{name}" for name in FILES if name.endswith(".parquet"))
     assert sorted(row.item_id for row in items.collect()) == expected
 
 

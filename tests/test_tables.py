@@ -161,7 +161,8 @@ def test_a_column_that_somebody_added_to_a_table_stops_no_writer_and_no_reader(
 
 
 def test_a_column_that_is_newer_than_the_table_is_null(spark: SparkSession, root: str) -> None:
-    older = replace_fields(SCORES, columns=StructType(SCORES.columns.fields[:2]))
+    columns = StructType(SCORES.columns.fields[:2])
+    older = replace_fields(SCORES, columns=columns, partitions=("run_date",))
     tables.append(frame(spark, (MONDAY, "mfn", 0.7)).drop("auc"), root, older)
     assert found(spark, root) == [(MONDAY, "mfn", None)]
 

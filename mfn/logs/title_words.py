@@ -17,6 +17,7 @@ import pandas as pd
 from pyspark.ml.feature import StopWordsRemover
 from pyspark.sql import Column
 from pyspark.sql import functions as F
+from pyspark.sql.types import StringType
 
 _WIDTH = {
     chr(code): chr(int(form[1], 16))
@@ -91,7 +92,7 @@ def words(title: Column, stop_words: Sequence[str]) -> Column:
     )
 
 
-@F.pandas_udf("string")  # type: ignore[call-overload]
+@F.pandas_udf(StringType())  # type: ignore[call-overload]
 def _composed(texts: pd.Series) -> pd.Series:
     """Each text in NFC, whole batches at a time."""
     return texts.str.normalize("NFC")

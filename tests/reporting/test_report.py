@@ -237,8 +237,10 @@ def test_the_report_shows_the_data_of_the_day(html: str) -> None:
         "24.4 %",
     ]
     assert page.row("test") == ["8 March 2026", "2,000", "20,000", "1,600", "8.0 %", "20.0 %"]
-    assert page.row("clean") == ["7,000", "12,000"]  # without the rows of days outside the windows
-    assert page.row("quarantined: missing user id") == ["31", "31"]
+    # Without the rows of days outside the windows.
+    assert page.row("clean") == ["events", "7,000", "12,000"]
+    assert page.row("quarantined: missing user id") == ["events", "31", "31"]
+    assert page.row("values of price: unreadable value") == ["items", "12", "12"]
     for fact in ("617 of 1,000 (61.7 %)", "410 of 2,050 (20.0 %)", "43", "shop, brand", "age"):
         assert fact in page.text
 
