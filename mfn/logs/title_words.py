@@ -74,7 +74,7 @@ def normal(text: Column) -> Column:
     In Unicode's composed form (NFC), with letters of the usual width. The language is not known, so
     that both I and the Turkish İ become i.
     """
-    # Spark has no function for NFC.
+    # Spark has no function for NFC, and that of pyarrow 14 does not compose.
     text = _composed(F.translate(F.coalesce(text, F.lit("")), _REPLACED, _REPLACEMENTS))
     return F.replace(F.lower(text), F.lit("i\u0307"), F.lit("i"))
 
