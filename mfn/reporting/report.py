@@ -58,10 +58,11 @@ def _reads(spark: SparkSession, settings: Settings) -> Any:
     evaluated = [
         last_fingerprint(settings.model_copy(update={"date": date}), "evaluate") for date in dates
     ]
-    validated = validated_days(spark, settings)
+    days = windows(settings.date, settings.windows).days
+    validated = [validated_days(spark, settings, source) for source in ("events", "items", "users")]
     return [
         evaluated,
-        [validated.get(day) for day in windows(settings.date, settings.windows).days],
+        [[of.get(day) for day in days] for of in validated],
         storage.current(settings.layout.splits, "build_splits"),
         [[name, _model(settings, name)] for name in settings.models],
         settings.evaluate.model_dump(),
