@@ -7,6 +7,7 @@ import datetime
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -63,7 +64,7 @@ def naive_rows(
     the context of the earliest impression; and the counts that `build_splits` returns.
 
     Rows of items below `listed_from` are not in the catalogue."""
-    requests, counts, of_key = _requests(events, rules)
+    requests, counts, request_of = _requests(events, rules)
     behaviours = defaultdict(list)
     for event in sorted(events, key=lambda event: (event["time"], event["event_id"])):
         in_windows = rules.windows.days[0] <= rules.day(event) <= rules.last
@@ -75,8 +76,7 @@ def naive_rows(
         history = [
             row_of(one["item"], rules.day(one))
             for one in behaviours[user]
-            if one["time"] < time
-            and not ((user, True, one.get("request")) == key and number == of_key(one, key))
+            if one["time"] < time and request_of(one) != (key, number)
         ][-rules.history :]
         for place in range(0, len(candidates), rules.candidates):
             part = candidates[place : place + rules.candidates]
@@ -134,9 +134,9 @@ def key_of(event: Event) -> Key | None:
 
 def _requests(
     events: Sequence[Event], rules: Rules
-) -> tuple[dict[Request, Any], Counter[str], Callable[[Event, Key], int]]:
+) -> tuple[dict[Request, Any], Counter[str], Callable[[Event], Request | None]]:
     """By request: split, time, candidates, clicked items and earliest impression; the counts; and
-    a function that gives the number of the request with a key that an event belongs to."""
+    a function that gives the request that a behaviour belongs to."""
     counts: Counter[str] = Counter()
     impressions = [
         event
@@ -169,6 +169,14 @@ def _requests(
         ]
         return open_ones[0] if open_ones else len(starts[key]) - 1
 
+    @cache
+    def request_of(place: int) -> Request | None:
+        event = events[place]
+        is_click = event["type"] == "click" and event["time"] >= rules.needed_from
+        key = key_of(event) or (nearest(event, impressions, rules) if is_click else None)
+        return None if key is None else (key, of_key(event, key))
+
+    places = {event["event_id"]: place for place, event in enumerate(events)}
     start = rules.midnight(rules.last + datetime.timedelta(days=1))
     later = [event["time"] for event in events if event["dt"] > rules.last]
     complete = max([start - datetime.timedelta(microseconds=1), *later])
@@ -211,7 +219,7 @@ def _requests(
         for clicks in clicks_of.values()
         for click in clicks
     )
-    return requests, counts, of_key
+    return requests, counts, lambda event: request_of(places[event["event_id"]])
 
 
 def nearest(click: Event, impressions: Sequence[Event], rules: Rules) -> Key | None:

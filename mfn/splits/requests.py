@@ -8,8 +8,8 @@ when its attribution window is over.
 
 **Repeated request id.** An impression after the end of the window starts a new request with the
 same id: so request ids that begin anew each day are told apart, and a page that is shown for hours
-becomes several requests. These later requests are counted. A click or behaviour with the id belongs
-to the first of its requests whose window has not ended.
+becomes several requests. These later requests are counted. A click or behaviour with the id, or a
+click that gets it (see *Label*), belongs to the first of its requests whose window has not ended.
 
 **Candidate.** An item of the request. Of several impressions of an item the earliest counts (at
 equal times the one with the lower position). Candidates are sorted by position, those without
