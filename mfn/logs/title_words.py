@@ -92,7 +92,7 @@ def words(title: Column, stop_words: Sequence[str]) -> Column:
     )
 
 
-@F.pandas_udf(StringType())
+@F.pandas_udf(StringType())  # type: ignore[call-overload]
 def _composed(texts: pd.Series) -> pd.Series:
     """Each text in NFC, whole batches at a time."""
     return texts.str.normalize("NFC")
