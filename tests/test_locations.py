@@ -52,7 +52,6 @@ def test_a_root_of_many_letters_works_through_every_part(
     tables.replace(frame, settings.root, INTEREST_CENTERS, {"run_date": [LAST]})
     tables.append(frame.withColumn("center", F.lit(1)), settings.root, INTEREST_CENTERS)
     assert tables.delete(spark, settings.root, INTEREST_CENTERS, "center = 1") == 1
-    tables.compact(spark, settings.root, INTEREST_CENTERS, 168)
     assert tables.read(spark, settings.root, INTEREST_CENTERS, "train_centers").count() == 1
 
     deliver(settings, LAST, [event("a")])

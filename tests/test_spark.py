@@ -122,7 +122,7 @@ def test_options_of_a_site_lose_no_rows_and_java_finds_a_root_that_its_locale_ha
         env={**os.environ, "SPARK_CONF_DIR": str(tmp_path), "LC_ALL": "POSIX"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
@@ -152,7 +152,7 @@ def test_a_root_that_the_java_of_spark_submit_would_not_find_is_refused_before_a
         capture_output=True,
         text=True,
         encoding="utf-8",
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 2, done.stderr[-4000:]
