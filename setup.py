@@ -47,6 +47,11 @@ DEVELOP = [
     "duckdb==2.0.0",
     # bench/ tells the memory of whole trees of processes.
     "psutil",
+    # An S3 server on this machine, and the client with which roots in an object store are tested.
+    "moto[s3]>=5,<6",
+    "flask",  # with flask-cors, all that the server of moto[server] needs for S3
+    "flask-cors",
+    "s3fs",
     # The documentation's site; material 9 is made for mkdocs 1.
     "mkdocs==1.6.1",
     "mkdocs-material>=9.7,<10",

@@ -15,6 +15,7 @@ from pathlib import Path
 import fsspec
 import pytest
 import torch
+from moto.server import ThreadedMotoServer
 
 from mfn import storage
 from mfn.engine.feed import Feed
@@ -30,8 +31,6 @@ from tests.end_to_end.test_day import MADE_HERE, PROJECT, STEPS
 from tests.raw_logs import DAYS, LAST
 from tests.synthetic import publish_splits
 
-server = pytest.importorskip("moto.server", reason="an S3 server: pip install 'moto[server]' s3fs")
-
 BUCKET = "s3a://bucket"
 JARS = "S3A_JARS"
 
@@ -39,7 +38,7 @@ JARS = "S3A_JARS"
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
     """The address of a server with an empty bucket; clients find it in the environment."""
-    started = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    started = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     started.start()
     host, port = started.get_host_and_port()
     address = f"http://{host}:{port}"
