@@ -138,12 +138,12 @@ def counts(rows: DataFrame, kind: Kind) -> DataFrame:
 def _values(kind: Kind) -> Iterator[Column]:
     """For each field whether it has a value, whether it was given, and whether given twice."""
     for field in kind.schema:
-        delivered = F.col(field.name)
+        text = F.col(field.name)
         twice = F.coalesce(F.array_contains("twice", field.name), F.lit(False))
         if isinstance(field.dataType, MapType):
-            twice = twice | F.coalesce(values.keys_twice(delivered), F.lit(False))
+            twice = twice | values.keys_twice(values.parsed_map(text))
         yield values.of_type(field).isNotNull().alias(f"{field.name} known")
-        yield values.trimmed(delivered).isNotNull().alias(f"{field.name} given")
+        yield values.given(text).alias(f"{field.name} given")
         yield twice.alias(f"{field.name} twice")
 
 

@@ -26,7 +26,7 @@ from mfn.fingerprint import of_values
 from mfn.layout import STAGED
 from mfn.locations import files_at, for_spark
 from mfn.logs import parquet, values
-from mfn.schema import DATE, RAW_EVENT, STRING
+from mfn.schema import DATE, RAW_EVENT, STRING, STRING_MAP
 
 DAY = "dt"
 JSON_LINES = (".json", ".json.gz")
@@ -154,27 +154,25 @@ def empty(folder: DayFolder) -> str:
 
 def read_events(spark: SparkSession, folder: str, days: Sequence[DayFolder]) -> DataFrame:
     """Read every row of these days' files of events: columns RAW_ROWS."""
-    rows = read_rows(spark, folder, days, RAW_EVENT.names)
+    rows = read_rows(spark, folder, days, RAW_EVENT.names).withColumn(
+        "map", values.parsed_map(F.col("context"))
+    )
     nested = reduce(Column.__or__, (values.nested(F.col(name)) for name in IDS))
-    given = values.trimmed(F.col("context"))
-    fields = {one.name: values.of_type(one) for one in RAW_EVENT}
+    bad_context = values.given(F.col("context")) & F.col("map").isNull()
     none = F.array().cast("array<string>")
-    with_context = F.when(values.keys_twice(F.col("context")), F.array(F.lit("context")))
-    return rows.withColumn("map", fields["context"]).select(
+    twice_in_context = values.keys_twice(F.col("map"))
+    return rows.select(
         DAY,
         "source_file",
         "raw",
-        F.coalesce(
-            "fault",
-            F.when(given.isNotNull() & F.col("map").isNull(), BAD_CONTEXT),
-            F.when(nested, NESTED_ID),
-        ).alias("fault"),
-        F.when(
-            F.col("twice").isNotNull() | with_context.isNotNull(),
-            F.concat(F.coalesce("twice", none), F.coalesce(with_context, none)),
-        ).alias("twice"),
-        *(column.alias(name) for name, column in fields.items() if name != "context"),
-        F.col("map").alias("context"),
+        F.coalesce("fault", F.when(bad_context, BAD_CONTEXT), F.when(nested, NESTED_ID)).alias(
+            "fault"
+        ),
+        F.when(twice_in_context, F.concat(F.coalesce("twice", none), F.array(F.lit("context"))))
+        .otherwise(F.col("twice"))
+        .alias("twice"),
+        *(values.of_type(one).alias(one.name) for one in RAW_EVENT if one.name != "context"),
+        values.name_map(F.col("map")).alias("context"),
     )
 
 
@@ -187,7 +185,7 @@ def read_rows(
         names: the fields to read; all others are ignored.
 
     Returns:
-        dt, source_file, raw, fault, twice as in RAW_ROWS, and each field as delivered text, as
+        dt, source_file, raw, fault, twice as in RAW_ROWS, and each field as text, as
         `mfn.logs.values` takes it.
 
     Raises:
@@ -217,16 +215,20 @@ def _read_lines(
     # Spark's parser stops after the first value of a line. It would silently drop whatever follows,
     # such as the next event after a lost line break. Inside a list it parses all values.
     in_list = F.concat(F.lit("["), F.col("value"), F.lit(",null]"))
-    texts = StructType([StructField(name, STRING) for name in names])
     parsed = lines.select(
         DAY,
         F.col("_metadata.file_path").alias("source_file"),
         "value",
-        F.from_json(in_list, ArrayType(texts), values.JSON).alias("parsed"),
+        F.from_json(in_list, ArrayType(STRING_MAP), values.JSON).alias("parsed"),
     )
     one_value = (F.size("parsed") == 2) & F.get("parsed", F.lit(1)).isNull()
     rows = parsed.select(
         DAY, "source_file", "value", F.when(one_value, F.get("parsed", F.lit(0))).alias("row")
+    )
+    keys = F.map_keys("row")
+    repeated = F.filter(
+        F.array(*map(F.lit, names)),
+        lambda name: F.size(F.filter(keys, lambda key: key == name)) > 1,
     )
     encoded = F.expr("is_valid_utf8(value)")
     return rows.select(
@@ -242,24 +244,16 @@ def _read_lines(
         .when(F.col("row").isNull() & F.expr(_CUT), TRUNCATED)
         .when(F.col("row").isNull(), NOT_JSON)
         .alias("fault"),
-        _twice(F.col("value"), names).alias("twice"),
-        *(F.col(f"row.{name}") for name in names),
+        F.when(values.keys_twice(F.col("row")), repeated).alias("repeated"),
+        values.with_keys_once(F.col("row")).alias("row"),
+    ).select(
+        DAY,
+        "source_file",
+        "raw",
+        "fault",
+        F.when(F.size("repeated") > 0, F.col("repeated")).alias("twice"),
+        *(values.trim(F.col("row")[name]).alias(name) for name in names),
     )
-
-
-def _twice(line: Column, names: Sequence[str]) -> Column:
-    """Those of the names that an object has twice; null if there are none."""
-    # The first is quicker, and knows no NaN.
-    keys = F.coalesce(
-        F.json_object_keys(line),
-        F.map_keys(F.from_json(line, "map<string,string>", values.JSON)),
-    )
-    twice = F.filter(
-        F.array(*map(F.lit, names)),
-        lambda name: F.size(F.filter(keys, lambda key: key == name)) > 1,
-    )
-    some = F.size(keys) > F.size(F.array_distinct(keys))
-    return F.when(some, F.when(F.size(twice) > 0, twice))
 
 
 def _read_table(
@@ -281,7 +275,7 @@ def _read_table(
         F.to_json(F.struct(*(texts[name].alias(name) for name in names))).alias("raw"),
         F.when(~encoded, WRONG_ENCODING).alias("fault"),
         F.lit(None).cast("array<string>").alias("twice"),
-        *(texts[name].alias(name) for name in names),
+        *(values.trim(texts[name]).alias(name) for name in names),
     )
 
 

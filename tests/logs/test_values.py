@@ -69,17 +69,21 @@ def found(spark: SparkSession) -> dict[str, dict[str, Any]]:
     """The form of each text as each type, in one pass."""
     texts = sorted({*NAMES, *NUMBERS, *LISTS, *MAPS})
     text = F.col("text")
+    parsed = values.parsed_map(text)
     columns = {
         "name": values.name(text),
         "number": values.number(text),
         "names": values.names(text),
-        "map": values.name_map(text),
-        "twice": values.keys_twice(text),
+        "map": values.name_map(parsed),
+        "twice": values.keys_twice(parsed),
     }
-    rows = spark.createDataFrame([(one,) for one in [*texts, None]], "text string").select(
-        "text", *(column.alias(name) for name, column in columns.items())
+    rows = (
+        spark.createDataFrame([(one,) for one in [*texts, None]], "text string")
+        .select("text", values.trim(text).alias("trimmed"))
+        .withColumnsRenamed({"text": "delivered", "trimmed": "text"})
+        .select("delivered", *(column.alias(name) for name, column in columns.items()))
     )
-    return {row["text"]: row.asDict() for row in rows.collect()}
+    return {row["delivered"]: row.asDict() for row in rows.collect()}
 
 
 @pytest.mark.parametrize(
@@ -99,7 +103,9 @@ def test_a_text_has_this_value(
 
 
 def test_nothing_is_nothing(found: dict[Any, dict[str, Any]]) -> None:
-    assert set(found[None].values()) == {None}
+    of_none = found[None]
+    assert [of_none[kind] for kind in ("name", "number", "names", "map")] == [None] * 4
+    assert not of_none["twice"]
 
 
 def test_a_key_that_is_given_twice_is_seen(found: dict[str, dict[str, Any]]) -> None:
