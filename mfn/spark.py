@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import delta
 import fsspec
 from py4j.protocol import Py4JError
 from pyspark import SparkConf, SparkContext
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 from mfn.errors import BadSettings
 from mfn.failure import in_a_line
@@ -184,6 +184,18 @@ def session(settings: Settings, name: str) -> Iterator[SparkSession]:
             started.stop()
         except (OSError, Py4JError) as error:
             log.warning("could not stop Spark, it had already ended: %s", in_a_line(error))
+
+
+@contextlib.contextmanager
+def caching() -> Iterator[Callable[[DataFrame], DataFrame]]:
+    """Give a function that caches frames; they are released when the block ends."""
+    with contextlib.ExitStack() as to_close:
+
+        def keep(frame: DataFrame) -> DataFrame:
+            to_close.callback(frame.unpersist)
+            return frame.persist()
+
+        yield keep
 
 
 def slots(options: Mapping[str, str]) -> int | None:

@@ -38,6 +38,7 @@ from mfn.logs.outcomes import CLEAN, REASONS, REPEAT, TOO_MANY_EVENTS
 from mfn.logs.raw import BLANK, DAY
 from mfn.schema import EVENTS, QUARANTINE, VALIDATION, VALIDATION_MEASURES
 from mfn.settings import LogsKind, Settings
+from mfn.spark import caching
 from mfn.windows import windows
 
 log = logging.getLogger("mfn")
@@ -139,12 +140,7 @@ def _validate_group(
     folder = settings.logs_folder("events")
     days = [one.day for one in group]
     lines = Observation()
-    with contextlib.ExitStack() as to_close:
-
-        def keep(frame: DataFrame) -> DataFrame:
-            to_close.callback(frame.unpersist)
-            return frame.persist()
-
+    with caching() as keep:
         read = outcomes.judge(raw.read_events(spark, folder, group), settings)
         rows = keep(read.observe(lines, F.count("*").alias("lines")))
         before = _kept_before(spark, settings, days)

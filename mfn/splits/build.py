@@ -16,7 +16,6 @@ in it once the next day is there.
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import logging
 from collections.abc import Mapping
@@ -36,6 +35,7 @@ from mfn.logs.raw import DAY
 from mfn.logs.validate import validated_days
 from mfn.schema import EVENTS, RAW_ITEM, RAW_USER
 from mfn.settings import LogsKind, Settings
+from mfn.spark import caching
 from mfn.splits import items, stream, unlisted, vocabulary, writing
 from mfn.splits.buckets import Buckets
 from mfn.splits.history import COUNTED_ROWS, ToRows
@@ -116,12 +116,7 @@ def build_splits(spark: SparkSession, settings: Settings) -> Counts:
     before_test = inputs.windows.test[0] - stream.ONE_DAY
     last, indexed = _extend_vocabularies(spark, inputs)
     fields = vocabulary.event_fields(settings)
-    with contextlib.ExitStack() as to_close:
-
-        def keep(frame: DataFrame) -> DataFrame:
-            to_close.callback(frame.unpersist)
-            return frame.persist()
-
+    with caching() as keep:
         entries = keep(vocabulary.usable(spark, settings.root, settings.date, fields))
         known = vocabulary.fingerprints(entries)
         vocabulary.refuse_too_early_date(last, known, settings.date, settings.root)
