@@ -213,6 +213,12 @@ INTEREST_CENTERS = Table(
             column("run_date", DATE, "the run date"),
             column("level", STRING, "category or fine"),
             column("interests", INTEGER, "K, the number of centers at this level"),
+            column("marginal", STRING, "batch or user: over whom Alg. 1 took q of eq. 1"),
+            column(
+                "norm",
+                DOUBLE,
+                "length of every center, as a multiple of a behaviour's in E; null: free",
+            ),
             column("center", INTEGER, "number of the center, from 0"),
             column("behaviour_share", DOUBLE, "share of behaviours whose nearest center it is"),
             column("user_share", DOUBLE, "share of users with such a behaviour"),

@@ -415,17 +415,14 @@ class EmbeddingSettings(Strict):
 class CenterSettings(Strict):
     """Alg. 1: learn the interest centers by back-propagation of L_E."""
 
-    learning_rate: PositiveFloat = Field(1e-2, description="learning rate of gradient descent")
+    learning_rate: PositiveFloat = Field(5e-2, description="learning rate of Adam")
     max_steps: PositiveInt = Field(
-        50, description="maximum number of steps, each on one batch of users"
+        500, description="maximum number of steps, each on one batch of users"
     )
     min_progress: NonNegativeFloat = Field(
         1e-6, description="stop early when 10 steps improve L_E by less than this"
     )
     batch_users: PositiveInt = Field(256, description="users in a batch")
-    marginal: Literal["user", "batch"] = Field(
-        "user", description="take q of eq. 1 for each user, as in Alg. 1, or over the whole batch"
-    )
     seed: int = Field(13, description="seed of the initial centers and of the order of the users")
 
 

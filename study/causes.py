@@ -21,11 +21,17 @@ ABLATIONS: Mapping[str, Mapping[str, str]] = {
         "mfn_with_random_embedding": "a random E",
         "mfn_with_glove": "word vectors from GloVe",
     },
-    "centers": {"mfn_without_pretrain": "centers trained with the model"},
-    "interests": {"mfn_k1": "1 interest", "mfn_k4": "4 interests", "mfn_k16": "16 interests"},
+    "centers": {"mfn_with_random_centers": "random initial centers"},
+    "pretraining": {"mfn_without_pretrain": "nothing pretrained"},
+    "equations": {"mfn_as_printed": "the paper's equations to the letter"},
+    "interests": {
+        "mfn_k8": "8 similarity interests",
+        "mfn_k16": "16 similarity interests",
+        "mfn_k64": "64 similarity interests",
+    },
     "temperature": {
-        "mfn_soft": "temperature 4",
-        "mfn_sharp": "temperature 1/4",
+        "mfn_soft": "centers 0.3 times as long as behaviours",
+        "mfn_sharp": "centers 3 times as long as behaviours",
     },
     "level": {
         "mfn_without_fine_level": "only the category level",
@@ -39,7 +45,7 @@ ABLATIONS: Mapping[str, Mapping[str, str]] = {
         "mfn_without_combination": "only similarity interests",
     },
 }
-"""Parts of MFN; variants with another form of that part, and what it is. MFN has K = 8."""
+"""Parts of MFN; variants with another form of that part, and what it is."""
 
 
 @dataclass(frozen=True)

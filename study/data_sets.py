@@ -22,21 +22,19 @@ SHOP, MOVIELENS, ONLINE_RETAIL = "shop", "movielens", "online_retail"
 
 MODELS: Mapping[str, RankerSettings] = {
     **NAMED_MODELS,
-    "mfn_k1": MfnSettings(interests=1),
-    "mfn_k4": MfnSettings(interests=4),
-    "mfn_k16": MfnSettings(interests=16),
-    "mfn_soft": MfnSettings(),
-    "mfn_sharp": MfnSettings(),
+    "mfn_k8": MfnSettings(similarity_interests=8),
+    "mfn_k16": MfnSettings(similarity_interests=16),
+    "mfn_k64": MfnSettings(similarity_interests=64),
+    "mfn_soft": MfnSettings(centers_norm=0.3),
+    "mfn_sharp": MfnSettings(centers_norm=3.0),
     "mfn_wide_attention": MfnSettings(attention_units=128),
 }
 """All named models, and variants of MFN."""
 
 VARIANTS: Mapping[str, Variant] = {
-    name: Variant("mfn", sharpness={"mfn_soft": 0.25, "mfn_sharp": 4.0}.get(name, 1.0))
-    for name in MODELS
-    if name not in NAMED_MODELS
+    name: Variant("mfn") for name in MODELS if name not in NAMED_MODELS
 }
-"""Variants use MFN's learning rate and epochs. mfn_soft has temperature 4, mfn_sharp 1/4."""
+"""Variants use MFN's learning rate and epochs."""
 
 WITH_GLOVE = "mfn_with_glove"
 """MFN with entity vectors from a file of word vectors; trained only if a file is given."""

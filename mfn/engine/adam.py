@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 
@@ -31,6 +31,7 @@ class Adam:
     Args:
         dense: parameters with dense gradients.
         tables: parameters with sparse gradients.
+        multiples: by parameter, a multiple of the learning rate; 1 where none is given.
     """
 
     def __init__(
@@ -40,9 +41,11 @@ class Adam:
         learning_rate: float,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
+        multiples: Mapping[nn.Parameter, float] | None = None,
     ) -> None:
         self.learning_rate, self.betas, self.eps = learning_rate, betas, eps
         self.dense, self.tables = list(dense), list(tables)
+        self.multiples = dict(multiples or {})
         self.state: dict[nn.Parameter, AdamState] = {}
 
     def zero_grad(self) -> None:
@@ -69,7 +72,8 @@ class Adam:
             state.step += 1
             mean_correction, square_correction = (1 - beta**state.step for beta in self.betas)
             # The bias corrections of both moments, put into the step size and eps instead.
-            size = self.learning_rate * math.sqrt(square_correction) / mean_correction
+            rate = self.learning_rate * self.multiples.get(parameter, 1.0)
+            size = rate * math.sqrt(square_correction) / mean_correction
             eps = self.eps * math.sqrt(square_correction)
             update(parameter, parameter.grad, state, size, eps)
 

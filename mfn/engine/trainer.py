@@ -60,7 +60,9 @@ class Trainer:
         dense = [p for p in self.parameters if p is not table]
         sharded = isinstance(model.embedding, ShardedTable)
         self.averaged, self.summed = (dense, [table]) if sharded else (self.parameters, [])
-        self.optimizer = Adam(dense, [table], schedule.learning_rate)
+        self.optimizer = Adam(
+            dense, [table], schedule.learning_rate, multiples=model.learning_rates()
+        )
         self.feed = Feed(
             user_fields=len(model.features.user_fields),
             context_fields=len(model.features.context_fields),

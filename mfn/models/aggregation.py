@@ -5,11 +5,10 @@ Legend: B requests, M candidates, K interests of a group, d width of a vector, h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
+from mfn.models.extractor import Interests
 from mfn.models.masking import masked_softmax
 
 
@@ -28,8 +27,13 @@ class InterestAttention(nn.Module):
         self.candidate = nn.Linear(width, 2 * units)
         self.score = nn.Linear(units, 1, bias=False)
 
-    def forward(self, interests_BKd: Tensor, candidates_BMd: Tensor) -> Tensor:
-        """Attention weights [B, M, K]; they sum to 1 over the interests that are not zero."""
+    def forward(self, interests: Interests, candidates_BMd: Tensor) -> Tensor:
+        """Attention weights [B, M, K]; they sum to 1 over the interests that are not zero.
+
+        If the interests have masses, the weights are in proportion to them where the network says
+        the same of all interests.
+        """
+        interests_BKd = interests.vectors_BKd
         add_BKh, times_BKh = self.interest(interests_BKd).chunk(2, dim=-1)
         add_BMh, times_BMh = self.candidate(candidates_BMd).chunk(2, dim=-1)
         hidden_BMKh = torch.addcmul(add_BMh[:, :, None], times_BMh[:, :, None], times_BKh[:, None])
@@ -37,25 +41,23 @@ class InterestAttention(nn.Module):
         # the earlier values.
         hidden_BMKh = hidden_BMKh.add_(add_BKh[:, None]).relu_()
         score_BMK = self.score(hidden_BMKh).squeeze(-1)
+        if interests.log_mass_BK is not None:
+            score_BMK = score_BMK + interests.log_mass_BK[:, None]
         return masked_softmax(score_BMK, (interests_BKd != 0).any(dim=-1)[:, None], dim=-1)
 
 
 class Aggregation(nn.Module):
-    """R(i_c): the weighted sum of the interests of each group, summed over the groups (eq. 11)."""
+    """The weighted sum of a group's interests for a candidate: one term of R(i_c) (eq. 11)."""
 
-    def __init__(self, width: int, groups: Sequence[int], units: int) -> None:
+    def __init__(self, width: int, interests: int, units: int) -> None:
         super().__init__()
         # The only interest of a group has weight 1, so such a group needs no network.
-        self.attention = nn.ModuleList(
-            InterestAttention(width, units) if size > 1 else nn.Identity() for size in groups
-        )
+        self.attention = InterestAttention(width, units) if interests > 1 else None
 
-    def forward(self, groups: Sequence[Tensor], candidates_BMd: Tensor) -> Tensor:
-        """R(i_c), [B, M, d]."""
-        total_BMd = torch.zeros_like(candidates_BMd)
-        for interests_BKd, attention in zip(groups, self.attention, strict=True):
-            if isinstance(attention, InterestAttention):
-                total_BMd = total_BMd + attention(interests_BKd, candidates_BMd) @ interests_BKd
-            else:
-                total_BMd = total_BMd + interests_BKd
-        return total_BMd
+    def forward(self, interests: Interests, candidates_BMd: Tensor) -> Tensor:
+        """The readout of the group, [B, M, d]."""
+        interests_BKd = interests.vectors_BKd
+        if self.attention is None:
+            return interests_BKd.expand_as(candidates_BMd)
+        readout_BMd: Tensor = self.attention(interests, candidates_BMd) @ interests_BKd
+        return readout_BMd

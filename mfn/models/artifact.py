@@ -14,7 +14,7 @@ from mfn import storage
 from mfn.errors import DataRefused, Unreadable
 from mfn.locations import files_at
 from mfn.models.batch import Features
-from mfn.models.embedding import FrozenEmbedding
+from mfn.models.embedding import FrozenEmbedding, Pretrained, TableStart
 from mfn.models.ranker import Ranker
 from mfn.models.settings import ModelSettings
 
@@ -78,21 +78,29 @@ def check_vocabularies(
             )
 
 
-def write_frozen(folder: str, frozen: FrozenEmbedding) -> None:
-    """Write the frozen embedding E."""
-    tensors = {}
-    for part in ("vectors", "learnt", "mean", "std"):
-        tensors.update({f"{part}.{name}": t for name, t in getattr(frozen, part).items()})
-    write_tensors(folder, tensors)
+def write_pretrained(folder: str, pretrained: Pretrained) -> None:
+    """Write the frozen embedding E and the start of the trainable table."""
+    write_tensors(
+        folder,
+        {
+            f"{whole}.{part}.{name}": tensor
+            for whole, of_whole in vars(pretrained).items()
+            for part, by_field in vars(of_whole).items()
+            for name, tensor in by_field.items()
+        },
+    )
 
 
-def read_frozen(folder: str) -> FrozenEmbedding:
-    """Read the frozen embedding E."""
-    parts: dict[str, dict[str, Tensor]] = {"vectors": {}, "learnt": {}, "mean": {}, "std": {}}
+def read_pretrained(folder: str) -> Pretrained:
+    """Read the frozen embedding E and the start of the trainable table."""
+    parts: dict[str, dict[str, dict[str, Tensor]]] = {
+        "frozen": {"vectors": {}, "learnt": {}, "mean": {}, "std": {}},
+        "start": {"vectors": {}, "learnt": {}},
+    }
     for key, tensor in read_tensors(folder).items():
-        part, _, name = key.partition(".")
-        parts[part][name] = tensor
-    return FrozenEmbedding(**parts)
+        whole, part, name = key.split(".", maxsplit=2)
+        parts[whole][part][name] = tensor
+    return Pretrained(FrozenEmbedding(**parts["frozen"]), TableStart(**parts["start"]))
 
 
 def write_model(folder: str, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
@@ -127,6 +135,7 @@ def read_model(
         dimension=description["dimension"],
         initial_std=1.0,
         seed=0,
+        frozen_dimension=description["frozen_dimension"],
     )
     try:
         model.load_state_dict(read_tensors(folder))

@@ -9,8 +9,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mfn.models.extractor import Extractor, History
+from mfn.models.extractor import Extractor, History, Interests, LevelSize
 from mfn.models.masking import check_heads, masked_softmax, visible
+from mfn.models.recency import Recency
 from mfn.models.settings import CombinationSettings
 
 
@@ -43,18 +44,23 @@ class MultiHeadSelfAttention(nn.Module):
 
 
 class Combination(Extractor):
-    """R_c = A 𝓔 with A = softmax over time of W₂ᵀ swish(W₁ MSA(𝓔)ᵀ) (eq. 6, 7)."""
+    """R_c = A 𝓔 with A = softmax over time of W₂ᵀ swish(W₁ MSA(𝓔)ᵀ) (eq. 6, 7).
 
-    def __init__(self, settings: CombinationSettings, width: int, steps: int) -> None:
+    With positions, the input of MSA, and so A, also depends on how long ago a behaviour was.
+    """
+
+    def __init__(self, settings: CombinationSettings, size: LevelSize) -> None:
         super().__init__()
-        self.interests = settings.interests
-        self.attention = MultiHeadSelfAttention(width, settings.heads)
-        self.W1 = nn.Linear(width, settings.combination_units, bias=False)
-        self.W2 = nn.Linear(settings.combination_units, settings.interests, bias=False)
+        self.interests = settings.combination_interests
+        self.attention = MultiHeadSelfAttention(size.width, settings.heads)
+        self.W1 = nn.Linear(size.width, settings.combination_units, bias=False)
+        self.W2 = nn.Linear(settings.combination_units, self.interests, bias=False)
+        self.recency = Recency(size) if settings.positions else None
 
-    def forward(self, history: History) -> Tensor:
+    def forward(self, history: History) -> Interests:
         """R_c, [B, K, d]."""
-        mixed_BNd = self.attention.mixed(history.trainable_BNd, history.mask_BN)
+        behaviours_BNd = history.trainable_BNd if self.recency is None else self.recency(history)
+        mixed_BNd = self.attention.mixed(behaviours_BNd, history.mask_BN)
         # W1 and the output projection are both linear: their matrices are multiplied once per
         # batch, so that each history step needs one product, not two.
         output = self.attention.output
@@ -62,4 +68,4 @@ class Combination(Extractor):
         hidden_BNh = functional.silu(functional.linear(mixed_BNd, weight_hd, bias_h))
         score_BNK = self.W2(hidden_BNh)
         A_BNK = masked_softmax(score_BNK, history.mask_BN[..., None], dim=1)
-        return A_BNK.transpose(1, 2) @ history.trainable_BNd
+        return Interests(A_BNK.transpose(1, 2) @ history.trainable_BNd)

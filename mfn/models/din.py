@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mfn.models.extractor import History
+from mfn.models.extractor import History, LevelSize
 from mfn.models.masking import masked_softmax
+from mfn.models.recency import Recency
 from mfn.models.settings import TargetAttentionSettings
 
 
@@ -31,11 +32,12 @@ class TargetAttention(nn.Module):
     alternative, Dice, needs batch statistics, but the rows of a batch share requests.
     """
 
-    def __init__(self, settings: TargetAttentionSettings, width: int, steps: int) -> None:
+    def __init__(self, settings: TargetAttentionSettings, size: LevelSize) -> None:
         super().__init__()
         first, *others = settings.target_units
-        widths = [first, *others]
+        widths, width = [first, *others], size.width
         self.softmax = settings.target_softmax
+        self.recency = Recency(size) if settings.target_positions else None
         self.behaviour = nn.Linear(width, first, bias=False)
         self.candidate = nn.Linear(width, first)
         self.product = nn.Linear(width, first, bias=False)
@@ -46,6 +48,7 @@ class TargetAttention(nn.Module):
     def forward(self, history: History, candidates_BMd: Tensor) -> Tensor:
         """R(i_c), [B, M, d]; zeros for a request without history."""
         r_BNd, mask_B1N = history.trainable_BNd, history.mask_BN[:, None]
+        positioned_BNd = r_BNd if self.recency is None else self.recency(history)
         # First layer: W_r + i ⊙ W_p for each candidate, then its product with all behaviours.
         weight_BMhd = torch.addcmul(
             self.behaviour.weight, candidates_BMd[:, :, None], self.product.weight
@@ -53,7 +56,7 @@ class TargetAttention(nn.Module):
         hidden_BMhN = torch.baddbmm(
             self.candidate(candidates_BMd).flatten(1)[..., None],
             weight_BMhd.flatten(1, 2),
-            r_BNd.transpose(1, 2),
+            positioned_BNd.transpose(1, 2),
         ).unflatten(1, weight_BMhd.shape[1:3])
         for layer in self.rest:
             hidden_BMhN = layer(_activated(hidden_BMhN).transpose(2, 3)).transpose(2, 3)

@@ -250,7 +250,7 @@ def masked_mean(values_UXD: Tensor, real_UX: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class FrozenEmbedding:
-    """E: the pretrained vectors by field, with the mean and standard deviation to standardise them.
+    """E: the pretrained vectors of the item fields, with mean and deviation to standardise them.
 
     Attributes:
         vectors: by field, [size, D], not standardised.
@@ -270,16 +270,37 @@ class FrozenEmbedding:
         return int(next(iter(self.vectors.values())).shape[1])
 
 
+@dataclass(frozen=True)
+class TableStart:
+    """The vectors at which the trainable table starts, by field, item fields and others.
+
+    Attributes:
+        vectors: by field, [size, D].
+        learnt: by field, [size], True if the index occurred in pretraining.
+    """
+
+    vectors: dict[str, Tensor]
+    learnt: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """What the job `pretrain_embeddings` publishes: E, and the start of the trainable table."""
+
+    frozen: FrozenEmbedding
+    start: TableStart
+
+
 def freeze(
     features: Features, items: ItemTable, table_VD: Tensor, learnt_V: Tensor
 ) -> FrozenEmbedding:
-    """Build E from the table of all fields.
+    """Build E from a table of all fields.
 
     Mean and standard deviation of a field are computed over the rows of the item table whose value
     in that field was learnt.
     """
-    vectors = fields_of(table_VD, features.sizes)
-    learnt = fields_of(learnt_V, features.sizes)
+    vectors = {name: fields_of(table_VD, features.sizes)[name] for name in features.item_fields}
+    learnt = {name: fields_of(learnt_V, features.sizes)[name] for name in features.item_fields}
     mean: dict[str, Tensor] = {}
     std: dict[str, Tensor] = {}
     for name in features.item_fields:

@@ -1,11 +1,13 @@
 """The interface of an extractor: from a history to a group of interest vectors, at one level.
 
-Legend: B requests, N history steps, d width of an item vector at the level, K interests.
+Legend: B requests, N history steps, d width of an item vector at the level, e the same in E,
+K interests.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -18,18 +20,48 @@ from mfn.models.embedding import FrozenItems, ItemTable
 class History:
     """Histories at one level, oldest behaviour first; `mask_BN` is True at real behaviours.
 
-    `trainable_BNd` is 𝓔. `frozen_BNd` is E, or None if no extractor of the model needs it.
+    `trainable_BNd` is 𝓔. `frozen_BNe` is E, or None if no extractor of the model needs it.
     """
 
     trainable_BNd: Tensor
-    frozen_BNd: Tensor | None
+    frozen_BNe: Tensor | None
     mask_BN: Tensor
+
+
+@dataclass(frozen=True)
+class Interests:
+    """A group of interests of each request.
+
+    Attributes:
+        vectors_BKd: an interest that a request does not have is a zero vector; without a history
+            all are. The candidate attends only over vectors that are not zero.
+        log_mass_BK: logarithm of the number of behaviours that an interest is made of; None if
+            the candidate's attention does not take it into account.
+    """
+
+    vectors_BKd: Tensor
+    log_mass_BK: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class LevelSize:
+    """What the parts of a model need to know of a level.
+
+    Attributes:
+        width: d, of an item vector in 𝓔.
+        frozen_width: e, of an item vector in E.
+        steps: the maximum history length.
+    """
+
+    width: int
+    frozen_width: int
+    steps: int
 
 
 class Extractor(nn.Module, ABC):
     """A group of interests of a request, computed from its history only; its candidates share them.
 
-    The constructor takes the model's settings, the width d and the maximum history length.
+    The constructor takes the model's settings and the size of the level.
 
     Attributes:
         interests: K, the number of interests in the group.
@@ -38,16 +70,20 @@ class Extractor(nn.Module, ABC):
     interests: int
 
     @abstractmethod
-    def forward(self, history: History) -> Tensor:
-        """Interests, [B, K, d].
-
-        An interest that a request does not have is a zero vector; without a history all are. The
-        candidate attends only over vectors that are not zero.
-        """
+    def forward(self, history: History) -> Interests:
+        """The interests, from the history alone."""
 
     def auxiliary_loss(self, history: History) -> Tensor:
         """A scalar that training adds to the loss of every candidate; 0 by default."""
         return history.trainable_BNd.new_zeros(())
+
+    def learning_rates(self) -> Mapping[str, float]:
+        """By parameter name, its multiple of the learning rate, where that is not 1."""
+        return {}
+
+    def measures(self, history: History) -> Mapping[str, float]:
+        """By name, what a training should log about this extractor, on these histories."""
+        return {}
 
     @classmethod
     def frozen_items(
@@ -64,9 +100,18 @@ def first_steps(positions_Nx: Tensor, history: History) -> Tensor:
         ValueError: the histories have more steps than the model was built for.
     """
     steps = history.mask_BN.shape[1]
-    if steps > len(positions_Nx):
+    check_steps(steps, len(positions_Nx))
+    return positions_Nx[:steps]
+
+
+def check_steps(steps: int, maximum: int) -> None:
+    """Check that the histories have no more steps than the model was built for.
+
+    Raises:
+        ValueError: they have more.
+    """
+    if steps > maximum:
         raise ValueError(
-            f"history: expected at most {len(positions_Nx)} steps, the maximum when this model was "
+            f"history: expected at most {maximum} steps, the maximum when this model was "
             f"trained, got {steps}; train it again on these splits"
         )
-    return positions_Nx[:steps]

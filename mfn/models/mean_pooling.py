@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from mfn.models.embedding import masked_mean
-from mfn.models.extractor import Extractor, History
+from mfn.models.extractor import Extractor, History, Interests, LevelSize
 from mfn.models.settings import BaseSettings
 
 
@@ -14,9 +12,9 @@ class MeanPooling(Extractor):
 
     interests = 1
 
-    def __init__(self, settings: BaseSettings, width: int, steps: int) -> None:
+    def __init__(self, settings: BaseSettings, size: LevelSize) -> None:
         super().__init__()
 
-    def forward(self, history: History) -> Tensor:
+    def forward(self, history: History) -> Interests:
         """The mean, [B, 1, d]."""
-        return masked_mean(history.trainable_BNd, history.mask_BN)[:, None]
+        return Interests(masked_mean(history.trainable_BNd, history.mask_BN)[:, None])

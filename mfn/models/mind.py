@@ -11,7 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mfn.models.extractor import Extractor, History, first_steps
+from mfn.models.extractor import Extractor, History, Interests, LevelSize, first_steps
+from mfn.models.recency import Recency
 from mfn.models.routing import route
 from mfn.models.settings import MindSettings
 
@@ -26,22 +27,24 @@ class Mind(Extractor):
 
     start_NK: Tensor
 
-    def __init__(self, settings: MindSettings, width: int, steps: int) -> None:
+    def __init__(self, settings: MindSettings, size: LevelSize) -> None:
         super().__init__()
         self.interests = settings.interests
         self.iterations = settings.iterations
         self.adaptive = settings.adaptive
-        self.S = nn.Parameter(torch.eye(width))
-        self.register_buffer("start_NK", torch.randn(steps, settings.interests))
+        self.S = nn.Parameter(torch.eye(size.width))
+        self.register_buffer("start_NK", torch.randn(size.steps, settings.interests))
+        self.recency = Recency(size) if settings.positions else None
 
-    def forward(self, history: History) -> Tensor:
+    def forward(self, history: History) -> Interests:
         """Interests, [B, K, d]; with few behaviours the last ones are zero."""
         logits_BKN = first_steps(self.start_NK, history).T.expand(len(history.mask_BN), -1, -1)
         if self.adaptive:
             lowest = torch.finfo(logits_BKN.dtype).min
             logits_BKN = logits_BKN.masked_fill(self.surplus(history)[..., None], lowest)
-        votes_B1Nd = (history.trainable_BNd @ self.S)[:, None]
-        return route(votes_B1Nd, logits_BKN, history.mask_BN, self.iterations)
+        behaviours_BNd = history.trainable_BNd if self.recency is None else self.recency(history)
+        votes_B1Nd = (behaviours_BNd @ self.S)[:, None]
+        return Interests(route(votes_B1Nd, logits_BKN, history.mask_BN, self.iterations))
 
     def surplus(self, history: History) -> Tensor:
         """[B, K], True at interests beyond max(1, min(K, ⌊log₂ n⌋)) for n behaviours."""

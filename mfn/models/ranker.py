@@ -1,7 +1,8 @@
 """The ranking model: embeddings, R(i_c) at each level, one head.
 
 Legend: B requests, M candidates, N history steps, U distinct items of a batch, D width of one
-field's embedding, d width of an item vector at a level, P profile fields, S context fields.
+field's embedding, d width of an item vector at a level, e the same in E, K interests, P profile
+fields, S context fields.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from mfn.models.embedding import (
     ItemEncoder,
     ItemTable,
     ShardedTable,
+    TableStart,
 )
-from mfn.models.extractor import Extractor, History
+from mfn.models.extractor import Extractor, History, LevelSize
 from mfn.models.interest import Interest
 from mfn.models.settings import RankerSettings
 from mfn.models.similarity import PretrainedCenters
@@ -78,6 +80,7 @@ class Ranker(nn.Module):
         initial_std: float,
         seed: int,
         exchange: Exchange | None = None,
+        frozen_dimension: int | None = None,
     ) -> None:
         """Build the model; all initial values depend only on `seed`.
 
@@ -89,6 +92,7 @@ class Ranker(nn.Module):
             initial_std: standard deviation of the initial embedding.
             seed: of all initial values.
             exchange: if given, the trainable embedding is sharded over the workers.
+            frozen_dimension: the width of one field in E; None if it is D.
 
         Raises:
             ValueError: no field varies at any level of the settings.
@@ -97,6 +101,7 @@ class Ranker(nn.Module):
         self.settings = settings
         self.features = features
         self.levels = features.levels
+        self.frozen_dimension = frozen_dimension or dimension
         generator = torch.Generator().manual_seed(seed)
         table = (features.sizes, dimension, initial_std, generator)
         self.embedding = (
@@ -114,9 +119,12 @@ class Ranker(nn.Module):
                 width = len(level.fields) * dimension
                 candidate_width += width
                 if level.name in settings.levels:
-                    interest = Interest(settings, width, features.history_length)
+                    size = LevelSize(
+                        width, len(level.fields) * self.frozen_dimension, features.history_length
+                    )
+                    interest = Interest(settings, size)
                     self.interests[level.name] = interest
-                    candidate_width += width * (2 if settings.product else 1)
+                    candidate_width += width * interest.readouts * (2 if settings.product else 1)
             if not self.interests:
                 possible = [level.name for level in self.levels]
                 raise ValueError(
@@ -126,7 +134,9 @@ class Ranker(nn.Module):
             request_width = dimension * (len(self.user_offsets) + len(self.context_offsets))
             self.head = Head(request_width, candidate_width, settings.head_units)
             # A random E is drawn last, so that it does not change the other initial values.
-            self.encoder = ItemEncoder(self.levels, items, self._frozen_items(items, dimension))
+            self.encoder = ItemEncoder(
+                self.levels, items, self._frozen_items(items, self.frozen_dimension)
+            )
 
     def _frozen_items(self, items: ItemTable, dimension: int) -> FrozenItems | None:
         """The E that the extractors share, or None if no extractor uses E."""
@@ -143,22 +153,40 @@ class Ranker(nn.Module):
 
     @torch.no_grad()
     def load_frozen(self, frozen: FrozenEmbedding, centers: Mapping[str, Tensor]) -> None:
-        """Copy the pretrained E and the interest centers, [K, d] by level."""
+        """Copy the pretrained E and the initial interest centers, [K, e] by level."""
         if self.encoder.frozen is not None:
             self.encoder.frozen.load(frozen)
         for name, extractor in self.extractors():
             if isinstance(extractor, PretrainedCenters):
-                extractor.centers_Kd.copy_(centers[name])
+                extractor.load(centers[name])
 
     @torch.no_grad()
-    def start_at(self, frozen: FrozenEmbedding) -> None:
-        """Initialise the trainable embedding from E, for the indices that pretraining learnt."""
+    def start_at(self, start: TableStart) -> None:
+        """Initialise the trainable embedding, for the indices that pretraining learnt."""
         for name in self.features.sizes:
             rows, indices = self.embedding.field(name)
-            vectors = frozen.vectors[name][indices][: len(rows)]
-            learnt = frozen.learnt[name][indices][: len(rows), None]
+            vectors = start.vectors[name][indices][: len(rows)]
+            learnt = start.learnt[name][indices][: len(rows), None]
             known = rows[: len(vectors)]
             known[:] = torch.where(learnt, vectors, known)
+
+    def learning_rates(self) -> dict[nn.Parameter, float]:
+        """By parameter, its multiple of the learning rate, where that is not 1."""
+        return {
+            extractor.get_parameter(name): multiple
+            for _, extractor in self.extractors()
+            for name, multiple in extractor.learning_rates().items()
+        }
+
+    @torch.no_grad()
+    def measures(self, batch: Batch) -> dict[str, float]:
+        """What the extractors measure on a batch, by level and name: `fine/centers_norm`, …"""
+        history = self.look_up(batch).history
+        return {
+            f"{level}/{name}": value
+            for level, extractor in self.extractors()
+            for name, value in extractor.measures(history[level]).items()
+        }
 
     def full_state_dict(self) -> dict[str, Tensor]:
         """All tensors by name; a sharded embedding is gathered (see `EmbeddingTable.whole`)."""
@@ -209,10 +237,10 @@ class Ranker(nn.Module):
         parts = list(embedded.candidates_BMd.values())
         for name, interest in self.interests.items():
             candidates_BMd = embedded.candidates_BMd[name]
-            R_BMd = interest(embedded.history[name], candidates_BMd)
-            parts.append(R_BMd)
-            if self.settings.product:
-                parts.append(R_BMd * candidates_BMd)
+            for R_BMd in interest(embedded.history[name], candidates_BMd):
+                parts.append(R_BMd)
+                if self.settings.product:
+                    parts.append(R_BMd * candidates_BMd)
         logits_BM: Tensor = self.head(embedded.request_Bx, torch.cat(parts, dim=-1))
         return logits_BM
 

@@ -9,14 +9,14 @@ from mfn.models.combination import Combination
 from mfn.models.comirec_dr import ComiRecDR
 from mfn.models.comirec_sa import ComiRecSA
 from mfn.models.din import TargetAttention
-from mfn.models.extractor import Extractor
+from mfn.models.extractor import Extractor, LevelSize
 from mfn.models.mean_pooling import MeanPooling
 from mfn.models.mind import Mind
-from mfn.models.similarity import PretrainedCenters, RandomEmbedding, TrainedCenters
+from mfn.models.similarity import PretrainedCenters, RandomCenters, RandomEmbedding
 from mfn.models.transformer_rec import TransformerRec
 
-Part = Callable[[Any, int, int], Extractor | TargetAttention]
-"""Builds a part from its settings, the width of an item vector and the maximum history length."""
+Part = Callable[[Any, LevelSize], Extractor | TargetAttention]
+"""Builds a part from the model's settings and the size of the level."""
 
 EXTRACTORS: dict[str, tuple[Part, ...]] = {
     "base": (MeanPooling,),
@@ -26,7 +26,9 @@ EXTRACTORS: dict[str, tuple[Part, ...]] = {
     "transformer_rec": (TransformerRec,),
     "din": (TargetAttention,),
     "mfn": (PretrainedCenters, Combination),
-    "mfn_without_pretrain": (TrainedCenters, Combination),
+    "mfn_as_printed": (PretrainedCenters, Combination),
+    "mfn_without_pretrain": (RandomEmbedding, Combination),
+    "mfn_with_random_centers": (RandomCenters, Combination),
     "mfn_without_combination": (PretrainedCenters,),
     "mfn_without_similarity": (Combination,),
     "mfn_without_fine_level": (PretrainedCenters, Combination),

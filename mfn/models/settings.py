@@ -5,13 +5,21 @@ This module does not import torch, because jobs that do not train read these set
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, NamedTuple, get_args
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from mfn.settings_types import NonNegativeFloat, Strict
 
 Levels = tuple[Literal["category", "fine"], ...]
+
+
+class Centers(NamedTuple):
+    """Which interest centers a model needs: their number K, and how Alg. 1 learns them."""
+
+    interests: int
+    marginal: Literal["batch", "user"]
+    norm: float | None
 
 
 class RankerSettings(Strict):
@@ -35,9 +43,10 @@ class RankerSettings(Strict):
         description="also give the head the product of R(i_c) and i_c, so that it can compare "
         "the pooled history with the candidate",
     )
-    start_at_frozen: bool = Field(
+    start_at_pretrained: bool = Field(
         True,
-        description="initialise the trainable embedding from the frozen one, else at random",
+        description="initialise the trainable embedding at the vectors of the pretrained click "
+        "model, else at random",
     )
 
 
@@ -63,6 +72,11 @@ class MindSettings(RoutingSettings):
     """MIND (Li et al., 2019): dynamic routing with one shared map."""
 
     extractor: Literal["mind"] = "mind"
+    positions: bool = Field(
+        False,
+        description="add a trained vector for the recency of a behaviour to it before the routing; "
+        "not in the paper",
+    )
     adaptive: bool = Field(
         True,
         description="use max(1, min(K, log2 n)) interests for a history of n behaviours, as in "
@@ -117,6 +131,11 @@ class TargetAttentionSettings(RankerSettings):
         description="normalise the weights of a history to sum 1, as in the authors' code but not "
         "in the paper (section 4.3)",
     )
+    target_positions: bool = Field(
+        False,
+        description="add a trained vector for the recency of a behaviour to the input of the "
+        "network that weights it; not in the paper",
+    )
 
 
 class DinSettings(TargetAttentionSettings):
@@ -125,37 +144,69 @@ class DinSettings(TargetAttentionSettings):
     extractor: Literal["din"] = "din"
 
 
-class InterestsSettings(RankerSettings):
-    """Settings that both branches of MFN have."""
-
-    interests: PositiveInt = Field(8, description="number of interests K per branch and level")
-
-
-class SimilaritySettings(InterestsSettings):
+class SimilaritySettings(RankerSettings):
     """The similarity branch of MFN (section 3.2)."""
 
+    similarity_interests: PositiveInt = Field(
+        32, description="number of similarity interests K per level, one for each center"
+    )
     similarity_scale: Literal["mass", "sum"] = Field(
         "mass",
         description="scale of R_s: sum as in the paper (eq. 5), or mass: each interest divided by "
-        "its total weight, so that it does not grow with the history",
+        "its mass, the sum of its weights, so that it does not grow with the history",
+    )
+    mass_in_attention: bool = Field(
+        True,
+        description="add the logarithm of an interest's mass to its attention score (eq. 10): an "
+        "interest is as likely as it is frequent, unless the candidate says otherwise",
+    )
+    centers_rate: NonNegativeFloat = Field(
+        3.0,
+        description="learning rate of the centers in the main training, as a multiple of "
+        "train.learning_rate; 0: they are fixed",
     )
 
 
 class PretrainedCentersSettings(SimilaritySettings):
-    """The similarity branch with the centers from the job `train_centers`."""
+    """The similarity branch that starts with the centers from the job `train_centers`."""
+
+    centers_marginal: Literal["batch", "user"] = Field(
+        "batch",
+        description="Alg. 1 takes q of eq. 1 over the whole batch of users, or for each user, as "
+        "in the paper",
+    )
+    centers_norm: PositiveFloat | None = Field(
+        1.0,
+        description="length at which Alg. 1 holds every center, as a multiple of the mean length "
+        "of a behaviour in E; the longer, the harder is P; null: the length is free, as in the "
+        "paper",
+    )
+
+    @property
+    def centers(self) -> Centers:
+        """The centers that this model needs."""
+        return Centers(self.similarity_interests, self.centers_marginal, self.centers_norm)
 
 
-class TrainedCentersSettings(SimilaritySettings):
-    """The similarity branch with random initial centers that are trained with the task."""
+class RandomCentersSettings(SimilaritySettings):
+    """The similarity branch with random initial centers."""
 
     auxiliary_weight: NonNegativeFloat = Field(
         0.0, description="weight of L_E (eq. 3) of the centers in the loss; 0: cross entropy only"
     )
 
 
-class CombinationSettings(InterestsSettings):
+class CombinationSettings(RankerSettings):
     """The combination branch of MFN (section 3.3)."""
 
+    combination_interests: PositiveInt = Field(
+        8, description="number of combination interests K per level"
+    )
+    positions: bool = Field(
+        True,
+        description="add a trained vector for the recency of a behaviour (last, last but one, …) "
+        "to the input of the self-attention",
+    )
     heads: PositiveInt = Field(
         2,
         description="heads of the self-attention (eq. 6); must divide the width of an item vector",
@@ -163,16 +214,77 @@ class CombinationSettings(InterestsSettings):
     combination_units: PositiveInt = Field(32, description="hidden units h of W1 (eq. 6)")
 
 
-class MfnSettings(PretrainedCentersSettings, CombinationSettings):
+class SeveralReadoutsSettings(RankerSettings):
+    """Models with more than one group of interests."""
+
+    readouts: Literal["apart", "sum"] = Field(
+        "apart",
+        description="what the head gets of the groups of interests at a level: the readout of each "
+        "group, or the sum of the readouts, as in the paper (eq. 11)",
+    )
+
+
+class BothBranchesSettings(CombinationSettings, SeveralReadoutsSettings):
+    """The combination branch beside another group."""
+
+
+class MfnSettings(PretrainedCentersSettings, BothBranchesSettings):
     """MFN (Xie et al., 2021, section 3): similarity and combination interests, at two levels."""
 
     extractor: Literal["mfn"] = "mfn"
 
 
-class MfnWithoutPretrainSettings(TrainedCentersSettings, CombinationSettings):
-    """MFN with centers trained with the task instead of pretrained; E as in MFN."""
+class MfnAsPrintedSettings(PretrainedCentersSettings, BothBranchesSettings):
+    """MFN with the paper's equations to the letter."""
+
+    extractor: Literal["mfn_as_printed"] = "mfn_as_printed"
+    product: bool = Field(False, description="see the other models; eq. 12 has no product")
+    similarity_interests: PositiveInt = Field(
+        8, description="number of similarity interests K per level; K is one number in the paper"
+    )
+    similarity_scale: Literal["mass", "sum"] = Field("sum", description="scale of R_s (eq. 5)")
+    mass_in_attention: bool = Field(
+        False, description="add the logarithm of an interest's mass to its score; not in eq. 10"
+    )
+    centers_rate: NonNegativeFloat = Field(
+        0.0,
+        description="multiple of train.learning_rate at which the centers are trained further",
+    )
+    centers_marginal: Literal["batch", "user"] = Field(
+        "user", description="q of eq. 1 for each user (Alg. 1), or over the whole batch"
+    )
+    centers_norm: PositiveFloat | None = Field(
+        None, description="length at which Alg. 1 holds every center; null: the length is free"
+    )
+    positions: bool = Field(
+        False, description="recency of behaviours in the self-attention; not in eq. 6"
+    )
+    readouts: Literal["apart", "sum"] = Field(
+        "sum", description="the head gets the readouts of the groups apart, or their sum (eq. 11)"
+    )
+
+
+class MfnWithRandomCentersSettings(RandomCentersSettings, BothBranchesSettings):
+    """MFN with random initial centers; E as in MFN."""
+
+    extractor: Literal["mfn_with_random_centers"] = "mfn_with_random_centers"
+
+
+class MfnWithRandomEmbeddingSettings(RandomCentersSettings, BothBranchesSettings):
+    """MFN with a random E and so with random centers: pretrained ones would not fit."""
+
+    extractor: Literal["mfn_with_random_embedding"] = "mfn_with_random_embedding"
+
+
+class MfnWithoutPretrainSettings(RandomCentersSettings, BothBranchesSettings):
+    """MFN with nothing pretrained: E, the centers and the trainable embedding start at random."""
 
     extractor: Literal["mfn_without_pretrain"] = "mfn_without_pretrain"
+    start_at_pretrained: bool = Field(
+        False,
+        description="initialise the trainable embedding at the vectors of the pretrained click "
+        "model, else at random",
+    )
 
 
 class MfnWithoutCombinationSettings(PretrainedCentersSettings):
@@ -187,7 +299,7 @@ class MfnWithoutSimilaritySettings(CombinationSettings):
     extractor: Literal["mfn_without_similarity"] = "mfn_without_similarity"
 
 
-class MfnWithoutFineLevelSettings(PretrainedCentersSettings, CombinationSettings):
+class MfnWithoutFineLevelSettings(PretrainedCentersSettings, BothBranchesSettings):
     """MFN with interests at the category level only."""
 
     extractor: Literal["mfn_without_fine_level"] = "mfn_without_fine_level"
@@ -196,16 +308,10 @@ class MfnWithoutFineLevelSettings(PretrainedCentersSettings, CombinationSettings
     )
 
 
-class MfnWithRandomEmbeddingSettings(TrainedCentersSettings, CombinationSettings):
-    """MFN with a random E; its centers are trained with the task: pretrained ones would not fit."""
-
-    extractor: Literal["mfn_with_random_embedding"] = "mfn_with_random_embedding"
-
-
 class MfnWithTargetAttentionSettings(
-    PretrainedCentersSettings, CombinationSettings, TargetAttentionSettings
+    PretrainedCentersSettings, BothBranchesSettings, TargetAttentionSettings
 ):
-    """MFN with DIN's target attention as a third term of R(i_c)."""
+    """MFN with DIN's target attention as a third group."""
 
     extractor: Literal["mfn_with_target_attention"] = "mfn_with_target_attention"
 
@@ -218,7 +324,9 @@ ModelSettings = Annotated[
     | TransformerRecSettings
     | DinSettings
     | MfnSettings
+    | MfnAsPrintedSettings
     | MfnWithoutPretrainSettings
+    | MfnWithRandomCentersSettings
     | MfnWithoutCombinationSettings
     | MfnWithoutSimilaritySettings
     | MfnWithoutFineLevelSettings

@@ -1,9 +1,12 @@
 """The similarity interests of MFN (Xie et al., 2021), section 3.2, at one level.
 
-Legend: B requests, N history steps, d width of an item vector, K interests.
+Legend: B requests, N history steps, d width of an item vector, e width of an item vector in E,
+K interests.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -11,75 +14,117 @@ from torch import Tensor, nn
 from mfn.models.batch import Features
 from mfn.models.embedding import FrozenItems, ItemTable, RandomItems
 from mfn.models.entropies import assignment, entropies
-from mfn.models.extractor import Extractor, History
+from mfn.models.extractor import Extractor, History, Interests, LevelSize
 from mfn.models.settings import (
     PretrainedCentersSettings,
+    RandomCentersSettings,
     SimilaritySettings,
-    TrainedCentersSettings,
 )
 
-LEAST_MASS = 1e-12
-"""Minimum mass to divide by: far below that of an interest with behaviours, far above 0."""
+LEAST_MASS = 1e-6
+"""An interest with less mass than this share of one behaviour is none: its vector is zero."""
 
 
 class Similarity(Extractor):
-    """R_s = Pᵀ 𝓔 (eq. 5), with P from the frozen embedding and the centers C, [K, d].
+    """R_s = Pᵀ 𝓔 (eq. 5), with P from the frozen embedding and the centers C, [K, e].
 
     With the scale `mass`, interest j is divided by its mass Σ_t P[t, j]. It is then a weighted mean
-    of behaviours and does not grow with the history.
+    of behaviours and does not grow with the history. What this loses, how much of the user an
+    interest is, the candidate's attention gets back as the logarithm of the mass.
+
+    The centers are initial ones: training tunes them at `centers_rate` times the learning rate of
+    the other parameters.
     """
 
-    centers_Kd: Tensor
+    start_Ke: Tensor
 
-    def __init__(self, settings: SimilaritySettings) -> None:
+    def __init__(self, settings: SimilaritySettings, size: LevelSize) -> None:
         super().__init__()
-        self.interests = settings.interests
+        self.interests = settings.similarity_interests
         self.by_mass = settings.similarity_scale == "mass"
+        self.mass_in_attention = settings.mass_in_attention
+        self.centers_rate = settings.centers_rate
+        start_Ke = torch.randn(self.interests, size.frozen_width) * size.frozen_width**-0.25
+        self.centers_Ke = nn.Parameter(start_Ke.clone(), requires_grad=settings.centers_rate > 0)
+        # Where the centers started, to see how far they move; not saved with the model.
+        self.register_buffer("start_Ke", start_Ke, persistent=False)
 
     @classmethod
     def frozen_items(cls, features: Features, items: ItemTable, dimension: int) -> FrozenItems:
         """A module for the pretrained E."""
         return FrozenItems(features, dimension)
 
+    def learning_rates(self) -> Mapping[str, float]:
+        """The centers' multiple of the learning rate."""
+        return {"centers_Ke": self.centers_rate} if self.centers_rate else {}
+
     def P(self, history: History) -> Tensor:
         """P of eq. 4, [B, N, K]."""
-        if history.frozen_BNd is None:
+        if history.frozen_BNe is None:
             raise ValueError(
                 "similarity interests need the frozen embedding, but the history has none"
             )
-        return assignment(history.frozen_BNd, self.centers_Kd, history.mask_BN)
+        return assignment(history.frozen_BNe, self.centers_Ke, history.mask_BN)
 
-    def forward(self, history: History) -> Tensor:
-        """R_s, [B, K, d]."""
+    def forward(self, history: History) -> Interests:
+        """R_s, [B, K, d], and the logarithm of each interest's mass."""
         weight_BNK = self.P(history)
+        mass_B1K = weight_BNK.sum(dim=1, keepdim=True)
+        log_mass_BK = (
+            mass_B1K.clamp(min=LEAST_MASS).log().squeeze(1) if self.mass_in_attention else None
+        )
         if self.by_mass:
             # Divide before the product with the behaviours, so that their gradient is a weighted
-            # mean of the incoming gradient and is never divided by a mass near 0. Below LEAST_MASS
-            # an interest shrinks to zero.
-            mass_B1K = weight_BNK.sum(dim=1, keepdim=True)
-            weight_BNK = weight_BNK / mass_B1K.clamp(min=LEAST_MASS)
-        return weight_BNK.transpose(1, 2) @ history.trainable_BNd
+            # mean of the incoming gradient and is never divided by a mass near 0.
+            share_BNK = weight_BNK / mass_B1K.clamp(min=LEAST_MASS)
+            weight_BNK = torch.where(mass_B1K >= LEAST_MASS, share_BNK, 0)
+        return Interests(weight_BNK.transpose(1, 2) @ history.trainable_BNd, log_mass_BK)
+
+    @torch.no_grad()
+    def measures(self, history: History) -> Mapping[str, float]:
+        """How hard P is on these histories, and how far the centers are from their start.
+
+        Returns:
+            `centers_norm`: the mean length of the centers, as a multiple of the mean length of a
+            behaviour in E; `centers_largest_share`: the mean over behaviours of the largest P;
+            `centers_moved`: the mean distance of a center from its start, as a multiple of the
+            mean length at the start.
+        """
+        if history.frozen_BNe is None or not bool(history.mask_BN.any()):
+            return {}
+        length = history.frozen_BNe[history.mask_BN].norm(dim=1).mean()
+        largest_n = self.P(history)[history.mask_BN].max(dim=1).values
+        moved_K = (self.centers_Ke - self.start_Ke).norm(dim=1)
+        return {
+            "centers_norm": float(self.centers_Ke.norm(dim=1).mean() / length),
+            "centers_largest_share": float(largest_n.mean()),
+            "centers_moved": float(moved_K.mean() / self.start_Ke.norm(dim=1).mean()),
+        }
 
 
 class PretrainedCenters(Similarity):
-    """With the centers that Alg. 1 learnt; they are not trained further."""
+    """With the initial centers that Alg. 1 learnt."""
 
-    def __init__(self, settings: PretrainedCentersSettings, width: int, steps: int) -> None:
-        super().__init__(settings)
-        self.register_buffer("centers_Kd", torch.zeros(settings.interests, width))
+    def __init__(self, settings: PretrainedCentersSettings, size: LevelSize) -> None:
+        super().__init__(settings, size)
+
+    @torch.no_grad()
+    def load(self, centers_Ke: Tensor) -> None:
+        """Start at these centers, [K, e]."""
+        self.centers_Ke.copy_(centers_Ke)
+        self.start_Ke.copy_(centers_Ke)
 
 
-class TrainedCenters(Similarity):
-    """With random initial centers that are trained with the task: MFN w/o pretrain of Table 1.
+class RandomCenters(Similarity):
+    """With random initial centers.
 
-    The centers start with the scale of E, so that P starts as soft as between behaviours. The
+    They start as long as a behaviour in E, so that P starts as soft as between behaviours. The
     auxiliary loss L_E, which pretraining would minimise, can be added.
     """
 
-    def __init__(self, settings: TrainedCentersSettings, width: int, steps: int) -> None:
-        super().__init__(settings)
+    def __init__(self, settings: RandomCentersSettings, size: LevelSize) -> None:
+        super().__init__(settings, size)
         self.auxiliary_weight = settings.auxiliary_weight
-        self.centers_Kd = nn.Parameter(torch.randn(settings.interests, width) * width**-0.25)
 
     def auxiliary_loss(self, history: History) -> Tensor:
         """λ L_E (eq. 3) of these histories, with q of eq. 1 for each user as in Alg. 1."""
@@ -89,11 +134,8 @@ class TrainedCenters(Similarity):
         return self.auxiliary_weight * L_E
 
 
-class RandomEmbedding(TrainedCenters):
-    """With a random E too, to measure the value of the pretrained E (not in Table 1).
-
-    Pretrained centers fit only the pretrained E, so the centers are trained with the task.
-    """
+class RandomEmbedding(RandomCenters):
+    """With a random E too; pretrained centers would not fit it."""
 
     @classmethod
     def frozen_items(cls, features: Features, items: ItemTable, dimension: int) -> FrozenItems:

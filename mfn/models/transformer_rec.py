@@ -9,10 +9,10 @@ Legend: B requests, N history steps, d width of an item vector.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mfn.models.embedding import masked_mean
-from mfn.models.extractor import Extractor, History, first_steps
+from mfn.models.extractor import Extractor, History, Interests, LevelSize, first_steps
 from mfn.models.masking import check_heads, visible
 from mfn.models.settings import TransformerRecSettings
 
@@ -22,10 +22,11 @@ class TransformerRec(Extractor):
 
     interests = 1
 
-    def __init__(self, settings: TransformerRecSettings, width: int, steps: int) -> None:
+    def __init__(self, settings: TransformerRecSettings, size: LevelSize) -> None:
         super().__init__()
+        width = size.width
         check_heads(width, settings.heads)
-        self.positions_Nd = nn.Parameter(torch.randn(steps, width) * 0.02)
+        self.positions_Nd = nn.Parameter(torch.randn(size.steps, width) * 0.02)
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(
                 width, settings.heads, settings.width_factor * width,
@@ -34,10 +35,10 @@ class TransformerRec(Extractor):
             for _ in range(settings.layers)
         )  # fmt: skip
 
-    def forward(self, history: History) -> Tensor:
+    def forward(self, history: History) -> Interests:
         """The mean of the encoded steps, [B, 1, d]."""
         hidden_BNd = history.trainable_BNd + first_steps(self.positions_Nd, history)
         ignored_BN = ~visible(history.mask_BN)
         for layer in self.layers:
             hidden_BNd = layer(hidden_BNd, src_key_padding_mask=ignored_BN)
-        return masked_mean(hidden_BNd, history.mask_BN)[:, None]
+        return Interests(masked_mean(hidden_BNd, history.mask_BN)[:, None])

@@ -22,7 +22,7 @@ from mfn.errors import DataRefused
 from mfn.job import Counts, job
 from mfn.models import artifact
 from mfn.models.embedding import FrozenEmbedding, FrozenItems, ItemEncoder, ItemTable, offsets_of
-from mfn.models.settings import PretrainedCentersSettings
+from mfn.models.settings import Centers, PretrainedCentersSettings
 from mfn.pretraining.descent import Sample, describe, learn
 from mfn.pretraining.profiles import Profile, profiles, table
 from mfn.pretraining.published import current_frozen, key
@@ -52,7 +52,7 @@ def train_centers(spark: SparkSession, settings: Settings) -> Counts:
     """
     splits = Splits.published(settings)
     frozen_folder = current_frozen(settings, splits)
-    frozen = artifact.read_frozen(frozen_folder)
+    frozen = artifact.read_pretrained(frozen_folder).frozen
     history_UN = torch.from_numpy(histories_of_users(spark, splits, settings.centers))
     if not len(history_UN):
         first, last = splits.manifest["windows"]["pretraining"]
@@ -64,15 +64,15 @@ def train_centers(spark: SparkSession, settings: Settings) -> Counts:
     tensors: dict[str, Tensor] = {}
     stats: dict[str, dict[str, float | list[float]]] = {}
     item_indices, same_item_I = splits.item_indices(), splits.same_items()
-    found: dict[tuple[str, int], list[Profile]] = {}
+    found: dict[tuple[str, Centers], list[Profile]] = {}
     for level in encoder.levels:
         sample = Sample(encoder, level.name, history_UN)
-        for interests in wanted(settings):
-            name = key(level.name, interests)
-            learnt = learn(sample, interests, settings.centers, name)
+        for centers in wanted(settings):
+            name = key(level.name, centers)
+            learnt = learn(sample, centers, settings.centers, name)
             tensors[name] = learnt.centers_Kd
-            stats[name] = describe(learnt, sample, settings.centers.marginal)
-            found[level.name, interests] = profiles(
+            stats[name] = describe(learnt, sample, centers.marginal)
+            found[level.name, centers] = profiles(
                 learnt.centers_Kd, sample, item_indices, same_item_I
             )
             log.info("centers %s: %s", name, stats[name])
@@ -82,7 +82,7 @@ def train_centers(spark: SparkSession, settings: Settings) -> Counts:
                     "fewer interests may be enough for these data",
                     name,
                     stats[name]["collapsed"],
-                    interests,
+                    centers.interests,
                     stats[name]["replaced"],
                 )
     of_centers = table(spark, settings, splits, found)
@@ -106,10 +106,12 @@ def train_centers(spark: SparkSession, settings: Settings) -> Counts:
     }
 
 
-def wanted(settings: Settings) -> list[int]:
-    """The numbers of interests for which the configured models need pretrained centers."""
+def wanted(settings: Settings) -> list[Centers]:
+    """The centers that the configured models need, each once, in the models' order."""
     models = settings.models.values()
-    return sorted({m.interests for m in models if isinstance(m, PretrainedCentersSettings)})
+    return list(
+        dict.fromkeys(m.centers for m in models if isinstance(m, PretrainedCentersSettings))
+    )
 
 
 def histories_of_users(spark: SparkSession, splits: Splits, settings: CenterSettings) -> np.ndarray:

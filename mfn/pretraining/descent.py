@@ -17,12 +17,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from mfn.engine.adam import Adam
 from mfn.engine.progress import Progress
 from mfn.indices import PADDING
 from mfn.models.embedding import ItemEncoder
 from mfn.models.entropies import Marginal, assignment, entropies
+from mfn.models.settings import Centers
 from mfn.settings import CenterSettings
 
 MAX_REPLACEMENTS = 3
@@ -72,16 +74,16 @@ class LearntCenters:
     replaced: int
 
 
-def learn(sample: Sample, interests: int, settings: CenterSettings, name: str) -> LearntCenters:
+def learn(sample: Sample, wanted: Centers, settings: CenterSettings, name: str) -> LearntCenters:
     """Alg. 1: K centers, initialised by k-means++ on E, by gradient descent on L_E."""
     random = torch.Generator().manual_seed(settings.seed)
     frozen_BNd, mask_BN = sample.draw(settings.batch_users, random)
-    centers_Kd = start(frozen_BNd[mask_BN], interests, settings.seed)
+    centers_Kd = start(frozen_BNd[mask_BN], wanted.interests, settings.seed)
     frozen_BNd, mask_BN = sample.first
     behaviours_nd = frozen_BNd[mask_BN]
     steps = replaced = 0
     for replacement in range(MAX_REPLACEMENTS + 1):
-        centers_Kd, done = descend(centers_Kd, sample, settings, random, name)
+        centers_Kd, done = descend(centers_Kd, sample, wanted, settings, random, name)
         steps += done
         to_replace = collapsed(centers_Kd, behaviours_nd)
         if not to_replace or replacement == MAX_REPLACEMENTS:
@@ -94,6 +96,7 @@ def learn(sample: Sample, interests: int, settings: CenterSettings, name: str) -
 def descend(
     centers_Kd: Tensor,
     sample: Sample,
+    wanted: Centers,
     settings: CenterSettings,
     random: torch.Generator,
     name: str,
@@ -108,18 +111,23 @@ def descend(
     def evaluate() -> float:
         with torch.no_grad():
             P_BNK = assignment(frozen_BNd, centers_Kd, mask_BN)
-            return float(entropies(P_BNK, mask_BN, settings.marginal).loss)
+            return float(entropies(P_BNK, mask_BN, wanted.marginal).loss)
 
-    centers_Kd = centers_Kd.clone().requires_grad_()
+    centers_Kd = nn.Parameter(centers_Kd.clone())
+    length = None
+    if wanted.norm is not None:
+        length = wanted.norm * float(frozen_BNd[mask_BN].norm(dim=1).mean())
+    hold(centers_Kd, length)
+    optimizer = Adam([centers_Kd], [], settings.learning_rate)
     before = evaluate()
     with Progress(f"centers {name}", settings.max_steps, shown=True) as progress:
         for step in range(1, settings.max_steps + 1):
             drawn_BNd, drawn_mask_BN = sample.draw(settings.batch_users, random)
             P_BNK = assignment(drawn_BNd, centers_Kd, drawn_mask_BN)
-            loss = entropies(P_BNK, drawn_mask_BN, settings.marginal).loss
-            (gradient_Kd,) = torch.autograd.grad(loss, centers_Kd)
-            with torch.no_grad():
-                centers_Kd.sub_(gradient_Kd, alpha=settings.learning_rate)
+            loss = entropies(P_BNK, drawn_mask_BN, wanted.marginal).loss
+            (centers_Kd.grad,) = torch.autograd.grad(loss, centers_Kd)
+            optimizer.step()
+            hold(centers_Kd, length)
             progress.advance(f"L_E {float(loss.detach()):.4f}")
             if step % EVALUATE_EVERY_STEPS == 0:
                 now = evaluate()
@@ -127,6 +135,13 @@ def descend(
                     break
                 before = now
     return centers_Kd.detach(), step
+
+
+@torch.no_grad()
+def hold(centers_Kd: Tensor, length: float | None) -> None:
+    """Give every center this length; None: leave it as it is."""
+    if length is not None:
+        centers_Kd.mul_(length / centers_Kd.norm(dim=1, keepdim=True).clamp(min=1e-12))
 
 
 def collapsed(centers_Kd: Tensor, behaviours_nd: Tensor) -> list[int]:

@@ -32,7 +32,7 @@ from mfn.indices import PADDING
 from mfn.job import Counts, job
 from mfn.models import artifact
 from mfn.models.batch import ENTITY, Features
-from mfn.models.embedding import ItemTable, freeze
+from mfn.models.embedding import ItemTable, Pretrained, TableStart, fields_of, freeze
 from mfn.models.ranker import Ranker
 from mfn.models.settings import BaseSettings
 from mfn.pretraining.word_vectors import EntityVectors, from_file, from_titles
@@ -133,7 +133,7 @@ def _pretrain(
     own = settings.embeddings
     features, item_indices = splits.features, splits.item_indices()
     model = Ranker(
-        BaseSettings(start_at_frozen=False),
+        BaseSettings(start_at_pretrained=False),
         features,
         item_indices,
         own.dimension,
@@ -155,6 +155,9 @@ def _pretrain(
         best_VD = model.embedding.weight.detach().clone()
     # A row is learnt if training changed it. Entity rows may be replaced by vectors from text.
     learnt_V = (best_VD != start_VD).any(dim=1)
+    start = TableStart(
+        fields_of(best_VD.clone(), features.sizes), fields_of(learnt_V.clone(), features.sizes)
+    )
     if words is not None and ENTITY in features.item_fields:
         first = model.embedding.offsets[ENTITY]
         rows = slice(first, first + len(words.known_V))
@@ -172,7 +175,7 @@ def _pretrain(
     }
     if workers.rank == 0:
         with storage.publish(settings.layout.embeddings) as folder:
-            artifact.write_frozen(folder, frozen)
+            artifact.write_pretrained(folder, Pretrained(frozen, start))
             storage.write_json(f"{folder}/{storage.MANIFEST}", manifest)
     return {
         "rows": sum(one.requests for one in epochs),

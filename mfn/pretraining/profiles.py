@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mfn.indices import FIRST_INDEX
 from mfn.models.batch import ENTITY
+from mfn.models.settings import Centers
 from mfn.pretraining.descent import Sample, nearest
 from mfn.schema import INTEREST_CENTERS
 from mfn.settings import Settings
@@ -115,7 +116,7 @@ def table(
     spark: SparkSession,
     settings: Settings,
     splits: Splits,
-    found: Mapping[tuple[str, int], list[Profile]],
+    found: Mapping[tuple[str, Centers], list[Profile]],
 ) -> DataFrame:
     """Rows of INTEREST_CENTERS, from the profiles by level and number of centers."""
     every = [profile for of_level in found.values() for profile in of_level]
@@ -132,7 +133,9 @@ def table(
         (
             settings.date,
             level,
-            interests,
+            centers.interests,
+            centers.marginal,
+            centers.norm,
             center,
             one.behaviour_share,
             one.user_share,
@@ -140,7 +143,7 @@ def table(
             [category[index] for index in one.categories],
             [word[index] for index in one.entities],
         )
-        for (level, interests), of_level in found.items()
+        for (level, centers), of_level in found.items()
         for center, one in enumerate(of_level)
     ]
     return spark.createDataFrame(rows, INTEREST_CENTERS.columns).coalesce(1)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from mfn import storage
 from mfn.models import artifact
+from mfn.models.settings import Centers
 from mfn.settings import Settings
 from mfn.splits.published import Splits
 
@@ -20,28 +21,29 @@ def current_frozen(settings: Settings, splits: Splits) -> str:
     return _current(settings.layout.embeddings, "pretrain_embeddings", splits)
 
 
-def key(level: str, interests: int) -> str:
-    """Name of the tensor that holds the K centers of a level."""
-    return f"{level}.{interests}"
+def key(level: str, centers: Centers) -> str:
+    """Name of the tensor that holds these centers of a level."""
+    length = "free" if centers.norm is None else f"{centers.norm:g}"
+    return f"{level}.{centers.interests}.{centers.marginal}.{length}"
 
 
-def read_centers(settings: Settings, splits: Splits, interests: int) -> dict[str, Tensor]:
-    """The published centers of a run date by level, [K, d].
+def read_centers(settings: Settings, splits: Splits, centers: Centers) -> dict[str, Tensor]:
+    """The published centers of a run date by level, [K, e].
 
     Raises:
         NotPublished: `train_centers` has not run for this date.
-        WrongArtifact: they were learnt with other vocabularies, or not for this number K.
+        WrongArtifact: they were learnt with other vocabularies, or not for these settings.
     """
     folder = _current(settings.layout.centers, "train_centers", splits)
     tensors = artifact.read_tensors(folder)
     levels = [level.name for level in splits.features.levels]
     for level in levels:
-        if key(level, interests) not in tensors:
+        if key(level, centers) not in tensors:
             raise artifact.WrongArtifact(
-                f"{folder}: expected {interests} centers of level {level}, got "
+                f"{folder}: expected the centers {key(level, centers)}, got "
                 f"{sorted(tensors)}; run jobs/train_centers.py with this model in the settings"
             )
-    return {level: tensors[key(level, interests)] for level in levels}
+    return {level: tensors[key(level, centers)] for level in levels}
 
 
 def _current(published: str, job: str, splits: Splits) -> str:

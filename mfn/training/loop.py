@@ -22,7 +22,7 @@ from mfn.engine.workers import Workers
 from mfn.log_setup import set_up_logging
 from mfn.models import artifact
 from mfn.models.batch import Features
-from mfn.models.embedding import Exchange, FrozenEmbedding, fields_of
+from mfn.models.embedding import Exchange, Pretrained, fields_of
 from mfn.models.ranker import Ranker
 from mfn.models.settings import PretrainedCentersSettings, RankerSettings
 from mfn.pretraining.published import read_centers
@@ -31,6 +31,9 @@ from mfn.splits.published import Splits
 
 TABLE = "embedding.weight"
 """Name of the trainable embedding table among a model's tensors."""
+
+CENTERS = "centers_Ke"
+"""Last part of the names of the interest centers among a model's tensors."""
 
 
 def train_models(
@@ -58,15 +61,16 @@ def train_models(
     if workers.size > 1 and workers.rank == 0:
         set_up_logging(settings.log_format)  # a worker's process does not inherit the driver's
     torch.set_num_threads(own.threads)
-    frozen = artifact.read_frozen(frozen_folder)
+    pretrained = artifact.read_pretrained(frozen_folder)
     item_indices = splits.item_indices()
     stats: dict[str, TrainingStats] = {}
     for name, fingerprint in todo.items():
         workers.heartbeat(f"the start of {name}")
         exchange = workers if own.table == "sharded" else None
         model = make_model(
-            settings.models[name], item_indices, frozen, settings, splits, exchange, starts[name]
-        )
+            settings.models[name], item_indices, pretrained, settings, splits, exchange,
+            starts[name],
+        )  # fmt: skip
         checkpoints = Checkpoints(
             settings.layout.checkpoints(name), fingerprint, workers.size, settings.checkpoints
         )
@@ -90,7 +94,7 @@ def train_models(
 def make_model(
     model_settings: RankerSettings,
     item_indices: Mapping[str, torch.Tensor],
-    frozen: FrozenEmbedding,
+    pretrained: Pretrained,
     settings: Settings,
     splits: Splits,
     exchange: Exchange | None = None,
@@ -106,23 +110,24 @@ def make_model(
         model_settings,
         splits.features,
         item_indices,
-        frozen.dimension,
+        settings.embeddings.dimension,
         settings.embeddings.initial_std,
         settings.train.seed,
         exchange,
+        pretrained.frozen.dimension,
     )
     centers = (
-        read_centers(settings, splits, model_settings.interests)
+        read_centers(settings, splits, model_settings.centers)
         if isinstance(model_settings, PretrainedCentersSettings)
         else {}
     )
-    model.load_frozen(frozen, centers)
+    model.load_frozen(pretrained.frozen, centers)
     if start is not None:
         # Rows of new ids keep their random values: today's E is another space than the earlier
         # model's.
         start_from(model, start)
-    elif model_settings.start_at_frozen:
-        model.start_at(frozen)
+    elif model_settings.start_at_pretrained:
+        model.start_at(pretrained.start)
     return model
 
 
@@ -156,6 +161,7 @@ def describe(
         "settings": model.settings.model_dump(mode="json"),
         "train_settings": settings.train.model_dump(mode="json"),
         "dimension": model.embedding.weight.shape[1],
+        "frozen_dimension": model.frozen_dimension,
         "parameters": parameter_count(model),
         "train": asdict(stats),
         "splits": splits.folder,
@@ -173,7 +179,8 @@ def describe(
 def start_from(model: Ranker, folder: str) -> None:
     """Copy the trained parameters of an earlier model; rows of new ids keep their random values.
 
-    The frozen embedding and the centers remain those of today.
+    The frozen embedding and the centers remain those of today: the earlier model's tuned centers
+    are points in the space of another E.
     """
     schema = storage.read_json(f"{folder}/{storage.MODEL}")["schema"]
     tensors = artifact.read_tensors(folder)
@@ -183,5 +190,5 @@ def start_from(model: Ranker, folder: str) -> None:
         known = rows_of_field[indices]
         rows[: len(known)] = known
     for name, parameter in model.named_parameters():
-        if name != TABLE:
+        if name != TABLE and not name.endswith(CENTERS):
             parameter.copy_(tensors[name])

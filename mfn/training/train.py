@@ -73,7 +73,7 @@ def train(spark: SparkSession, settings: Settings) -> Counts:
     starts = _starts(settings)
     for model in settings.models_to_train.values():
         if isinstance(model, PretrainedCentersSettings):
-            read_centers(settings, splits, model.interests)
+            read_centers(settings, splits, model.centers)
     fingerprints = {
         name: _model_fingerprint(name, settings, splits, frozen_folder, starts[name])
         for name in settings.models_to_train

@@ -25,12 +25,10 @@ class Variant:
 
     Attributes:
         tuned_as: name of the model whose choice it takes.
-        sharpness: factor for its centers.
         words: its own `embeddings.words`; None for the value in the settings.
     """
 
     tuned_as: str
-    sharpness: float = 1.0
     words: str | None = None
 
 
@@ -148,7 +146,6 @@ def finals(plan: Plan, choices: Mapping[str, Choice]) -> dict[str, dict[int, Fin
                     of_seed(plan.real, seed, variant.words), choice.learning_rate, choice.epochs
                 ),
                 folder=plan.real.layout.trial(name, f"seed-{seed}"),
-                sharpness=variant.sharpness,
                 files=plan.files,
             )
             for seed in plan.real.compare.seeds

@@ -32,7 +32,6 @@ from mfn.metrics import CLIP
 from mfn.models import artifact
 from mfn.models.batch import Batch, concatenate
 from mfn.models.ranker import Ranker
-from mfn.models.similarity import PretrainedCenters
 from mfn.pretraining.published import current_frozen
 from mfn.serving.predict import batch_of, score
 from mfn.settings import Settings
@@ -86,15 +85,12 @@ class Trial(ABC):
         name: name of the model in the settings.
         settings: settings of the run date; E and the centers are under their root.
         folder: where the results are published.
-        sharpness: factor for the centers and so for the logits of P (eq. 4): the inverse of a
-            temperature.
         files: maximum number of files of training rows to read; None for all.
     """
 
     name: str
     settings: Settings
     folder: str
-    sharpness: float = 1.0
     files: int | None = None
 
     @property
@@ -134,7 +130,7 @@ class Trial(ABC):
             self.settings.models[self.name].model_dump(),
             self.settings.train.of_the_result,
             [splits.folder, current_frozen(self.settings, splits), centers],
-            [self.sharpness, self.files],
+            self.files,
             self._own_settings(),
         )
 
@@ -159,16 +155,12 @@ class Trial(ABC):
             storage.write_json(f"{folder}/{storage.MANIFEST}", manifest)
 
     def _model(self) -> Ranker:
-        """The model before training, with its centers multiplied by `sharpness`."""
+        """The model before training."""
         settings, splits = self.settings, self.splits
-        frozen = artifact.read_frozen(current_frozen(settings, splits))
-        model = make_model(
-            settings.models[self.name], splits.item_indices(), frozen, settings, splits
+        pretrained = artifact.read_pretrained(current_frozen(settings, splits))
+        return make_model(
+            settings.models[self.name], splits.item_indices(), pretrained, settings, splits
         )
-        for _, extractor in model.extractors():
-            if isinstance(extractor, PretrainedCenters):
-                extractor.centers_Kd.mul_(self.sharpness)
-        return model
 
     def _scores(self, model: Ranker) -> np.ndarray:
         """Probabilities of a click for the candidates of the test window, [n]."""

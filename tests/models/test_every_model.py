@@ -136,11 +136,11 @@ def test_what_stands_at_padded_steps_never_matters(name: str, pad: int) -> None:
     one, lengths = interest(name), [0, 1, 3, 6]
     past = history(lengths, 8, seed=1, pad=pad)
     past.trainable_BNd.requires_grad_()
-    assert past.frozen_BNd is not None
+    assert past.frozen_BNe is not None
     mask_BN1 = past.mask_BN[..., None]
     other = History(
         torch.where(mask_BN1, past.trainable_BNd, -50.0),
-        torch.where(mask_BN1, past.frozen_BNd, -50.0),
+        torch.where(mask_BN1, past.frozen_BNe, -50.0),
         past.mask_BN,
     )
     R_BMd = one(past, candidates(4))
@@ -153,8 +153,8 @@ def test_what_stands_at_padded_steps_never_matters(name: str, pad: int) -> None:
 def test_the_order_of_behaviours_matters_to_those_that_say_so_alone(name: str) -> None:
     one = interest(name)
     past = history([5, 5], 8, seed=1)
-    assert past.frozen_BNd is not None
-    turned = History(past.trainable_BNd.flip(1), past.frozen_BNd.flip(1), past.mask_BN)
+    assert past.frozen_BNe is not None
+    turned = History(past.trainable_BNd.flip(1), past.frozen_BNe.flip(1), past.mask_BN)
     away = (one(past, candidates(2)) - one(turned, candidates(2))).abs().max()
     assert (float(away.detach()) > 1e-4) is (name in ORDERED)
     assert (float(away.detach()) > 1e-9) is (name in ORDERED)
@@ -217,9 +217,9 @@ def test_gradients_stay_finite_however_large_the_vectors_and_what_comes_back(
 ) -> None:
     one = interest(name).to(dtype)
     past = history([0, 1, 6], 8, seed=1, pad=2, scale=1e4)
-    assert past.frozen_BNd is not None
+    assert past.frozen_BNe is not None
     trainable_BNd = past.trainable_BNd.to(dtype).requires_grad_()
-    large = History(trainable_BNd, past.frozen_BNd.to(dtype), past.mask_BN)
+    large = History(trainable_BNd, past.frozen_BNe.to(dtype), past.mask_BN)
     (comes_back * one(large, candidates(3).to(dtype))).sum().backward()
     found = [trainable_BNd.grad, *(parameter.grad for parameter in one.parameters())]
     assert all(gradient is None or torch.isfinite(gradient).all() for gradient in found)
@@ -260,7 +260,7 @@ def test_every_model_starts_at_the_frozen_embedding_where_that_was_learnt_alone(
         # An index that is new since E was learnt.
         learnt.vectors[field] = learnt.vectors[field][:-1]
         learnt.learnt[field] = of_field[:-1]
-    one = made(NAMED_MODELS[name].model_copy(update={"start_at_frozen": False}))
+    one = made(NAMED_MODELS[name].model_copy(update={"start_at_pretrained": False}))
     drawn_VD = one.embedding.weight.detach().clone()
     one.start_at(learnt)
     starts = fields_of(one.embedding.weight.detach(), SIZES)

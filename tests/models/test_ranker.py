@@ -72,13 +72,13 @@ def test_pretrained_parts_are_frozen_and_in_no_optimizer() -> None:
     trained = set(dict(model.named_parameters()))
     kept = set(model.state_dict()) - trained
     assert {name.rsplit(".", 1)[1] for name in kept} == {
-        "centers_Kd", "weight_VD", "mean_FD", "std_F",
+        "centers_Ke", "weight_VD", "mean_FD", "std_F",
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("starts", [True, False])
 def test_trainable_embedding_starts_at_the_frozen_one_where_that_was_learnt(starts: bool) -> None:
-    model = made(BaseSettings(start_at_frozen=starts))
+    model = made(BaseSettings(start_at_pretrained=starts))
     at = model.embedding.offsets["category"]
     same = model.embedding.weight[at : at + SIZES["category"]] == frozen().vectors["category"]
     assert bool(same[3:].all()) is starts
@@ -148,12 +148,12 @@ def test_the_auxiliary_loss_is_added_to_every_candidate_and_teaches_centers() ->
     torch.testing.assert_close(helped.loss(rows), expected)
     one, other = gradients(plain, [rows]), gradients(helped, [rows])
     changed = {name for name in one if not torch.allclose(one[name], other[name])}
-    assert {name.rsplit(".", 1)[1] for name in changed} == {"centers_Kd"}
+    assert {name.rsplit(".", 1)[1] for name in changed} == {"centers_Ke"}
     assert len(changed) == 2
 
 
 def test_a_random_frozen_embedding_is_no_pretrained_one_and_standardised_as_one_is() -> None:
-    model = made(MfnWithRandomEmbeddingSettings(start_at_frozen=False))
+    model = made(MfnWithRandomEmbeddingSettings(start_at_pretrained=False))
     assert isinstance(model.encoder.frozen, RandomItems)
     drawn_VD = model.encoder.frozen.weight_VD.clone()
     model.encoder.frozen.load(frozen())

@@ -22,7 +22,7 @@ from tests.models.naive import SHAPES, STEPS, history, softmax
 
 def oracle(past: History, C: Tensor, by_mass: bool) -> Tensor:
     """Eq. 4 and 5, one behaviour and one center at a time."""
-    assert past.frozen_BNd is not None
+    assert past.frozen_BNe is not None
     B, N, d = past.trainable_BNd.shape
     R = torch.zeros(B, len(C), d).double()
     for b in range(B):
@@ -30,7 +30,7 @@ def oracle(past: History, C: Tensor, by_mass: bool) -> Tensor:
         for t in range(N):
             if not past.mask_BN[b, t]:
                 continue
-            P = softmax([past.frozen_BNd[b, t] @ c for c in C])
+            P = softmax([past.frozen_BNe[b, t] @ c for c in C])
             for j, share in enumerate(P):
                 R[b, j] += share * past.trainable_BNd[b, t]
                 mass[j] += share
@@ -42,7 +42,7 @@ def oracle(past: History, C: Tensor, by_mass: bool) -> Tensor:
 
 def made(K: int, d: int, seed: int, scale: str = "mass") -> PretrainedCenters:
     branch = PretrainedCenters(MfnSettings(interests=K, similarity_scale=scale), d, STEPS).double()
-    branch.centers_Kd.copy_(torch.randn(K, d, generator=torch.Generator().manual_seed(seed)))
+    branch.centers_Ke.copy_(torch.randn(K, d, generator=torch.Generator().manual_seed(seed)))
     return branch
 
 
@@ -51,7 +51,7 @@ def made(K: int, d: int, seed: int, scale: str = "mass") -> PretrainedCenters:
 def test_similarity_is_equations_4_and_5(shape: dict, scale: str) -> None:
     past = history(shape["lengths"], shape["d"], shape["seed"], shape["scale"], pad=1)
     branch = made(shape["K"], shape["d"], shape["seed"], scale)
-    torch.testing.assert_close(branch(past), oracle(past, branch.centers_Kd, scale == "mass"))
+    torch.testing.assert_close(branch(past), oracle(past, branch.centers_Ke, scale == "mass"))
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -63,20 +63,20 @@ def test_a_large_gradient_is_finite_where_an_interest_has_no_mass(
     """As of an empty history, and of a center from which all behaviours are far away."""
     torch.manual_seed(seed)
     past = history([0, 3, 1], d=4, seed=1, scale=hard, pad=1)
-    assert past.frozen_BNd is not None
+    assert past.frozen_BNe is not None
     trainable_BNd = past.trainable_BNd.float().requires_grad_()
     branch = TrainedCenters(MfnWithoutPretrainSettings(interests=K), 4, STEPS)
-    R_BKd = branch(History(trainable_BNd, past.frozen_BNd.float(), past.mask_BN))
+    R_BKd = branch(History(trainable_BNd, past.frozen_BNe.float(), past.mask_BN))
     R_BKd.backward(torch.full_like(R_BKd, 1e6))
     assert trainable_BNd.grad is not None
     assert trainable_BNd.grad.isfinite().all()
-    assert branch.centers_Kd.grad is not None
-    assert branch.centers_Kd.grad.isfinite().all()
+    assert branch.centers_Ke.grad is not None
+    assert branch.centers_Ke.grad.isfinite().all()
     assert trainable_BNd.grad[0].eq(0).all()
     # What comes back to the behaviours of an interest is a mean of it, if it has mass: the only
     # one of the last request has all of it. Of next to no mass, it fades.
-    frozen_BNd = past.frozen_BNd.float()
-    mass_K = branch.P(History(trainable_BNd, frozen_BNd, past.mask_BN))[2, 0].detach()
+    frozen_BNe = past.frozen_BNe.float()
+    mass_K = branch.P(History(trainable_BNd, frozen_BNe, past.mask_BN))[2, 0].detach()
     expected = sum(min(float(mass) / LEAST_MASS, 1.0) for mass in mass_K)
     assert float(trainable_BNd.grad[2, 0, 0]) == pytest.approx(1e6 * expected, rel=1e-3)
 
@@ -91,7 +91,7 @@ def test_similarity_worked_by_hand() -> None:
     )
     as_sum, by_mass = made(2, 2, 0, "sum"), made(2, 2, 0)
     for branch in (as_sum, by_mass):
-        branch.centers_Kd.copy_(torch.tensor([[1.0, 0.0], [0.0, 0.0]]))
+        branch.centers_Ke.copy_(torch.tensor([[1.0, 0.0], [0.0, 0.0]]))
     expected = torch.tensor([[[0.5, 0.75], [0.5, 0.25]]]).double()
     torch.testing.assert_close(as_sum(past), expected)
     expected = torch.tensor([[[0.4, 0.6], [2 / 3, 1 / 3]]]).double()
@@ -115,7 +115,7 @@ def test_an_interest_of_little_mass_is_as_long_as_one_of_much(
         torch.tensor([[True, True]]),
     )
     branch = made(2, 2, 0).to(dtype)
-    branch.centers_Kd.copy_(torch.tensor([[1.0, 0.0], [0.0, 0.0]]))
+    branch.centers_Ke.copy_(torch.tensor([[1.0, 0.0], [0.0, 0.0]]))
     torch.testing.assert_close(branch.P(past).sum(dim=1)[0, 0].item(), mass, rtol=1e-4, atol=0)
     expected = length * torch.tensor([0.25, 0.75], dtype=dtype)
     torch.testing.assert_close(branch(past)[0, 0], expected, rtol=1e-4, atol=0)
@@ -130,14 +130,14 @@ def test_frozen_embedding_gives_weights_and_never_enters_the_output() -> None:
     # All behaviours the same in 𝓔: whatever E says of their weights, every interest is that vector.
     past = history([4], 4, seed=1)
     same = past.trainable_BNd[:, :1].expand_as(past.trainable_BNd)
-    R = made(3, 4, 1)(History(same, past.frozen_BNd, past.mask_BN))
+    R = made(3, 4, 1)(History(same, past.frozen_BNe, past.mask_BN))
     torch.testing.assert_close(R, same[:, :3])
 
 
 def test_assignment_gives_padding_to_no_center() -> None:
     past = history([2], 4, seed=1, pad=3)
-    assert past.frozen_BNd is not None
-    P_BNK = assignment(past.frozen_BNd, torch.randn(3, 4).double(), past.mask_BN)
+    assert past.frozen_BNe is not None
+    P_BNK = assignment(past.frozen_BNe, torch.randn(3, 4).double(), past.mask_BN)
     torch.testing.assert_close(P_BNK.sum(dim=-1)[0], torch.tensor([1.0, 1, 0, 0, 0]).double())
 
 
@@ -150,23 +150,23 @@ def trained(weight: float, K: int = 3, d: int = 4) -> TrainedCenters:
 def test_trained_centers_give_the_same_interests_as_pretrained_ones_would() -> None:
     past = history([4, 0, 2], 4, seed=1)
     branch = trained(0.0)
-    torch.testing.assert_close(branch(past), oracle(past, branch.centers_Kd, by_mass=True))
-    assert [name for name, _ in branch.named_parameters()] == ["centers_Kd"]
+    torch.testing.assert_close(branch(past), oracle(past, branch.centers_Ke, by_mass=True))
+    assert [name for name, _ in branch.named_parameters()] == ["centers_Ke"]
 
 
 def test_trained_centers_start_as_far_from_zero_as_the_frozen_embedding_is() -> None:
-    centers_Kd = trained(0.0, K=500, d=16).centers_Kd
+    centers_Ke = trained(0.0, K=500, d=16).centers_Ke
     # A vector of E is of d standardised numbers times d^(-1/4).
-    assert float(centers_Kd.detach().square().mean().sqrt()) == pytest.approx(16**-0.25, rel=0.03)
+    assert float(centers_Ke.detach().square().mean().sqrt()) == pytest.approx(16**-0.25, rel=0.03)
 
 
 def test_the_auxiliary_loss_is_equation_3_times_its_weight() -> None:
     past = history([3, 2], 4, seed=1, pad=2)
     branch = trained(0.5)
-    assert past.frozen_BNd is not None
+    assert past.frozen_BNe is not None
     L_E = 0.0
     for b, n in enumerate([3, 2]):
-        P = [softmax([past.frozen_BNd[b, t] @ c for c in branch.centers_Kd]) for t in range(n)]
+        P = [softmax([past.frozen_BNe[b, t] @ c for c in branch.centers_Ke]) for t in range(n)]
         L_SE = -sum(p * math.log(p) for row in P for p in row) / (3 * n)
         q = [sum(row[j] for row in P) / n for j in range(3)]
         L_ME = -sum(p * math.log(p) for p in q) / 3
@@ -175,5 +175,5 @@ def test_the_auxiliary_loss_is_equation_3_times_its_weight() -> None:
     assert float(trained(0.0).auxiliary_loss(past)) == 0
     empty = branch.auxiliary_loss(history([0, 0], 4, seed=1))
     empty.backward()
-    assert branch.centers_Kd.grad is not None
-    assert torch.isfinite(branch.centers_Kd.grad).all()
+    assert branch.centers_Ke.grad is not None
+    assert torch.isfinite(branch.centers_Ke.grad).all()
