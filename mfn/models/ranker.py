@@ -29,7 +29,7 @@ from mfn.models.embedding import (
 from mfn.models.extractor import Extractor, History, LevelSize
 from mfn.models.interest import Interest
 from mfn.models.settings import RankerSettings
-from mfn.models.similarity import PretrainedCenters
+from mfn.models.similarity import PretrainedCenters, Similarity
 
 
 class Head(nn.Module):
@@ -180,12 +180,21 @@ class Ranker(nn.Module):
 
     @torch.no_grad()
     def measures(self, batch: Batch) -> dict[str, float]:
-        """What the extractors measure on a batch, by level and name: `fine/centers_norm`, …"""
-        history = self.look_up(batch).history
+        """What similarity interests measure, by level and name: `fine/centers_norm`, …
+
+        Unlike a lookup in a sharded table, this needs no other worker.
+        """
+        if self.encoder.frozen is None:
+            return {}
+        items_U, inverse_BN = torch.unique(batch.history_BN, return_inverse=True)
+        frozen = self.encoder.frozen_vectors(items_U)
         return {
             f"{level}/{name}": value
             for level, extractor in self.extractors()
-            for name, value in extractor.measures(history[level]).items()
+            if isinstance(extractor, Similarity)
+            for name, value in extractor.measures(
+                functional.embedding(inverse_BN, frozen[level]), batch.history_mask_BN
+            ).items()
         }
 
     def full_state_dict(self) -> dict[str, Tensor]:
