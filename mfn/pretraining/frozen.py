@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mfn.indices import FIRST_INDEX
-from mfn.models.batch import ENTITY, Features
+from mfn.models.batch import Features
 from mfn.models.embedding import (
     FrozenEmbedding,
     ItemTable,
@@ -58,46 +58,40 @@ def with_neighbours(
     """
     if ITEM not in features.item_fields:
         return frozen
-    # Attributes of each item as rows of the table of all fields, [I, A], and a mask of real ones.
-    # Missing and unknown values are none.
-    attributes_IA = torch.cat(
-        [
-            *(items.ids_IF[:, [at]] for at, name in enumerate(items.id_fields) if name == CATEGORY),
-            items.entities_IX.clamp(min=0),
-        ],
-        dim=1,
-    )
-    reserved_V = torch.zeros(sum(features.sizes.values()), dtype=torch.bool)
-    for field in fields_of(reserved_V, features.sizes).values():
-        field[:FIRST_INDEX] = True
-    real_IA = ~reserved_V[attributes_IA]
-    if ENTITY in features.item_fields:
-        real_IA[:, -items.entities_IX.shape[1] :] &= items.entities_IX >= 0
-    # Ids as positions in the field's own vectors.
+    # Attributes of each item as rows of the table of all fields, [I, A]. Reserved ones, such as
+    # row 0, padding, are none.
+    places = [at for at, name in enumerate(items.id_fields) if name == CATEGORY]
+    attributes_IA = torch.cat([items.ids_IF[:, places], items.entities_IX.clamp(min=0)], dim=1)
+    real_V = torch.ones(sum(features.sizes.values()), dtype=torch.bool)
+    for of_field in fields_of(real_V, features.sizes).values():
+        of_field[:FIRST_INDEX] = False
+    # Item ids as positions in the vectors of their field.
     ids_I = items.ids_IF[:, items.id_fields.index(ITEM)] - offsets_of(features.sizes)[ITEM]
     vectors_VD, learnt_V = frozen.vectors[ITEM], frozen.learnt[ITEM]
-    width = vectors_VD.shape[1]
-    # For each attribute, the sum of the vectors of the items that have it, and their number.
-    item, at = torch.nonzero(real_IA & learnt_V[ids_I][:, None], as_tuple=True)
-    attribute = attributes_IA[item, at]
-    count = torch.bincount(attribute, minlength=len(reserved_V)).float()
-    total = torch.zeros(len(reserved_V), width).index_add_(0, attribute, vectors_VD[ids_I[item]])
-    weight = torch.where(count > 0, torch.log(learnt_V[ids_I].sum() / count.clamp(min=1)), 0)
+    learnt_I = learnt_V[ids_I]
+
+    def attributes_of(rows_I: Tensor) -> tuple[Tensor, Tensor]:
+        """Each attribute of each of these rows, and the item id of the row."""
+        row, place = torch.nonzero(real_V[attributes_IA] & rows_I[:, None], as_tuple=True)
+        return attributes_IA[row, place], ids_I[row]
+
+    # For each attribute, the mean vector of the items that have it, and its weight.
+    attribute, id_ = attributes_of(learnt_I)
+    count_V = torch.bincount(attribute, minlength=len(real_V))
+    sum_VD = torch.zeros(len(real_V), vectors_VD.shape[1])
+    sum_VD.index_add_(0, attribute, vectors_VD[id_])
+    weight_V = torch.where(count_V > 0, torch.log(learnt_I.sum() / count_V), 0).clamp(min=0)
     # For each id without a vector, the weighted mean over the attributes of its items.
-    item, at = torch.nonzero(real_IA & ~learnt_V[ids_I][:, None], as_tuple=True)
-    attribute, of_item = attributes_IA[item, at], ids_I[item]
-    share = weight[attribute]
-    mean = total[attribute] / count[attribute].clamp(min=1)[:, None]
-    sums_VD = torch.zeros_like(vectors_VD).index_add_(0, of_item, mean * share[:, None])
-    shares_V = torch.zeros(len(learnt_V)).index_add_(0, of_item, share)
-    near_V = shares_V > 0
-    near_V[:FIRST_INDEX] = False
-    filled_VD = torch.where(
-        near_V[:, None], sums_VD / shares_V.clamp(min=1e-12)[:, None], vectors_VD
-    )
+    attribute, id_ = attributes_of(~learnt_I)
+    weight = weight_V[attribute]
+    means = sum_VD[attribute] / count_V[attribute].clamp(min=1)[:, None]
+    near_VD = torch.zeros_like(vectors_VD).index_add_(0, id_, means * weight[:, None])
+    weights_V = torch.zeros(len(learnt_V)).index_add_(0, id_, weight)
+    near_V = (weights_V > 0) & (torch.arange(len(learnt_V)) >= FIRST_INDEX)
+    near_VD = torch.where(near_V[:, None], near_VD / weights_V[:, None], vectors_VD)
     return dataclasses.replace(
         frozen,
-        vectors={**frozen.vectors, ITEM: filled_VD},
+        vectors={**frozen.vectors, ITEM: near_VD},
         learnt={**frozen.learnt, ITEM: learnt_V | near_V},
     )
 
