@@ -1,9 +1,9 @@
 """Which values of an item field stand together in users' histories, and how much that says.
 
 Counted by Spark, with whole Arrow batches. Two shuffles beside that of the histories: sums by
-value, and pairs by their first value. A task holds the pairs of its partition; with more
-partitions (spark.shuffle_partitions) it holds less. The driver receives one number of each value,
-and a bounded number of pairs of each value.
+value, and pairs by their first value. A task holds the item table's columns of these fields and the
+pairs of its partition, fewer with more partitions (spark.shuffle_partitions). The driver receives
+one number and a bounded number of pairs of each value.
 
 This module runs in Spark's tasks and does not load torch.
 
@@ -28,6 +28,8 @@ from mfn.spark import caching
 UNIT = 1 << 20
 """Weight of a pair of neighbouring steps if weights fall with the distance. Weights are whole
 numbers, so that sums do not depend on the order in which Spark adds; their unit cancels out."""
+USERS_AT_ONCE = 2000
+"""Users whose pairs a task counts at a time: with histories of 50, up to 5 million pairs."""
 ROWS_AT_ONCE = 1 << 20
 """Rows that a task hands to Spark at a time."""
 VALUE_BITS = 29
@@ -72,10 +74,10 @@ class Rule:
     inverse_distance: bool
 
     def together(self, histories: pa.RecordBatch) -> Iterator[tuple[int, tuple[np.ndarray, ...]]]:
-        """For each field, its position and the `together` of a batch of histories."""
-        items = histories.column("history").flatten().to_numpy()
-        if len(items):
-            history_UN = items.reshape(histories.num_rows, -1)
+        """For some users at a time and each field, its position and the `together` of it."""
+        for first in range(0, histories.num_rows, USERS_AT_ONCE):
+            some = histories.slice(first, USERS_AT_ONCE)
+            history_UN = some.column("history").flatten().to_numpy().reshape(some.num_rows, -1)
             for field, values_IX in enumerate(self.values):
                 values_UNX = values_IX[history_UN]
                 yield field, together(values_UNX, self.window, self.inverse_distance)
@@ -187,7 +189,7 @@ def _sums(rule: Rule, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBa
 
 
 def _counts(rule: Rule, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """From histories to COUNTS, for mapInArrow: each pair at most once a batch."""
+    """From histories to COUNTS, for mapInArrow: each pair at most once for some users."""
     for batch in batches:
         for field, (a, b, weight) in rule.together(batch):
             yield from _rows(COUNTS, field, a, b, weight)
