@@ -13,11 +13,13 @@ import torch
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from torch import Tensor
+from torch.nn import functional
 
 from mfn.indices import FIRST_INDEX
 from mfn.models.batch import ENTITY
+from mfn.models.entropies import assignment
 from mfn.models.settings import Centers
-from mfn.pretraining.descent import Sample, nearest
+from mfn.pretraining.descent import Sample, duplicates, nearest
 from mfn.schema import INTEREST_CENTERS
 from mfn.settings import Settings
 from mfn.splits.published import Splits
@@ -30,13 +32,24 @@ ITEMS, VALUES = 10, 5
 
 @dataclass(frozen=True)
 class Profile:
-    """A center: its shares of the sample's behaviours and users, and indices that describe it.
+    """A center: what it is worth on the sample's behaviours, and indices that describe it.
 
     A behaviour belongs to its nearest center; a user belongs to every center of her behaviours.
+
+    Attributes:
+        behaviour_share: share of behaviours that belong to it.
+        user_share: share of users who belong to it.
+        next_share: share of its behaviours whose next one, of the same user, belongs to it too;
+            None if none of its behaviours has a next one.
+        mean_weight: mean P of its behaviours for it; None if it has none.
+        duplicate: whether it is at nearly the same place as an earlier center.
     """
 
     behaviour_share: float
     user_share: float
+    next_share: float | None
+    mean_weight: float | None
+    duplicate: bool
     items: list[int]
     categories: list[int]
     entities: list[int]
@@ -67,10 +80,15 @@ def profiles(
     frozen_nd = frozen_UNd[mask_UN]
     empty_IX = torch.zeros(len(item_indices[ENTITY]), 0, dtype=torch.long)
     categories_IX = item_indices[CATEGORY][:, None] if CATEGORY in item_indices else empty_IX
+    weight_UN = assignment(frozen_UNd, centers_Kd, mask_UN).max(dim=2).values
+    duplicate_K = duplicates(centers_Kd)
+    has_next_UN = mask_UN & functional.pad(mask_UN[:, 1:], (0, 1))
     found = []
     for center, center_d in enumerate(centers_Kd):
         chosen_UN = center_UN == center
         own_n = center_UN[mask_UN][first_n] == center
+        # Whether the next behaviour belongs to it, for its behaviours that have a next one.
+        next_UN = functional.pad(chosen_UN[:, 1:], (0, 1))[chosen_UN & has_next_UN]
         # Items of the center by E cᵀ, largest first; items of other centers sort last and are cut.
         score_n = (frozen_nd[first_n] @ center_d).masked_fill(~own_n, -torch.inf)
         order = torch.argsort(score_n, descending=True, stable=True)[: int(own_n.sum())]
@@ -78,6 +96,9 @@ def profiles(
             Profile(
                 float(chosen_UN.sum() / mask_UN.sum()),
                 float(chosen_UN.any(dim=1).sum() / mask_UN.any(dim=1).sum()),
+                float(next_UN.double().mean()) if len(next_UN) else None,
+                float(weight_UN[chosen_UN].mean()) if bool(chosen_UN.any()) else None,
+                bool(duplicate_K[center]),
                 item_n[order[:ITEMS]].tolist(),
                 _characteristic(categories_IX, history_UN, chosen_UN),
                 _characteristic(item_indices[ENTITY], history_UN, chosen_UN),
@@ -118,7 +139,7 @@ def table(
     splits: Splits,
     found: Mapping[tuple[str, Centers], list[Profile]],
 ) -> DataFrame:
-    """Rows of INTEREST_CENTERS, from the profiles by level and number of centers."""
+    """Rows of INTEREST_CENTERS, from the profiles by level and centers."""
     every = [profile for of_level in found.values() for profile in of_level]
     items = spark.read.parquet(f"{splits.folder}/items").select(F.col("item").alias("index"), "key")
     entries = usable(spark, settings.root, settings.date, [])
@@ -139,6 +160,9 @@ def table(
             center,
             one.behaviour_share,
             one.user_share,
+            one.next_share,
+            one.mean_weight,
+            one.duplicate,
             [item[index] for index in one.items],
             [category[index] for index in one.categories],
             [word[index] for index in one.entities],
