@@ -55,7 +55,7 @@ def losses_of_steps() -> Losses:
 
     from mfn.engine.trainer import Schedule, Trainer
     from mfn.engine.workers import SingleWorker
-    from mfn.models.embedding import FrozenEmbedding
+    from mfn.models.embedding import FrozenEmbedding, TableStart
     from mfn.models.ranker import Ranker
     from mfn.models.settings import NAMED_MODELS
     from mfn.settings import Settings
@@ -96,11 +96,11 @@ def losses_of_steps() -> Losses:
             {field: vectors[field].std() for field in features.item_fields},
         )
         centers = {
-            level.name: torch.randn(8, dimension * len(level.fields), generator=random)
+            level.name: torch.randn(32, dimension * len(level.fields), generator=random)
             for level in features.levels
         }
         model.load_frozen(E, centers)
-        model.start_at(E)
+        model.start_at(TableStart(vectors, E.learnt))
         return model
 
     def sqrt_(values: Tensor) -> Tensor:

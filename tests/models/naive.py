@@ -12,10 +12,16 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from mfn.models.extractor import History
+from mfn.models.extractor import History, LevelSize
 
 STEPS = 12
 """The maximum history length of the models in these tests."""
+
+
+def size(d: int, e: int | None = None) -> LevelSize:
+    """A level whose items are d numbers wide, e in E: as many if None."""
+    return LevelSize(d, e or d, STEPS)
+
 
 SHAPES = st.fixed_dictionaries(
     {

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mfn.models.batch import Batch, Features
-from mfn.models.embedding import FrozenEmbedding
+from mfn.models.embedding import FrozenEmbedding, TableStart
 from mfn.models.ranker import Ranker
 from mfn.models.settings import RankerSettings
 
@@ -57,19 +57,24 @@ def frozen(seed: int = 1) -> FrozenEmbedding:
     )
 
 
+def table_start() -> TableStart:
+    """The start of the trainable table, at E's vectors."""
+    return TableStart(frozen().vectors, frozen().learnt)
+
+
 def made(settings: RankerSettings, features: Features = FEATURES, seed: int = 1) -> Ranker:
     """A model before training, with E and with random centers from the seed."""
     model = Ranker(settings, features, item_indices(), D, 0.2, seed)
     random = torch.Generator().manual_seed(seed)
     centers = {
         level.name: torch.randn(
-            getattr(settings, "interests", 1), D * len(level.fields), generator=random
+            getattr(settings, "similarity_interests", 1), D * len(level.fields), generator=random
         )
         for level in model.levels
     }
     model.load_frozen(frozen(), centers)
-    if model.settings.start_at_frozen:
-        model.start_at(frozen())
+    if model.settings.start_at_pretrained:
+        model.start_at(table_start())
     return model
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from mfn.models.comirec_sa import ComiRecSA
 from mfn.models.extractor import History
 from mfn.models.settings import ComiRecSASettings
-from tests.models.naive import SHAPES, STEPS, history, matvec, real, softmax, stirred, weighted
+from tests.models.naive import SHAPES, history, matvec, real, size, softmax, stirred, weighted
 
 
 def oracle(model: ComiRecSA, past: History) -> Tensor:
@@ -31,20 +31,20 @@ def oracle(model: ComiRecSA, past: History) -> Tensor:
 @given(SHAPES)
 def test_comirec_sa_is_the_equation_of_its_paper(shape: dict) -> None:
     torch.manual_seed(shape["seed"])
-    model = ComiRecSA(ComiRecSASettings(interests=shape["K"]), shape["d"], STEPS).double()
+    model = ComiRecSA(ComiRecSASettings(interests=shape["K"]), size(shape["d"])).double()
     stirred(model)
     past = history(shape["lengths"], shape["d"], shape["seed"], shape["scale"], pad=1)
-    torch.testing.assert_close(model(past), oracle(model, past))
+    torch.testing.assert_close(model(past).vectors_BKd, oracle(model, past))
 
 
 def test_positions_change_weights_and_are_not_in_the_output() -> None:
-    model = ComiRecSA(ComiRecSASettings(), 4, STEPS).double()
+    model = ComiRecSA(ComiRecSASettings(), size(4)).double()
     past = history([3], 4, seed=1)
-    before = model(past)
+    before = model(past).vectors_BKd
     with torch.no_grad():
         model.positions_Nd.mul_(50)
-    assert not torch.allclose(model(past), before)
+    assert not torch.allclose(model(past).vectors_BKd, before)
     same = past.trainable_BNd[:, :1].expand_as(past.trainable_BNd)
     torch.testing.assert_close(
-        model(History(same, None, past.mask_BN)), same[:, :1].expand(1, 4, 4)
+        model(History(same, None, past.mask_BN)).vectors_BKd, same[:, :1].expand(1, 4, 4)
     )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mfn.models.din import TargetAttention
 from mfn.models.extractor import History
 from mfn.models.settings import DinSettings
-from tests.models.naive import SHAPES, STEPS, history, matvec, real, softmax, stirred, weighted
+from tests.models.naive import SHAPES, history, matvec, real, size, softmax, stirred, weighted
 
 
 def set_first_layer(model: TargetAttention, weight_h4d: Tensor) -> None:
@@ -53,7 +53,7 @@ def test_din_is_the_equation_of_its_paper(
 ) -> None:
     torch.manual_seed(shape["seed"])
     config = DinSettings(target_units=units, target_softmax=softmax)
-    model = TargetAttention(config, shape["d"], STEPS).double()
+    model = TargetAttention(config, size(shape["d"])).double()
     stirred(model)
     weight_h4d = torch.randn(units[0], 4 * shape["d"]).double()
     set_first_layer(model, weight_h4d)
@@ -66,7 +66,7 @@ def test_din_is_the_equation_of_its_paper(
 def test_din_on_an_example_by_hand() -> None:
     # One hidden unit, r · i. The candidate 3 gives the behaviours 1, 2 and −1 the weights 3, 6 and
     # −3/4 (negative slope 1/4). So R = 3 · 1 + 6 · 2 + (−3/4)(−1).
-    model = TargetAttention(DinSettings(target_units=(1,)), 1, STEPS).double()
+    model = TargetAttention(DinSettings(target_units=(1,)), size(1)).double()
     set_first_layer(model, torch.tensor([[0.0, 0.0, 0.0, 1.0]]))
     with torch.no_grad():
         model.candidate.bias.zero_()
@@ -81,7 +81,7 @@ def test_din_on_an_example_by_hand() -> None:
 
 def test_no_tensor_with_the_width_of_an_item_vector_is_computed_per_pair() -> None:
     B, M, N, d, h = 2, 5, 7, 64, 3
-    model = TargetAttention(DinSettings(target_units=(h,)), d, STEPS)
+    model = TargetAttention(DinSettings(target_units=(h,)), size(d))
     past = history([N] * B, d, seed=1)
     past = History(past.trainable_BNd.float(), None, past.mask_BN)
     sizes: list[int] = []

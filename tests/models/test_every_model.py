@@ -16,18 +16,21 @@ from torch import Tensor, nn
 
 from mfn.indices import FIRST_INDEX
 from mfn.models import artifact
+from mfn.models.aggregation import Aggregation
 from mfn.models.batch import Batch
 from mfn.models.din import TargetAttention
 from mfn.models.embedding import fields_of
 from mfn.models.extractor import Extractor, History
 from mfn.models.interest import Interest
 from mfn.models.ranker import Ranker
-from mfn.models.settings import NAMED_MODELS
-from tests.models.naive import STEPS, history, stirred
-from tests.models.rows import SCHEMA, SIZES, D, batch, frozen, gradients, item_indices, made
+from mfn.models.registry import EXTRACTORS
+from mfn.models.settings import NAMED_MODELS, MfnWithoutCombinationSettings
+from mfn.models.similarity import PretrainedCenters
+from tests.models.naive import history, size, stirred
+from tests.models.rows import SCHEMA, SIZES, D, batch, gradients, item_indices, made, table_start
 
-ORDERED = {"mind", "comirec_dr", "comirec_sa", "transformer_rec"}
-"""Models to which the order of behaviours matters; MIND's logits are drawn by step."""
+UNORDERED = {"base", "din", "mfn_as_printed", "mfn_without_combination"}
+"""Models to which the order of behaviours does not matter."""
 
 NAMES = sorted(NAMED_MODELS)
 
@@ -48,10 +51,7 @@ def model(name: str) -> Ranker:
 def interest(name: str, width: int = 8) -> Interest:
     """R(i_c) of a named model at one level, in float64, with centers if it has any."""
     torch.manual_seed(2)
-    one = Interest(NAMED_MODELS[name], width, STEPS).double()
-    for buffer_name, buffer in one.named_buffers():
-        if buffer_name.endswith("centers_Kd"):
-            buffer.normal_()
+    one = Interest(NAMED_MODELS[name], size(width)).double()
     stirred(one)
     return one
 
@@ -91,14 +91,20 @@ def test_a_variant_of_mfn_differs_in_what_it_says_alone() -> None:
     assert mfn - parts("mfn_without_similarity") == Counter([similarity])
     for variant in ("mfn_without_combination", "mfn_without_similarity"):
         assert parts(variant) < mfn
-    assert parts("mfn_without_fine_level") == mfn
+    assert parts("mfn_without_fine_level") == parts("mfn_as_printed") == mfn
     assert parts("mfn_with_target_attention") == mfn + parts("din")
     for variant, other in (
-        ("mfn_without_pretrain", "TrainedCenters"),
+        ("mfn_with_random_centers", "RandomCenters"),
+        ("mfn_without_pretrain", "RandomEmbedding"),
         ("mfn_with_random_embedding", "RandomEmbedding"),
     ):
         assert parts(variant) - mfn == Counter([other])
         assert mfn - parts(variant) == Counter([similarity])
+
+
+def trained(model: Ranker) -> set[str]:
+    """Names of the parameters that training changes."""
+    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def test_candidates_together_score_and_teach_as_they_do_one_by_one(model: Ranker) -> None:
@@ -107,7 +113,7 @@ def test_candidates_together_score_and_teach_as_they_do_one_by_one(model: Ranker
     alone = torch.cat([model(one).reshape(-1) for one in one_by_one(rows)])
     torch.testing.assert_close(together, alone)
     both = gradients(model, [rows]), gradients(model, one_by_one(rows))
-    assert both[0].keys() == both[1].keys() == dict(model.named_parameters()).keys()
+    assert both[0].keys() == both[1].keys() == trained(model)
     for parameter, gradient in both[0].items():
         torch.testing.assert_close(gradient, both[1][parameter], msg=parameter)
 
@@ -115,7 +121,7 @@ def test_candidates_together_score_and_teach_as_they_do_one_by_one(model: Ranker
 def test_every_parameter_is_taught(model: Ranker) -> None:
     rows = batch(B=40, lengths=[n % 7 for n in range(40)])
     found = gradients(model, [rows])
-    assert [n for n, p in model.named_parameters() if not (n in found and found[n].any())] == []
+    assert [name for name in trained(model) if not (name in found and found[name].any())] == []
 
 
 def test_padding_of_histories_and_slates_changes_no_score(model: Ranker) -> None:
@@ -143,9 +149,9 @@ def test_what_stands_at_padded_steps_never_matters(name: str, pad: int) -> None:
         torch.where(mask_BN1, past.frozen_BNe, -50.0),
         past.mask_BN,
     )
-    R_BMd = one(past, candidates(4))
-    torch.testing.assert_close(R_BMd, one(other, candidates(4)))
-    (gradient,) = torch.autograd.grad(R_BMd.square().sum(), past.trainable_BNd)
+    readouts = torch.stack(one(past, candidates(4)))
+    torch.testing.assert_close(readouts, torch.stack(one(other, candidates(4))))
+    (gradient,) = torch.autograd.grad(readouts.square().sum(), past.trainable_BNd)
     assert torch.all(gradient[~past.mask_BN] == 0)
     assert torch.all(gradient[past.mask_BN].abs().sum(dim=1) > 0)
 
@@ -155,20 +161,21 @@ def test_the_order_of_behaviours_matters_to_those_that_say_so_alone(name: str) -
     past = history([5, 5], 8, seed=1)
     assert past.frozen_BNe is not None
     turned = History(past.trainable_BNd.flip(1), past.frozen_BNe.flip(1), past.mask_BN)
-    away = (one(past, candidates(2)) - one(turned, candidates(2))).abs().max()
-    assert (float(away.detach()) > 1e-4) is (name in ORDERED)
-    assert (float(away.detach()) > 1e-9) is (name in ORDERED)
+    both = zip(one(past, candidates(2)), one(turned, candidates(2)), strict=True)
+    away = torch.stack([(a_BMd - b_BMd).abs().max() for a_BMd, b_BMd in both]).max()
+    assert (float(away.detach()) > 1e-4) is (name not in UNORDERED)
+    assert (float(away.detach()) > 1e-9) is (name not in UNORDERED)
 
 
 def test_there_is_no_interest_without_a_history(name: str) -> None:
-    R_BMd = interest(name)(history([0, 2], 8, seed=1, pad=2), candidates(2))
-    assert torch.all(R_BMd[0] == 0)
-    assert torch.all(R_BMd[1] != 0)
+    for R_BMd in interest(name)(history([0, 2], 8, seed=1, pad=2), candidates(2)):
+        assert torch.all(R_BMd[0] == 0)
+        assert torch.all(R_BMd[1] != 0)
 
 
-def outputs_of(model: Ranker, kind: type[nn.Module], rows: Batch) -> list[Tensor]:
+def outputs_of(model: Ranker, kind: type[nn.Module], rows: Batch) -> list[Any]:
     """What all modules of a kind give while the model scores the rows."""
-    kept: list[Tensor] = []
+    kept: list[Any] = []
     hooks = [
         module.register_forward_hook(lambda _module, _inputs, output: kept.append(output))
         for module in model.modules()
@@ -187,8 +194,8 @@ def test_interests_are_made_once_a_request_whatever_the_candidates(model: Ranker
     extractors = list(model.extractors())
     assert len(both[0]) == len(both[1]) == len(extractors)
     for (_, extractor), one, same in zip(extractors, *both, strict=True):
-        assert one.shape[:2] == (len(rows), extractor.interests)
-        assert torch.equal(one, same)
+        assert one.vectors_BKd.shape[:2] == (len(rows), extractor.interests)
+        assert torch.equal(one.vectors_BKd, same.vectors_BKd)
 
 
 def test_only_target_attention_sees_behaviours_and_candidates_at_once(
@@ -220,7 +227,8 @@ def test_gradients_stay_finite_however_large_the_vectors_and_what_comes_back(
     assert past.frozen_BNe is not None
     trainable_BNd = past.trainable_BNd.to(dtype).requires_grad_()
     large = History(trainable_BNd, past.frozen_BNe.to(dtype), past.mask_BN)
-    (comes_back * one(large, candidates(3).to(dtype))).sum().backward()
+    readouts = torch.stack(one(large, candidates(3).to(dtype)))
+    (comes_back * readouts).sum().backward()
     found = [trainable_BNd.grad, *(parameter.grad for parameter in one.parameters())]
     assert all(gradient is None or torch.isfinite(gradient).all() for gradient in found)
     assert trainable_BNd.grad is not None
@@ -245,6 +253,7 @@ def test_a_model_that_was_written_and_read_scores_the_same(name: str, tmp_path: 
         "settings": one.settings.model_dump(mode="json"),
         "schema": SCHEMA,
         "dimension": D,
+        "frozen_dimension": D,
     }
     artifact.write_model(str(tmp_path), one.state_dict(), description)
     read = artifact.read_model(str(tmp_path), item_indices(), SCHEMA["vocabularies"])
@@ -254,7 +263,7 @@ def test_a_model_that_was_written_and_read_scores_the_same(name: str, tmp_path: 
 
 
 def test_every_model_starts_at_the_frozen_embedding_where_that_was_learnt_alone(name: str) -> None:
-    learnt = frozen()
+    learnt = table_start()
     for field, of_field in learnt.learnt.items():
         of_field[4] = False
         # An index that is new since E was learnt.
@@ -265,9 +274,9 @@ def test_every_model_starts_at_the_frozen_embedding_where_that_was_learnt_alone(
     one.start_at(learnt)
     starts = fields_of(one.embedding.weight.detach(), SIZES)
     drawn = fields_of(drawn_VD, SIZES)
-    for field, size in SIZES.items():
-        for index in range(size):
-            is_learnt = index >= FIRST_INDEX and index not in (4, size - 1)
+    for field, rows in SIZES.items():
+        for index in range(rows):
+            is_learnt = index >= FIRST_INDEX and index not in (4, rows - 1)
             at = learnt.vectors[field] if is_learnt else drawn[field]
             assert torch.equal(starts[field][index], at[index]), (field, index)
     # The control: at an index that was learnt, what is drawn is something else.
@@ -278,7 +287,7 @@ def test_every_model_starts_at_the_frozen_embedding_where_that_was_learnt_alone(
 def test_the_head_of_every_model_has_the_product_where_it_is_asked_for(
     name: str, product: bool
 ) -> None:
-    """Eq. 12 by hand: of each level the candidate, R(i_c), and the product of the two."""
+    """Eq. 12 by hand: of each level the candidate, each readout, and its product with it."""
     model = made(NAMED_MODELS[name].model_copy(update={"product": product})).double()
     stirred(model)
     rows = batch(lengths=[0, 3, 1, 6, 2])
@@ -290,9 +299,10 @@ def test_the_head_of_every_model_has_the_product_where_it_is_asked_for(
 
     def by_hand(b: int, m: int, times: float = 1.0) -> Tensor:
         inputs = [i_BMd[b, m] for i_BMd in looked.candidates_BMd.values()]
-        for level, R_BMd in R_of_levels.items():
-            R_d, i_d = R_BMd[b, m], looked.candidates_BMd[level][b, m]
-            inputs += [R_d, times * R_d * i_d] if product else [R_d]
+        for level, readouts in R_of_levels.items():
+            i_d = looked.candidates_BMd[level][b, m]
+            for R_BMd in readouts:
+                inputs += [R_BMd[b, m], times * R_BMd[b, m] * i_d] if product else [R_BMd[b, m]]
         hidden = head.candidate.weight @ torch.cat(inputs) + head.candidate.bias
         hidden = hidden + request.weight @ looked.request_Bx[b]
         for layer in head.rest:
@@ -315,3 +325,43 @@ def test_no_step_draws_random_numbers(model: Ranker) -> None:
     assert torch.equal(torch.get_rng_state(), before)
     torch.rand(1)
     assert not torch.equal(torch.get_rng_state(), before)  # the control: a draw is seen
+
+
+def test_the_sum_of_the_readouts_is_equation_11() -> None:
+    past = history([0, 2, 5], 8, seed=1)
+    for name in ("mfn", "mfn_with_target_attention"):
+        torch.manual_seed(2)
+        apart = Interest(NAMED_MODELS[name], size(8)).double()
+        torch.manual_seed(2)
+        settings = NAMED_MODELS[name].model_copy(update={"readouts": "sum"})
+        summed = Interest(settings, size(8)).double()
+        parts, (total,) = apart(past, candidates(3)), summed(past, candidates(3))
+        assert len(parts) == apart.readouts == len(EXTRACTORS[name])
+        assert summed.readouts == 1
+        torch.testing.assert_close(total, torch.stack(parts).sum(dim=0))
+        # The control: no readout alone is the sum.
+        assert not any(torch.allclose(total, part) for part in parts)
+
+
+def test_an_early_behaviour_of_another_interest_does_not_crowd_out_the_user_s_own() -> None:
+    """Phantoms: without its mass, an interest that the user hardly has weighs as much as others."""
+    weights = {}
+    for mass_in_attention in (True, False):
+        torch.manual_seed(2)
+        settings = MfnWithoutCombinationSettings(
+            similarity_interests=2, mass_in_attention=mass_in_attention
+        )
+        one = Interest(settings, size(2))
+        similarity, aggregation = one.extractors[0], one.aggregations[0]
+        assert isinstance(similarity, PretrainedCenters)
+        assert isinstance(aggregation, Aggregation)
+        assert aggregation.attention is not None
+        similarity.load(torch.tensor([[9.0, 0.0], [0.0, 9.0]]))
+        # Nine behaviours at the first center, and almost nothing at the second.
+        frozen_BNe = torch.tensor([[1.0, 0.0]]).expand(1, 9, 2)
+        past = History(torch.randn(1, 9, 2), frozen_BNe, torch.ones(1, 9, dtype=torch.bool))
+        interests = similarity(past)
+        assert interests.vectors_BKd.abs().sum(dim=2).gt(0).all()  # both are there
+        weights[mass_in_attention] = aggregation.attention(interests, torch.randn(1, 1, 2))[0, 0]
+    assert float(weights[True][1].detach()) < 0.01
+    assert float(weights[False][1].detach()) > 0.2

@@ -17,7 +17,7 @@ from mfn.models.settings import (
     BaseSettings,
     MfnSettings,
     MfnWithoutFineLevelSettings,
-    MfnWithoutPretrainSettings,
+    MfnWithRandomCentersSettings,
     MfnWithRandomEmbeddingSettings,
 )
 from tests.models.rows import (
@@ -72,7 +72,7 @@ def test_pretrained_parts_are_frozen_and_in_no_optimizer() -> None:
     trained = set(dict(model.named_parameters()))
     kept = set(model.state_dict()) - trained
     assert {name.rsplit(".", 1)[1] for name in kept} == {
-        "centers_Ke", "weight_VD", "mean_FD", "std_F",
+        "weight_VD", "mean_FD", "std_F",
     }  # fmt: skip
 
 
@@ -138,7 +138,8 @@ def test_without_the_fine_level_interests_know_the_category_level_alone() -> Non
 
 def test_the_auxiliary_loss_is_added_to_every_candidate_and_teaches_centers() -> None:
     plain, helped = (
-        made(MfnWithoutPretrainSettings(auxiliary_weight=weight)).double() for weight in (0.0, 2.0)
+        made(MfnWithRandomCentersSettings(auxiliary_weight=weight)).double()
+        for weight in (0.0, 2.0)
     )
     rows = batch()
     embedded = helped.look_up(rows)

@@ -26,6 +26,7 @@ from tests.models.naive import (
     matvec,
     real,
     routed,
+    size,
     stirred,
 )
 
@@ -59,7 +60,7 @@ def test_squash_keeps_the_direction_and_its_gradient_at_zero_is_zero() -> None:
 def mind(shape: dict, iterations: int = 3, adaptive: bool = False) -> Mind:
     torch.manual_seed(shape["seed"])
     config = MindSettings(interests=shape["K"], iterations=iterations, adaptive=adaptive)
-    model = Mind(config, shape["d"], STEPS).double()
+    model = Mind(config, size(shape["d"])).double()
     stirred(model)
     return model
 
@@ -88,7 +89,7 @@ def test_mind_is_the_equations_of_its_paper(shape: dict, iterations: int, adapti
     past = history(shape["lengths"], shape["d"], shape["seed"], shape["scale"], pad=1)
     past.trainable_BNd.requires_grad_()
     model = mind(shape, iterations, adaptive)
-    found, expected = model(past), mind_oracle(model, past, adaptive)
+    found, expected = model(past).vectors_BKd, mind_oracle(model, past, adaptive)
     torch.testing.assert_close(found, expected)
     if any(shape["lengths"]):
         torch.testing.assert_close(gradient_of(found, past), gradient_of(expected, past))
@@ -100,27 +101,27 @@ def test_mind_is_the_equations_of_its_paper(shape: dict, iterations: int, adapti
 )
 def test_mind_has_log2_of_the_history_length_interests(behaviours: int, interests: int) -> None:
     model = mind({"K": 4, "d": 4, "seed": 1}, adaptive=True)
-    found = model(history([behaviours], 4, seed=1))[0]
+    found = model(history([behaviours], 4, seed=1)).vectors_BKd[0]
     assert (found != 0).any(dim=1).tolist() == [j < interests for j in range(4)]
     assert (mind({"K": 4, "d": 4, "seed": 1})(history([behaviours], 4, seed=1)) != 0).all()
 
 
 def test_mind_saves_its_random_logits_and_initialises_its_map_with_the_identity() -> None:
     torch.manual_seed(5)
-    model = Mind(MindSettings(), 4, STEPS)
+    model = Mind(MindSettings(), size(4))
     assert torch.equal(model.S, torch.eye(4))
     assert "start_NK" in model.state_dict()
     assert model.start_NK.shape == (STEPS, 4)
     assert model.start_NK.std() > 0.5
     past = history([5], 4, seed=1)
     past = History(past.trainable_BNd.float(), None, past.mask_BN)
-    assert torch.equal(model(past), model(past))
+    assert torch.equal(model(past).vectors_BKd, model(past).vectors_BKd)
 
 
 def dr(shape: dict, iterations: int = 3) -> ComiRecDR:
     torch.manual_seed(shape["seed"])
     config = ComiRecDRSettings(interests=shape["K"], iterations=iterations)
-    model = ComiRecDR(config, shape["d"], STEPS).double()
+    model = ComiRecDR(config, size(shape["d"])).double()
     stirred(model)
     return model
 
@@ -147,7 +148,7 @@ def test_comirec_dr_is_the_equations_of_its_paper(shape: dict, iterations: int) 
     past = history(shape["lengths"], shape["d"], shape["seed"], shape["scale"], pad=1)
     past.trainable_BNd.requires_grad_()
     model = dr(shape, iterations)
-    found, expected = model(past), dr_oracle(model, past)
+    found, expected = model(past).vectors_BKd, dr_oracle(model, past)
     torch.testing.assert_close(found, expected)
     if any(shape["lengths"]):
         torch.testing.assert_close(gradient_of(found, past), gradient_of(expected, past))
@@ -156,11 +157,11 @@ def test_comirec_dr_is_the_equations_of_its_paper(shape: dict, iterations: int) 
 def test_comirec_dr_initialises_its_maps_near_the_identity_with_distinct_interests() -> None:
     # With equal maps all interests and their gradients would stay equal.
     torch.manual_seed(5)
-    model = ComiRecDR(ComiRecDRSettings(), 16, STEPS)
+    model = ComiRecDR(ComiRecDRSettings(), size(16))
     difference = model.maps_NKde - torch.eye(16)
     assert 0.08 < float(difference.detach().square().sum(dim=(2, 3)).mean().sqrt()) / 4 < 0.12
     past = history([6], 16, seed=1)
-    interests = model(History(past.trainable_BNd.float(), None, past.mask_BN))[0]
+    interests = model(History(past.trainable_BNd.float(), None, past.mask_BN)).vectors_BKd[0]
     distances = torch.pdist(interests)
     assert float(distances.detach().min()) > 0.01
 

@@ -15,16 +15,17 @@ from torch import Tensor
 
 from mfn.models.entropies import assignment
 from mfn.models.extractor import History
-from mfn.models.settings import MfnSettings, MfnWithoutPretrainSettings
-from mfn.models.similarity import LEAST_MASS, PretrainedCenters, TrainedCenters
-from tests.models.naive import SHAPES, STEPS, history, softmax
+from mfn.models.settings import MfnSettings, MfnWithRandomCentersSettings
+from mfn.models.similarity import LEAST_MASS, PretrainedCenters, RandomCenters
+from tests.models.naive import SHAPES, history, size, softmax
 
 
-def oracle(past: History, C: Tensor, by_mass: bool) -> Tensor:
-    """Eq. 4 and 5, one behaviour and one center at a time."""
+def oracle(past: History, C: Tensor, by_mass: bool) -> tuple[Tensor, Tensor]:
+    """Eq. 4 and 5, and the logarithm of the masses, one behaviour and one center at a time."""
     assert past.frozen_BNe is not None
     B, N, d = past.trainable_BNd.shape
     R = torch.zeros(B, len(C), d).double()
+    log_mass = torch.zeros(B, len(C)).double()
     for b in range(B):
         mass = [0.0] * len(C)
         for t in range(N):
@@ -34,16 +35,22 @@ def oracle(past: History, C: Tensor, by_mass: bool) -> Tensor:
             for j, share in enumerate(P):
                 R[b, j] += share * past.trainable_BNd[b, t]
                 mass[j] += share
-        if by_mass:
-            for j in range(len(C)):
-                R[b, j] /= max(mass[j], LEAST_MASS)
-    return R
+        for j in range(len(C)):
+            log_mass[b, j] = math.log(max(mass[j], LEAST_MASS))
+            if by_mass:
+                R[b, j] = R[b, j] / mass[j] if mass[j] >= LEAST_MASS else 0.0
+    return R, log_mass
 
 
 def made(K: int, d: int, seed: int, scale: str = "mass") -> PretrainedCenters:
-    branch = PretrainedCenters(MfnSettings(interests=K, similarity_scale=scale), d, STEPS).double()
-    branch.centers_Ke.copy_(torch.randn(K, d, generator=torch.Generator().manual_seed(seed)))
+    own = MfnSettings(similarity_interests=K, similarity_scale=scale)
+    branch = PretrainedCenters(own, size(d)).double()
+    branch.load(torch.randn(K, d, generator=torch.Generator().manual_seed(seed)))
     return branch
+
+
+def set_centers(branch: PretrainedCenters, rows: list[list[float]]) -> None:
+    branch.load(torch.tensor(rows))
 
 
 @settings(max_examples=40, deadline=None)
@@ -51,7 +58,10 @@ def made(K: int, d: int, seed: int, scale: str = "mass") -> PretrainedCenters:
 def test_similarity_is_equations_4_and_5(shape: dict, scale: str) -> None:
     past = history(shape["lengths"], shape["d"], shape["seed"], shape["scale"], pad=1)
     branch = made(shape["K"], shape["d"], shape["seed"], scale)
-    torch.testing.assert_close(branch(past), oracle(past, branch.centers_Ke, scale == "mass"))
+    found = branch(past)
+    R, log_mass = oracle(past, branch.centers_Ke, scale == "mass")
+    torch.testing.assert_close(found.vectors_BKd, R)
+    torch.testing.assert_close(found.log_mass_BK, log_mass)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -65,8 +75,8 @@ def test_a_large_gradient_is_finite_where_an_interest_has_no_mass(
     past = history([0, 3, 1], d=4, seed=1, scale=hard, pad=1)
     assert past.frozen_BNe is not None
     trainable_BNd = past.trainable_BNd.float().requires_grad_()
-    branch = TrainedCenters(MfnWithoutPretrainSettings(interests=K), 4, STEPS)
-    R_BKd = branch(History(trainable_BNd, past.frozen_BNe.float(), past.mask_BN))
+    branch = RandomCenters(MfnWithRandomCentersSettings(similarity_interests=K), size(4))
+    R_BKd = branch(History(trainable_BNd, past.frozen_BNe.float(), past.mask_BN)).vectors_BKd
     R_BKd.backward(torch.full_like(R_BKd, 1e6))
     assert trainable_BNd.grad is not None
     assert trainable_BNd.grad.isfinite().all()
@@ -74,10 +84,10 @@ def test_a_large_gradient_is_finite_where_an_interest_has_no_mass(
     assert branch.centers_Ke.grad.isfinite().all()
     assert trainable_BNd.grad[0].eq(0).all()
     # What comes back to the behaviours of an interest is a mean of it, if it has mass: the only
-    # one of the last request has all of it. Of next to no mass, it fades.
+    # one of the last request has all of it. Of next to no mass, there is none.
     frozen_BNe = past.frozen_BNe.float()
     mass_K = branch.P(History(trainable_BNd, frozen_BNe, past.mask_BN))[2, 0].detach()
-    expected = sum(min(float(mass) / LEAST_MASS, 1.0) for mass in mass_K)
+    expected = sum(float(mass) >= LEAST_MASS for mass in mass_K)
     assert float(trainable_BNd.grad[2, 0, 0]) == pytest.approx(1e6 * expected, rel=1e-3)
 
 
@@ -91,21 +101,23 @@ def test_similarity_worked_by_hand() -> None:
     )
     as_sum, by_mass = made(2, 2, 0, "sum"), made(2, 2, 0)
     for branch in (as_sum, by_mass):
-        branch.centers_Ke.copy_(torch.tensor([[1.0, 0.0], [0.0, 0.0]]))
+        set_centers(branch, [[1.0, 0.0], [0.0, 0.0]])
     expected = torch.tensor([[[0.5, 0.75], [0.5, 0.25]]]).double()
-    torch.testing.assert_close(as_sum(past), expected)
+    torch.testing.assert_close(as_sum(past).vectors_BKd, expected)
     expected = torch.tensor([[[0.4, 0.6], [2 / 3, 1 / 3]]]).double()
-    torch.testing.assert_close(by_mass(past), expected)
+    torch.testing.assert_close(by_mass(past).vectors_BKd, expected)
+    log_masses = torch.tensor([[math.log(1.25), math.log(0.75)]]).double()
+    torch.testing.assert_close(by_mass(past).log_mass_BK, log_masses)
 
 
 @pytest.mark.parametrize(
-    ("mass", "length"), [(0.5, 1.0), (1e-3, 1.0), (1e-6, 1.0), (2e-12, 1.0), (1e-14, 0.01)]
+    ("mass", "length"), [(0.5, 1.0), (1e-3, 1.0), (2e-6, 1.0), (0.5e-6, 0.0), (1e-14, 0.0)]
 )
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_an_interest_of_little_mass_is_as_long_as_one_of_much(
     mass: float, length: float, dtype: torch.dtype
 ) -> None:
-    """It is a mean of behaviours down to a mass of 1e-12; below, it fades."""
+    """It is a mean of behaviours down to a mass of 1e-6; below, there is no such interest."""
     # Of what the first of two centers has, a quarter comes from the first behaviour.
     past = History(
         torch.tensor([[[1.0, 0.0], [0.0, 1.0]]], dtype=dtype),
@@ -115,22 +127,24 @@ def test_an_interest_of_little_mass_is_as_long_as_one_of_much(
         torch.tensor([[True, True]]),
     )
     branch = made(2, 2, 0).to(dtype)
-    branch.centers_Ke.copy_(torch.tensor([[1.0, 0.0], [0.0, 0.0]]))
+    set_centers(branch, [[1.0, 0.0], [0.0, 0.0]])
     torch.testing.assert_close(branch.P(past).sum(dim=1)[0, 0].item(), mass, rtol=1e-4, atol=0)
     expected = length * torch.tensor([0.25, 0.75], dtype=dtype)
-    torch.testing.assert_close(branch(past)[0, 0], expected, rtol=1e-4, atol=0)
+    torch.testing.assert_close(branch(past).vectors_BKd[0, 0], expected, rtol=1e-4, atol=0)
 
 
 def test_one_center_makes_similarity_the_mean_of_the_history() -> None:
     past = history([3], 4, seed=5)
-    torch.testing.assert_close(made(1, 4, 3)(past)[:, 0], past.trainable_BNd.mean(dim=1))
+    torch.testing.assert_close(
+        made(1, 4, 3)(past).vectors_BKd[:, 0], past.trainable_BNd.mean(dim=1)
+    )
 
 
 def test_frozen_embedding_gives_weights_and_never_enters_the_output() -> None:
     # All behaviours the same in 𝓔: whatever E says of their weights, every interest is that vector.
     past = history([4], 4, seed=1)
     same = past.trainable_BNd[:, :1].expand_as(past.trainable_BNd)
-    R = made(3, 4, 1)(History(same, past.frozen_BNe, past.mask_BN))
+    R = made(3, 4, 1)(History(same, past.frozen_BNe, past.mask_BN)).vectors_BKd
     torch.testing.assert_close(R, same[:, :3])
 
 
@@ -141,20 +155,59 @@ def test_assignment_gives_padding_to_no_center() -> None:
     torch.testing.assert_close(P_BNK.sum(dim=-1)[0], torch.tensor([1.0, 1, 0, 0, 0]).double())
 
 
-def trained(weight: float, K: int = 3, d: int = 4) -> TrainedCenters:
+def trained(weight: float, K: int = 3, d: int = 4) -> RandomCenters:
     torch.manual_seed(2)
-    own = MfnWithoutPretrainSettings(interests=K, auxiliary_weight=weight)
-    return TrainedCenters(own, d, STEPS).double()
+    own = MfnWithRandomCentersSettings(similarity_interests=K, auxiliary_weight=weight)
+    return RandomCenters(own, size(d)).double()
 
 
-def test_trained_centers_give_the_same_interests_as_pretrained_ones_would() -> None:
+def test_random_centers_give_the_same_interests_as_pretrained_ones_would() -> None:
     past = history([4, 0, 2], 4, seed=1)
     branch = trained(0.0)
-    torch.testing.assert_close(branch(past), oracle(past, branch.centers_Ke, by_mass=True))
-    assert [name for name, _ in branch.named_parameters()] == ["centers_Ke"]
+    R, _ = oracle(past, branch.centers_Ke, by_mass=True)
+    torch.testing.assert_close(branch(past).vectors_BKd, R)
 
 
-def test_trained_centers_start_as_far_from_zero_as_the_frozen_embedding_is() -> None:
+def test_e_may_have_another_width_than_the_trainable_embedding() -> None:
+    past = history([4, 2], 4, seed=1)
+    assert past.frozen_BNe is not None
+    wide = History(past.trainable_BNd, past.frozen_BNe.repeat(1, 1, 2), past.mask_BN)
+    branch = PretrainedCenters(MfnSettings(similarity_interests=3), size(4, e=8)).double()
+    # Each half of a center in the wide E counts a half.
+    half = torch.randn(3, 4)
+    branch.load(torch.cat([half, half], dim=1) / 2)
+    narrow = made(3, 4, 0)
+    narrow.load(half)
+    torch.testing.assert_close(branch(wide).vectors_BKd, narrow(past).vectors_BKd)
+
+
+@pytest.mark.parametrize("rate", [0.0, 3.0])
+def test_centers_are_trained_at_their_rate_or_not_at_all(rate: float) -> None:
+    branch = PretrainedCenters(MfnSettings(centers_rate=rate), size(4))
+    assert branch.centers_Ke.requires_grad is (rate > 0)
+    assert branch.learning_rates() == ({"centers_Ke": rate} if rate else {})
+
+
+def test_measures_say_how_hard_P_is_and_how_far_the_centers_moved() -> None:
+    past = history([3, 0, 2], 4, seed=1, pad=1)
+    branch = made(3, 4, seed=5)
+    assert past.frozen_BNe is not None
+    started = branch.centers_Ke.detach().clone()
+    with torch.no_grad():
+        branch.centers_Ke[0] += torch.tensor([3.0, 0.0, 4.0, 0.0])
+    found = branch.measures(past)
+    rows = [past.frozen_BNe[b, t] for b, n in ((0, 3), (2, 2)) for t in range(n)]
+    length = sum(float(row.norm()) for row in rows) / len(rows)
+    largest = [max(softmax([row @ c for c in branch.centers_Ke])) for row in rows]
+    assert found == {
+        "centers_norm": pytest.approx(float(branch.centers_Ke.norm(dim=1).mean()) / length),
+        "centers_largest_share": pytest.approx(sum(largest) / len(largest)),
+        "centers_moved": pytest.approx(5 / 3 / float(started.norm(dim=1).mean())),
+    }
+    assert branch.measures(history([0, 0], 4, seed=1)) == {}
+
+
+def test_random_centers_start_as_far_from_zero_as_the_frozen_embedding_is() -> None:
     centers_Ke = trained(0.0, K=500, d=16).centers_Ke
     # A vector of E is of d standardised numbers times d^(-1/4).
     assert float(centers_Ke.detach().square().mean().sqrt()) == pytest.approx(16**-0.25, rel=0.03)

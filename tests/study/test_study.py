@@ -94,16 +94,17 @@ def test_a_lead_that_draws_of_users_do_not_show_is_no_win() -> None:
 
 
 def test_each_variant_is_called_better_worse_or_neither_by_its_interval() -> None:
-    found = results({**ABOVE, "mfn_soft": 1.1, "mfn_k1": 0.7, "mfn_k4": 1.0})
+    found = results({**ABOVE, "mfn_soft": 1.1, "mfn_k8": 0.7, "mfn_k16": 1.0})
     assert {one.variant: one.verdict for one in effects(found)} == {
         **{name: "worse" for name in MODELS if name.startswith("mfn_")},
         "mfn_soft": "better",
-        "mfn_k1": "worse",
-        "mfn_k4": "no clear difference",
+        "mfn_k8": "worse",
+        "mfn_k16": "no clear difference",
     }
-    rows = [row for row in as_markdown({"a": of(found)}, FULL).splitlines() if "mfn_k4 |" in row]
+    rows = [row for row in as_markdown({"a": of(found)}, FULL).splitlines() if "mfn_k16 |" in row]
     assert rows == [
-        "| interests | mfn_k4 | 4 interests | +0.00 (+0.00 to +0.00) | no clear difference |"
+        "| interests | mfn_k16 | 16 similarity interests | +0.00 (+0.00 to +0.00) "
+        "| no clear difference |"
     ]
 
 

@@ -86,7 +86,7 @@ def test_a_model_starts_at_the_frozen_embedding_of_its_day(
 ) -> None:
     day = make_day()
     starts = fields_of(trained(spark, day, {})["embedding.weight"], sizes({}))
-    E = artifact.read_frozen(current_frozen(day, Splits.published(day)))
+    E = artifact.read_pretrained(current_frozen(day, Splits.published(day))).start
     at_random = day.models["base"].model_copy(update={"start_at_pretrained": False})
     train(spark, day.model_copy(update={"models": {"base": at_random}}))
     control = fields_of(published(day)[0]["embedding.weight"], sizes({}))

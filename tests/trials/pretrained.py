@@ -9,7 +9,14 @@ import torch
 
 from mfn import storage
 from mfn.models import artifact
-from mfn.models.embedding import ItemTable, freeze, offsets_of
+from mfn.models.embedding import (
+    ItemTable,
+    Pretrained,
+    TableStart,
+    fields_of,
+    freeze,
+    offsets_of,
+)
 from mfn.pretraining.centers import wanted
 from mfn.pretraining.published import key
 from mfn.settings import CompareSettings, Settings
@@ -30,7 +37,7 @@ def plan(real: Settings, learning_rates: tuple[float, ...] = (0.003, 0.03)) -> P
     return Plan(
         real=real,
         earlier=real.model_copy(update={"date": real.date - EARLIER}),
-        variants={name: Variant("mfn", 4.0) for name in real.models if name == "mfn_sharp"},
+        variants={name: Variant("mfn") for name in real.models if name == "mfn_sharp"},
     )
 
 
@@ -53,14 +60,17 @@ def pretrain_at_random(settings: Settings, seed: int) -> None:
     table = torch.randn(rows, width, generator=random)
     manifest = {"vocabularies": splits.manifest["vocabularies"]}
     with storage.publish(settings.layout.embeddings) as folder:
-        artifact.write_frozen(folder, freeze(features, items, table, torch.ones(rows).bool()))
+        learnt = torch.ones(rows).bool()
+        start = TableStart(fields_of(table, features.sizes), fields_of(learnt, features.sizes))
+        frozen = freeze(features, items, table, learnt)
+        artifact.write_pretrained(folder, Pretrained(frozen, start))
         storage.write_json(f"{folder}/{storage.MANIFEST}", manifest)
     centers = {
-        key(level.name, interests): torch.randn(
-            interests, len(level.fields) * width, generator=random
+        key(level.name, one): torch.randn(
+            one.interests, len(level.fields) * width, generator=random
         )
         for level in features.levels
-        for interests in wanted(settings)
+        for one in wanted(settings)
     }
     with storage.publish(settings.layout.centers) as folder:
         artifact.write_tensors(folder, centers)

@@ -27,7 +27,7 @@ def day(make_settings: Callable[..., Settings]) -> Settings:
         centers={"max_steps": 3},
         train={"batch_requests": 16},
         compare={"seeds": [1, 2], "learning_rates": [0.003, 0.03], "max_epochs": 1},
-        models={"base": NAMED_MODELS["base"], "mfn": MfnSettings(interests=3)},
+        models={"base": NAMED_MODELS["base"], "mfn": MfnSettings(similarity_interests=3)},
     )
 
 

@@ -26,7 +26,7 @@ from mfn.trials.trial import Final, Point, read_candidates
 from tests.trials.pretrained import CHOICES, SEEDS, plan, publish
 
 REPOSITORY = Path(__file__).parent.parent.parent
-MODELS = {"base": NAMED_MODELS["base"], "mfn": MfnSettings(interests=3)}
+MODELS = {"base": NAMED_MODELS["base"], "mfn": MfnSettings(similarity_interests=3)}
 
 
 @pytest.fixture
@@ -152,10 +152,10 @@ def test_scores_are_in_the_order_of_the_candidates_users_and_labels(
     assert abs(roc_auc_score(rows.labels_n, shuffled) - 0.5) < 0.1
 
 
-def test_sharpness_changes_the_model_and_its_choice_is_that_of_the_one_it_is_tuned_as(
+def test_a_variant_has_its_own_settings_and_the_choice_of_the_model_it_is_tuned_as(
     make_plan: Callable[..., Plan],
 ) -> None:
-    of = make_plan("one", mfn_sharp=MODELS["mfn"])
+    of = make_plan("one", mfn_sharp=MfnSettings(similarity_interests=3, centers_norm=4.0))
     publish(of)
     assert "mfn_sharp" not in curves(of)
     made = finals(of, CHOICES)
@@ -167,9 +167,7 @@ def test_sharpness_changes_the_model_and_its_choice_is_that_of_the_one_it_is_tun
     assert np.array_equal(plain.scores(), made["mfn"][1].scores())
 
 
-@pytest.mark.parametrize(
-    "change", [{"sharpness": 2.0}, {"files": 1}, {"learning_rate": 0.02}, {"splits": 2}]
-)
+@pytest.mark.parametrize("change", [{"files": 1}, {"learning_rate": 0.02}, {"splits": 2}])
 def test_a_training_is_left_alone_until_something_it_follows_from_changes(
     make_plan: Callable[..., Plan], change: dict[str, Any]
 ) -> None:
