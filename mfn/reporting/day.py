@@ -1,8 +1,9 @@
 """The data of a day for the report and the terminal, read in one place.
 
-It is read from `evaluation/metrics`, `evaluation/comparisons`, the manifests of the splits, of E and
-of the centers, the models' model.json and the table `validation`. One shuffle, for the validation
-counts. The driver collects models times slices rows, and models rows for each of the previous days.
+It is read from `evaluation/metrics`, `evaluation/comparisons`, the manifests of the splits, of E
+and of the centers, the models' model.json and the table `validation`. One shuffle, for the
+validation counts. The driver collects models times slices rows, and models rows for each of the
+previous days.
 """
 
 from __future__ import annotations

@@ -131,6 +131,7 @@ def test_centers_are_learnt_only_for_models_with_pretrained_centers(
 def day(spark: SparkSession, make_settings: Callable[..., Settings]) -> Settings:
     settings = make_settings(
         embeddings={"max_epochs": 1, "dimension": 8},
+        centers={"max_steps": 40, "batch_users": 32},
         models={"base": {}, "mfn": {"similarity_interests": 8}, "mfn_as_printed": {}},
     )
     rows = {"pretraining": [60, 50], "pretraining_validation": [30], "train": [40]}
