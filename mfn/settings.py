@@ -15,7 +15,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from mfn import locations
 from mfn.layout import Layout
-from mfn.models.settings import NAMED_MODELS, ModelSettings
+from mfn.models.settings import NAMED_MODELS, MatchesSettings, ModelSettings
 from mfn.settings_types import (
     Change,
     KeptShare,
@@ -590,6 +590,7 @@ class Settings(Strict):
     embeddings: EmbeddingSettings = EmbeddingSettings()
     centers: CenterSettings = CenterSettings()
     train: TrainSettings = TrainSettings()
+    matches: MatchesSettings = MatchesSettings()
     checkpoints: CheckpointSettings = CheckpointSettings()
     predict: PredictSettings = PredictSettings()
     evaluate: EvaluateSettings = EvaluateSettings()

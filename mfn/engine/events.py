@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from mfn.engine.stats import EpochStats
@@ -11,7 +12,7 @@ EVERY = 10
 
 
 class Events:
-    """Curves of loss, speed, and shares of waiting and communication, over all epochs."""
+    """Curves of loss, speed, shares of waiting and communication, and what the model measures."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
@@ -23,9 +24,19 @@ class Events:
         if self.writer is not None:
             self.writer.close()
 
-    def step(self, number: int, epoch: EpochStats) -> None:
-        """Record a step: its number over all epochs, and the statistics of its epoch so far."""
-        if epoch.steps % EVERY:
+    def due(self, epoch: EpochStats) -> bool:
+        """Whether `step` records a point after this step of the epoch."""
+        return epoch.steps % EVERY == 0
+
+    def step(self, number: int, epoch: EpochStats, measures: Mapping[str, float]) -> None:
+        """Record a step, if a point is due.
+
+        Args:
+            number: of the step, over all epochs.
+            epoch: the statistics of its epoch so far.
+            measures: what the model measures on the batch of this step, by name.
+        """
+        if not self.due(epoch):
             return
         since = EpochStats() if epoch.steps == EVERY else self.last
         self.last = epoch
@@ -45,6 +56,7 @@ class Events:
             "wait_share": (epoch.wait_seconds - since.wait_seconds) / seconds,
             "communication_share": (epoch.communication_seconds - since.communication_seconds)
             / seconds,
+            **measures,
         }
         for name, value in values.items():
             self.writer.add_scalar(name, value, number)

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import time
 import warnings
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -59,7 +59,7 @@ class Feed:
         ]
         self.wait_seconds = 0.0
 
-    def epoch(self, shard: Shard, batch_rows: int, done: int = 0) -> Iterator[Batch]:
+    def epoch(self, shard: Shard, batch_rows: int, done: int = 0) -> Generator[Batch, None, None]:
         """Give every row of the shard once, in batches of `batch_rows`; the last may be smaller.
 
         Args:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class TrainingStats:
     candidates_per_second: float
     wait_share: float
     communication_share: float
+    measures: Mapping[str, float] = field(default_factory=dict)
+    """What the trained model measures of itself (`Ranker.measures`), on some of its rows."""
 
 
 def training_stats(epoch: EpochStats) -> TrainingStats:

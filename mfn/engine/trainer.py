@@ -5,6 +5,7 @@ Every worker runs this same loop, on its own files.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
@@ -29,6 +30,9 @@ from mfn.models.ranker import Ranker
 from mfn.splits.published import SplitFile
 
 log = logging.getLogger("mfn")
+
+MEASURED_ROWS = 1024
+"""Rows on which a model is measured after its training."""
 
 
 class TrainingFailed(JobFailed):
@@ -107,6 +111,12 @@ class Trainer:
                 self._save(checkpoints, name, Position(tuple(done), epoch_ended=True))
         return total([training_stats(one) for one in done])
 
+    def measures(self, files: Sequence[SplitFile]) -> dict[str, float]:
+        """What the model measures on the first rows of the first file, without other workers."""
+        (shard,) = shards(files[:1], self.schedule.date, 0, 1, self.schedule.seed)
+        with contextlib.closing(self.feed.epoch(shard, MEASURED_ROWS)) as batches:
+            return self.model.measures(next(batches))
+
     def epoch(self, files: Sequence[SplitFile], number: int, name: str) -> TrainingStats:
         """Train for one pass over the files, which are divided among the workers.
 
@@ -163,8 +173,9 @@ class Trainer:
                 )
                 if checkpoints is not None and result.save and step + 1 < total_steps:
                     self._save(checkpoints, name, Position((*earlier, epoch), epoch_ended=False))
-                if self.events is not None:
-                    self.events.step(sum(one.steps for one in earlier) + step + 1, epoch)
+                if self.events is not None and self.events.due(epoch) and batch is not None:
+                    number = sum(one.steps for one in earlier) + step + 1
+                    self.events.step(number, epoch, self.model.measures(batch))
                 speed = (epoch.candidates - started.candidates) / seconds
                 loss = epoch.loss / max(epoch.candidates, 1)
                 progress.advance(f"loss {loss:.4f}, {speed:,.0f} candidates/s")

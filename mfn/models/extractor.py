@@ -81,10 +81,6 @@ class Extractor(nn.Module, ABC):
         """By parameter name, its multiple of the learning rate, where that is not 1."""
         return {}
 
-    def measures(self, history: History) -> Mapping[str, float]:
-        """By name, what a training should log about this extractor, on these histories."""
-        return {}
-
     @classmethod
     def frozen_items(
         cls, features: Features, items: ItemTable, dimension: int

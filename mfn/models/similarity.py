@@ -81,19 +81,19 @@ class Similarity(Extractor):
         return Interests(weight_BNK.transpose(1, 2) @ history.trainable_BNd, log_mass_BK)
 
     @torch.no_grad()
-    def measures(self, history: History) -> Mapping[str, float]:
-        """How hard P is on these histories, and how far the centers are from their start.
+    def measures(self, frozen_BNe: Tensor, mask_BN: Tensor) -> Mapping[str, float]:
+        """How hard P is on these histories in E, and how far the centers are from their start.
 
-        Returns:
+        Returns: nothing for histories without behaviours, else
             `centers_norm`: the mean length of the centers, as a multiple of the mean length of a
             behaviour in E; `centers_largest_share`: the mean over behaviours of the largest P;
             `centers_moved`: the mean distance of a center from its start, as a multiple of the
             mean length at the start.
         """
-        if history.frozen_BNe is None or not bool(history.mask_BN.any()):
+        if not bool(mask_BN.any()):
             return {}
-        length = history.frozen_BNe[history.mask_BN].norm(dim=1).mean()
-        largest_n = self.P(history)[history.mask_BN].max(dim=1).values
+        length = frozen_BNe[mask_BN].norm(dim=1).mean()
+        largest_n = assignment(frozen_BNe, self.centers_Ke, mask_BN)[mask_BN].max(dim=1).values
         moved_K = (self.centers_Ke - self.start_Ke).norm(dim=1)
         return {
             "centers_norm": float(self.centers_Ke.norm(dim=1).mean() / length),

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import logging
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -31,6 +32,8 @@ from mfn.splits.published import Splits
 
 TABLE = "embedding.weight"
 """Name of the trainable embedding table among a model's tensors."""
+
+log = logging.getLogger("mfn")
 
 CENTERS = "centers_Ke"
 """Last part of the names of the interest centers among a model's tensors."""
@@ -115,6 +118,7 @@ def make_model(
         settings.train.seed,
         exchange,
         pretrained.frozen.dimension,
+        settings.matches,
     )
     centers = (
         read_centers(settings, splits, model_settings.centers)
@@ -144,14 +148,19 @@ def fit(
     own = settings.train
     schedule = Schedule(own.learning_rate, own.batch_requests, own.seed, str(settings.date))
     trainer = Trainer(model, schedule, workers, events)
-    return trainer.train(splits.files("train"), own.epochs, name, checkpoints)
+    files = splits.files("train")
+    stats = trainer.train(files, own.epochs, name, checkpoints)
+    measures = trainer.measures(files) if workers.rank == 0 else {}
+    if measures:
+        log.info("%s: %s", name, ", ".join(f"{k} {v:.3f}" for k, v in measures.items()))
+    return replace(stats, measures=measures)
 
 
 def describe(
     name: str, model: Ranker, settings: Settings, splits: Splits, stats: TrainingStats
 ) -> dict[str, Any]:
     """The description in a model folder: settings, schema, vocabularies, statistics of training."""
-    manifest = splits.manifest
+    manifest, of_training = splits.manifest, asdict(stats)
     return {
         "name": name,
         "date": settings.date.isoformat(),
@@ -162,8 +171,10 @@ def describe(
         "train_settings": settings.train.model_dump(mode="json"),
         "dimension": model.embedding.weight.shape[1],
         "frozen_dimension": model.frozen_dimension,
+        "matches": settings.matches.model_dump(mode="json"),
         "parameters": parameter_count(model),
-        "train": asdict(stats),
+        "measures": of_training.pop("measures"),
+        "train": of_training,
         "splits": splits.folder,
         "schema": {
             key: manifest[key]

@@ -87,6 +87,7 @@ def pretrain_all(spark: SparkSession, plan: Plan) -> None:
         "embeddings",
         "centers",
         "train",
+        "matches",
         "evaluate",
         "compare",
         "models",

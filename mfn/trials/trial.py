@@ -128,6 +128,7 @@ class Trial(ABC):
             fingerprint.of_package(),
             type(self).__name__,
             self.settings.models[self.name].model_dump(),
+            self.settings.matches.model_dump(),
             self.settings.train.of_the_result,
             [splits.folder, current_frozen(self.settings, splits), centers],
             self.files,

@@ -113,6 +113,20 @@ def test_a_parameter_without_gradient_stays_and_takes_no_step() -> None:
     assert used.grad is None
 
 
+def test_a_parameter_with_a_multiple_is_trained_at_that_multiple_of_the_rate() -> None:
+    faster, plain = two_alike()
+    both = Adam([faster, plain], [], 0.1, multiples={faster: 3.0})
+    alone, _ = two_alike()
+    of_three = Adam([alone], [], 0.1 * 3)
+    for seed in range(4):
+        for parameter in (faster, plain, alone):
+            parameter.grad = drawn(ROWS, seed)
+        both.step()
+        of_three.step()
+    torch.testing.assert_close(faster, alone)
+    assert not torch.allclose(faster, plain)
+
+
 @pytest.mark.process
 def test_a_step_loads_nothing_of_torchs_compiler() -> None:
     """Each worker would wait 3 s for it. The control is torch's own Adam."""

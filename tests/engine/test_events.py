@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mfn.engine.checkpoint import Checkpoints
@@ -47,9 +48,11 @@ class Worker(SingleWorker):
         return super().average_gradients(parameters, weight, told, summed)
 
 
-def train(splits: Splits, folder: Path, worker: Worker) -> None:
-    """Two epochs of Base, which write curves, and a checkpoint every 5 steps."""
-    model = Ranker(NAMED_MODELS["base"], splits.features, splits.item_indices(), 8, 0.2, seed=1)
+def train(splits: Splits, folder: Path, worker: Worker, name: str = "base") -> None:
+    """Two epochs, which write curves, and a checkpoint every 5 steps."""
+    model = Ranker(NAMED_MODELS[name], splits.features, splits.item_indices(), 8, 0.2, seed=1)
+    if model.encoder.frozen is not None:  # some E: of zeros, the centers have no gradient
+        model.encoder.frozen.weight_VD.normal_(generator=torch.Generator().manual_seed(4))
     often = CheckpointSettings(every_steps=5, every_minutes=1000)
     of = Checkpoints(f"{folder}/checkpoints", "these", 1, often)
     with contextlib.closing(Events(f"{folder}/events")) as events:
@@ -92,3 +95,12 @@ def test_a_training_that_was_killed_resumes_its_curve_where_it_was(
     # Of the first point after a checkpoint not all steps are known.
     del whole[STEPS + 20]
     assert loss_of_steps(tmp_path) == pytest.approx(whole, rel=1e-6)
+
+
+def test_the_curves_show_how_the_centers_move(splits: Splits, tmp_path: Path) -> None:
+    train(splits, tmp_path, Worker(), "mfn")
+    written = EventAccumulator(f"{tmp_path}/events").Reload()
+    moved = [point.value for point in written.Scalars("fine/centers_moved")]
+    assert len(moved) == 6
+    assert 0 < moved[0] < moved[-1]
+    assert {"category/centers_norm", "fine/centers_largest_share"} <= set(written.Tags()["scalars"])

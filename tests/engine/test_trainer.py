@@ -12,7 +12,7 @@ from mfn.engine.stats import TrainingStats, total
 from mfn.engine.trainer import Schedule, Trainer, TrainingFailed
 from mfn.engine.workers import SingleWorker
 from mfn.models.ranker import Ranker
-from mfn.models.settings import NAMED_MODELS
+from mfn.models.settings import NAMED_MODELS, MfnSettings
 from mfn.settings import Settings
 from mfn.splits.published import Splits
 from tests.conftest import RUN_DATE
@@ -99,6 +99,29 @@ def test_frozen_parts_stay_as_they_were(splits: Splits) -> None:
     frozen = {name: b.clone() for name, b in model.named_buffers()}
     Trainer(model, SCHEDULE, SingleWorker()).epoch(splits.files("train"), 0, "mfn")
     assert all(torch.equal(frozen[name], b) for name, b in model.named_buffers())
+
+
+def test_centers_are_trained_at_their_rate_and_measured_as_they_end(splits: Splits) -> None:
+    measures = {}
+    for rate in (0.0, 1.0, 3.0):
+        settings = MfnSettings(centers_rate=rate)
+        model = Ranker(settings, splits.features, splits.item_indices(), 8, 0.2, seed=1)
+        random = torch.Generator().manual_seed(4)
+        assert model.encoder.frozen is not None
+        model.encoder.frozen.weight_VD.normal_(generator=random)
+        trainer = Trainer(model, SCHEDULE, SingleWorker())
+        assert trainer.measures(splits.files("train"))["fine/centers_moved"] == 0
+        trainer.epoch(splits.files("train"), 0, "mfn")
+        measures[rate] = trainer.measures(splits.files("train"))
+    moved = {rate: found["fine/centers_moved"] for rate, found in measures.items()}
+    assert moved[0.0] == 0 < moved[1.0] < moved[3.0]
+    names = {"centers_norm", "centers_largest_share", "centers_moved"}
+    assert measures[3.0].keys() == {f"{at}/{one}" for at in ("category", "fine") for one in names}
+
+
+def test_a_model_without_centers_measures_nothing(splits: Splits) -> None:
+    trainer = Trainer(made(splits, "base"), SCHEDULE, SingleWorker())
+    assert trainer.measures(splits.files("train")) == {}
 
 
 def test_epochs_add_up_in_one_account() -> None:

@@ -103,7 +103,8 @@ def test_mind_has_log2_of_the_history_length_interests(behaviours: int, interest
     model = mind({"K": 4, "d": 4, "seed": 1}, adaptive=True)
     found = model(history([behaviours], 4, seed=1)).vectors_BKd[0]
     assert (found != 0).any(dim=1).tolist() == [j < interests for j in range(4)]
-    assert (mind({"K": 4, "d": 4, "seed": 1})(history([behaviours], 4, seed=1)) != 0).all()
+    every = mind({"K": 4, "d": 4, "seed": 1})(history([behaviours], 4, seed=1))
+    assert (every.vectors_BKd != 0).all()
 
 
 def test_mind_saves_its_random_logits_and_initialises_its_map_with_the_identity() -> None:

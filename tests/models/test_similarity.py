@@ -195,7 +195,7 @@ def test_measures_say_how_hard_P_is_and_how_far_the_centers_moved() -> None:
     started = branch.centers_Ke.detach().clone()
     with torch.no_grad():
         branch.centers_Ke[0] += torch.tensor([3.0, 0.0, 4.0, 0.0])
-    found = branch.measures(past)
+    found = branch.measures(past.frozen_BNe, past.mask_BN)
     rows = [past.frozen_BNe[b, t] for b, n in ((0, 3), (2, 2)) for t in range(n)]
     length = sum(float(row.norm()) for row in rows) / len(rows)
     largest = [max(softmax([row @ c for c in branch.centers_Ke])) for row in rows]
@@ -204,7 +204,7 @@ def test_measures_say_how_hard_P_is_and_how_far_the_centers_moved() -> None:
         "centers_largest_share": pytest.approx(sum(largest) / len(largest)),
         "centers_moved": pytest.approx(5 / 3 / float(started.norm(dim=1).mean())),
     }
-    assert branch.measures(history([0, 0], 4, seed=1)) == {}
+    assert branch.measures(past.frozen_BNe, torch.zeros_like(past.mask_BN)) == {}
 
 
 def test_random_centers_start_as_far_from_zero_as_the_frozen_embedding_is() -> None:
