@@ -430,6 +430,9 @@ class CenterSettings(Strict):
         "of log(K) / K, the maximum of either of its entropies; 0: always max_steps",
     )
     batch_users: PositiveInt = Field(256, description="users in a batch")
+    threads: PositiveInt = Field(
+        1, description="threads of the process; more than there are free cores make it far slower"
+    )
     seed: int = Field(
         13, description="seed of the sample, of the initial centers and of the order of the users"
     )

@@ -53,6 +53,7 @@ def train_centers(spark: SparkSession, settings: Settings) -> Counts:
     Raises:
         DataRefused: no user has a history in the pretraining window.
     """
+    torch.set_num_threads(settings.centers.threads)
     splits = Splits.published(settings)
     frozen_folder = current_frozen(settings, splits)
     frozen = artifact.read_pretrained(frozen_folder).frozen
