@@ -4,7 +4,8 @@ The functions of P take the weights of behaviours for centers, [B, N, K]: P itse
 where each behaviour counts for its nearest center only. So they also apply to centers that a model
 has trained further.
 
-Legend: B users, N history steps (oldest first), K centers, d width of an item vector.
+Legend: B users, b users of a part, N history steps (oldest first), K centers, d width of an item
+vector.
 """
 
 from __future__ import annotations
@@ -84,20 +85,24 @@ def purity(weight_BNK: Tensor, mask_BN: Tensor) -> Purity:
         weight_BNK: weights of behaviours for centers, with sum 1 over the centers.
         mask_BN: True at real behaviours; padding comes last.
     """
-    weight_BNK = weight_BNK.double() * mask_BN[..., None]
-    length_B = mask_BN.sum(dim=1)
-    N = mask_BN.shape[1]
-    adjacent = (weight_BNK[:, :-1] * weight_BNK[:, 1:]).sum()
-    adjacent_pairs = (length_B - 1).clamp(min=0).sum()
-    # Far pairs: step t with all steps from t + ⌈n/2⌉ on; their sum is a suffix sum of the weights.
-    apart_B = ((length_B + 1) // 2).clamp(min=1)
-    suffix_BNK = functional.pad(weight_BNK.flip(1).cumsum(1).flip(1), (0, 0, 0, 1))
-    from_BN = (torch.arange(N) + apart_B[:, None]).clamp(max=N)
-    later_BNK = suffix_BNK.gather(1, from_BN[..., None].expand_as(weight_BNK))
-    far = (weight_BNK * later_BNK).sum()
-    far_pairs = (length_B[:, None] - from_BN).clamp(min=0).sum()
+    users, N, K = weight_BNK.shape
+    adjacent = far = adjacent_pairs = far_pairs = torch.zeros((), dtype=torch.double)
+    of_user_BK = torch.zeros(users, K, dtype=torch.double)
+    for some in torch.arange(users).split(USERS_AT_ONCE):
+        weight_bNK = weight_BNK[some].double() * mask_BN[some][..., None]
+        length_b = mask_BN[some].sum(dim=1)
+        of_user_BK[some] = weight_bNK.sum(dim=1)
+        adjacent = adjacent + (weight_bNK[:, :-1] * weight_bNK[:, 1:]).sum()
+        adjacent_pairs = adjacent_pairs + (length_b - 1).clamp(min=0).sum()
+        # Step t with all steps from t + ⌈n/2⌉ on, whose weights' sum is a suffix sum.
+        suffix_bNK = functional.pad(weight_bNK.flip(1).cumsum(1).flip(1), (0, 0, 0, 1))
+        apart_b = ((length_b + 1) // 2).clamp(min=1)
+        from_bN = (torch.arange(N) + apart_b[:, None]).clamp(max=N)
+        later_bNK = suffix_bNK.gather(1, from_bN[..., None].expand_as(weight_bNK))
+        far = far + (weight_bNK * later_bNK).sum()
+        far_pairs = far_pairs + (length_b[:, None] - from_bN).clamp(min=0).sum()
     # Pairs of different users: all ordered pairs, without those within a user.
-    of_user_BK = weight_BNK.sum(dim=1)
+    length_B = mask_BN.sum(dim=1)
     total_K = of_user_BK.sum(dim=0)
     strangers = total_K.square().sum() - of_user_BK.square().sum()
     strangers_pairs = length_B.sum() ** 2 - length_B.square().sum()
@@ -121,13 +126,13 @@ def purity_of_interests(
     """
     sums = torch.zeros(2, dtype=torch.double)
     pairs = torch.zeros(2, dtype=torch.double)
-    for users in torch.arange(len(mask_BN)).split(USERS_AT_ONCE):
-        interest_bN = interest_BN[users]
-        real_bN = mask_BN[users] & (interest_bN >= 0)
+    for some in torch.arange(len(mask_BN)).split(USERS_AT_ONCE):
+        interest_bN = interest_BN[some]
+        real_bN = mask_BN[some] & (interest_bN >= 0)
         # Each pair of different steps once.
         pair_bNN = (real_bN[:, :, None] & real_bN[:, None]).triu(diagonal=1)
         same_bNN = interest_bN[:, :, None] == interest_bN[:, None]
-        weight_bNK = weight_BNK[users].double()
+        weight_bNK = weight_BNK[some].double()
         together_bNN = weight_bNK @ weight_bNK.transpose(1, 2)
         for kind, chosen_bNN in enumerate((pair_bNN & same_bNN, pair_bNN & ~same_bNN)):
             sums[kind] += together_bNN[chosen_bNN].sum()
