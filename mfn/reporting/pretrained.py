@@ -35,6 +35,16 @@ class Centers:
     measures: Mapping[str, Any]
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """What is unusual about how they were learnt."""
+        found = {
+            "q for each user": self.marginal == "user",
+            "free length": self.held_norm is None,
+            "not converged": not self.measures["converged"],
+        }
+        return tuple(remark for remark, holds in found.items() if holds)
+
+    @property
     def unused(self) -> int:
         """Number of centers that are of no use."""
         return int(self.measures["empty"]) + int(self.measures["duplicates"])

@@ -304,7 +304,7 @@ def test_the_report_shows_what_the_embedding_and_the_centers_are_worth(html: str
     values = ["32", "43.2 %", "39.9 %", "3.3 %", "6.5", "29", "0.37", "210"]
     assert of_centers == [
         ["fine", *values],
-        ["fineq per user, free length", *values[:2], "–", *values[3:-1], "210, not converged"],
+        ["fineq for each user, free length, not converged", *values[:2], "–", *values[3:]],
     ]
     assert "Learnt from 2,500 of 4,321 users." in text
     tuned = [row for row in page.rows if row[0] == "mfn" and row[1] == "fine"]
