@@ -212,6 +212,18 @@ class CenterMeasures:
     largest_share: float
     behaviour_share: tuple[float, ...]
 
+    def __str__(self) -> str:
+        pairs = (self.purity_adjacent, self.purity_far, self.purity_strangers)
+        purity = ", ".join("–" if share is None else f"{share:.3f}" for share in pairs)
+        return (
+            f"{'' if self.converged else 'not '}converged after {self.steps} steps: "
+            f"L_E {self.L_E:.4f}, L_SE {self.L_SE:.4f}, L_ME {self.L_ME:.4f} of at most "
+            f"{self.largest_entropy:.4f}; purity of adjacent, far and strangers' behaviours "
+            f"{purity}; effective interests {self.interests_of_user:.1f} of a user, "
+            f"{self.interests_of_all:.1f} of all; largest share {self.largest_share:.3f}, "
+            f"norm {self.norm:.2f}"
+        )
+
 
 @torch.no_grad()
 def measure(learnt: LearntCenters, sample: Sample) -> CenterMeasures:

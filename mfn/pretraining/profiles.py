@@ -83,6 +83,11 @@ def profiles(
     weight_UN = assignment(frozen_UNd, centers_Kd, mask_UN).max(dim=2).values
     duplicate_K = duplicates(centers_Kd)
     has_next_UN = mask_UN & functional.pad(mask_UN[:, 1:], (0, 1))
+    # The values of each kind, and how often each is among all behaviours.
+    of_all = [
+        (values_IX, _counts(values_IX, history_UN[mask_UN]))
+        for values_IX in (categories_IX, item_indices[ENTITY])
+    ]
     found = []
     for center, center_d in enumerate(centers_Kd):
         chosen_UN = center_UN == center
@@ -100,8 +105,10 @@ def profiles(
                 float(weight_UN[chosen_UN].mean()) if bool(chosen_UN.any()) else None,
                 bool(duplicate_K[center]),
                 item_n[order[:ITEMS]].tolist(),
-                _characteristic(categories_IX, history_UN, chosen_UN),
-                _characteristic(item_indices[ENTITY], history_UN, chosen_UN),
+                *(
+                    _characteristic(_counts(values_IX, history_UN[chosen_UN]), every)
+                    for values_IX, every in of_all
+                ),
             )
         )
     return found
@@ -115,18 +122,20 @@ def _distinct(item_n: Tensor) -> tuple[Tensor, Tensor]:
     return items, first
 
 
-def _characteristic(values_IX: Tensor, history_UN: Tensor, chosen_UN: Tensor) -> list[int]:
-    """The values with the largest p log(p / q) among the chosen behaviours, at most VALUES.
-
-    `values_IX` holds the values of each item; reserved indices are not counted.
-    """
+def _counts(values_IX: Tensor, items: Tensor) -> Tensor:
+    """How often each value is among these behaviours; reserved indices are not counted."""
     size = int(values_IX.max()) + 1 if values_IX.numel() else 1
+    values = values_IX[items].flatten()
+    return torch.bincount(values[values >= FIRST_INDEX], minlength=size).double()
 
-    def counts(items: Tensor) -> Tensor:
-        values = values_IX[items].flatten()
-        return torch.bincount(values[values >= FIRST_INDEX], minlength=size).double()
 
-    own, every = counts(history_UN[chosen_UN]), counts(history_UN[history_UN > 0])
+def _characteristic(own: Tensor, every: Tensor) -> list[int]:
+    """The values with the largest p log(p / q), at most VALUES, from their counts.
+
+    Args:
+        own: among the behaviours of a center.
+        every: among all behaviours.
+    """
     p, q = own / own.sum().clamp(min=1), every / every.sum().clamp(min=1)
     weight = torch.where(own > 0, p * torch.log(p / q.clamp(min=1e-300)), 0)
     order = torch.argsort(weight, descending=True, stable=True)[:VALUES]
