@@ -445,15 +445,27 @@ class EmbeddingSettings(Strict):
 class CenterSettings(Strict):
     """Alg. 1: learn the interest centers by back-propagation of L_E."""
 
+    sample_users: PositiveInt = Field(
+        100_000,
+        description="maximum number of users, drawn at random, from whose latest histories the "
+        "centers are learnt",
+    )
     learning_rate: PositiveFloat = Field(5e-2, description="learning rate of Adam")
     max_steps: PositiveInt = Field(
-        500, description="maximum number of steps, each on one batch of users"
+        1000, description="maximum number of steps, each on one batch of users"
     )
     min_progress: NonNegativeFloat = Field(
-        1e-6, description="stop early when 10 steps improve L_E by less than this"
+        2e-3,
+        description="the centers have converged when 50 steps improve L_E by less than this share "
+        "of log(K) / K, the maximum of either of its entropies; 0: always max_steps",
     )
     batch_users: PositiveInt = Field(256, description="users in a batch")
-    seed: int = Field(13, description="seed of the initial centers and of the order of the users")
+    threads: PositiveInt = Field(
+        1, description="threads of the process; more than there are free cores make it far slower"
+    )
+    seed: int = Field(
+        13, description="seed of the sample, of the initial centers and of the order of the users"
+    )
 
 
 class CheckpointSettings(Strict):
