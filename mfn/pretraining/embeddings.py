@@ -107,7 +107,7 @@ def pretrain_embeddings(spark: SparkSession, settings: Settings) -> Counts:
     ]
     frozen = reduce(beside, (frozen_of(features, table, part) for part in parts))
     known_by_field = known(parts)
-    measures = {
+    measures: dict[str, Any] = {
         "start_correlation": start_correlation(
             click, [name for name in features.item_fields if CTR in sources[name]]
         ),
