@@ -182,7 +182,7 @@ def warnings(measures: Mapping[str, Any]) -> list[str]:
     found += [
         f"E at level {level}: a user's next behaviour is nearer to her history than another "
         f"user's in {auc:.0%} of cases, chance is 50%: try another embeddings.ids or "
-        "embeddings.words, or raise windows.pretraining_days"
+        "embeddings.words, raise windows.pretraining_days, or leave the level out of the models"
         for level, auc in measures["next_behaviour_auc"].items()
         if auc is not None and auc < LEAST_AUC
     ]
