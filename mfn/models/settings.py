@@ -255,7 +255,9 @@ class MfnAsPrintedSettings(PretrainedCentersSettings, BothBranchesSettings):
     """MFN with the paper's equations to the letter."""
 
     extractor: Literal["mfn_as_printed"] = "mfn_as_printed"
-    product: bool = Field(False, description="see the other models; eq. 12 has no product")
+    product: bool = Field(
+        False, description="also give the head the product of R(i_c) and i_c; not in eq. 12"
+    )
     similarity_interests: PositiveInt = Field(
         8, description="number of similarity interests K per level; K is one number in the paper"
     )
