@@ -260,7 +260,8 @@ class FrozenEmbedding:
 
     Attributes:
         vectors: by field, [size, D], not standardised.
-        learnt: by field, [size], True if the index occurred in pretraining.
+        learnt: by field, [size], True if the index has a vector, as it occurred in pretraining,
+            or items like it did; the others get the mean.
         mean: by field, [D], over that part of the vectors of the item table's rows.
         std: by field, a scalar over items and dimensions of that part.
     """
