@@ -456,8 +456,8 @@ class CenterSettings(Strict):
     )
     min_progress: NonNegativeFloat = Field(
         2e-3,
-        description="the centers have converged when 50 steps improve L_E by less than this share "
-        "of log(K) / K, the maximum of either of its entropies; 0: always max_steps",
+        description="the centers have converged when 50 steps improve L_E by at most this share "
+        "of log(K) / K, the maximum of either of its entropies",
     )
     batch_users: PositiveInt = Field(256, description="users in a batch")
     threads: PositiveInt = Field(

@@ -20,6 +20,8 @@ from torch.nn import functional
 from mfn.models.entropies import assignment
 from mfn.pretraining.descent import LearntCenters, Sample, duplicates, empty, largest_entropy
 
+TINY = 1e-12
+"""Instead of the length of behaviours that E knows nothing of, which is 0."""
 USERS_AT_ONCE = 256
 """Bounds the memory for pairs of behaviours."""
 
@@ -257,7 +259,9 @@ def measure(learnt: LearntCenters, sample: Sample) -> CenterMeasures:
         purity_chance=pure.chance,
         interests_of_user=effective.of_user,
         interests_of_all=effective.of_all,
-        norm=float(centers_Kd.norm(dim=1).mean() / behaviours_nd.norm(dim=1).mean()),
+        norm=float(
+            centers_Kd.norm(dim=1).mean() / behaviours_nd.norm(dim=1).mean().clamp(min=TINY)
+        ),
         largest_share=float(P_BNK[mask_BN].max(dim=1).values.mean()),
         behaviour_share=tuple(round(float(share), 4) for share in share_K),
     )

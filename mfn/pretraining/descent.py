@@ -162,8 +162,8 @@ def descend(
 ) -> LearntCenters:
     """Gradient descent on L_E, until it has converged or for max_steps.
 
-    It has converged if `PATIENCE_STEPS` steps improve the evaluated L_E by less than min_progress
-    of log(K) / K, the maximum of either entropy.
+    It has converged if `PATIENCE_STEPS` steps improve the evaluated L_E by at most min_progress of
+    log(K) / K, the maximum of either entropy.
     """
     frozen_BNd, mask_BN = sample.evaluated
     length = None
@@ -202,15 +202,15 @@ def descend(
                     best_Kd, end = free_Kd.detach().clone(), now
                 lowest.append(end.L_E)
                 gained = lowest[-1 - patience] - end.L_E if len(lowest) > patience else math.inf
-                converged = gained < least_progress
+                converged = gained <= least_progress
                 if step % LOG_EVERY_STEPS == 0:
                     log.info("centers %s: after %d steps, %s", name, step, now)
     return LearntCenters(best_Kd, start, end, step, converged)
 
 
 def largest_entropy(interests: int) -> float:
-    """The maximum of L_SE and of L_ME: log(K) / K, in nats; 1 for a single center."""
-    return math.log(interests) / interests if interests > 1 else 1.0
+    """The maximum of L_SE and of L_ME: log(K) / K, in nats."""
+    return math.log(interests) / interests
 
 
 def at_length(free_Kd: Tensor, length: float | None) -> Tensor:

@@ -151,12 +151,25 @@ def test_the_descent_stops_when_the_loss_no_longer_improves(
 
     def learnt(max_steps: int, min_progress: float) -> tuple[int, bool]:
         settings = CenterSettings(max_steps=max_steps, min_progress=min_progress)
-        found = learn(sample, Centers(GROUPS, "user", None), settings, "steps")
+        found = learn(sample, Centers(GROUPS, "batch", None), settings, "steps")
         return found.steps, found.converged
 
     assert learnt(95, 1.0) == (PATIENCE_STEPS, True)
     assert learnt(95, 0.0) == (95, False)
     assert learnt(PATIENCE_STEPS - 10, 1.0) == (PATIENCE_STEPS - 10, False)
+
+
+def test_a_single_center_and_behaviours_that_E_does_not_know_need_no_descent(
+    sample_of: Callable[[list[list[int]]], Sample],
+) -> None:
+    sample = sample_of([of_group(n % GROUPS) for n in range(40)])
+    alone = measure(learn(sample, Centers(1, "batch", 1.0), CenterSettings(), "alone"), sample)
+    assert (alone.steps, alone.converged, alone.largest_share) == (PATIENCE_STEPS, True, 1)
+    sample = sample_of([of_group(n % GROUPS) for n in range(40)])
+    assert sample.encoder.frozen is not None
+    sample.encoder.frozen.weight_VD.zero_()
+    unknown = measure(learn(sample, Centers(2, "batch", 1.0), CenterSettings(), "none"), sample)
+    assert (unknown.converged, unknown.norm, unknown.largest_share) == (True, 0, 0.5)
 
 
 def test_the_centers_with_the_lowest_evaluated_loss_are_kept(
