@@ -1,4 +1,4 @@
-"""Train a plain CTR model on pretraining rows; publish its embedding E, which is then frozen."""
+"""Learn the start of the trainable embedding, and the frozen E, from the pretraining rows."""
 
 from mfn.job import main
 from mfn.pretraining.embeddings import pretrain_embeddings

@@ -3,7 +3,7 @@
 `load_settings` is the only way to read them. All problems are found here, before Spark starts, and
 reported together, each with the dotted name of its setting.
 
-pydantic-settings was tried: it loses dotted names such as --models.mfn.interests and
+pydantic-settings was tried: it loses dotted names such as --models.mfn.heads and
 --spark.options.spark.executor.memory, the nearest right name, and all problems at once.
 """
 

@@ -217,11 +217,24 @@ INTEREST_CENTERS = Table(
             column(
                 "norm",
                 DOUBLE,
-                "length of every center, as a multiple of a behaviour's in E; null: free",
+                "length at which Alg. 1 held every center, as a multiple of a behaviour's in E; "
+                "null: it was free",
+                True,
             ),
             column("center", INTEGER, "number of the center, from 0"),
             column("behaviour_share", DOUBLE, "share of behaviours whose nearest center it is"),
             column("user_share", DOUBLE, "share of users with such a behaviour"),
+            column(
+                "next_share",
+                DOUBLE,
+                "share of its behaviours whose user's next one is at it too, by chance "
+                "behaviour_share; null: none has a next one",
+                True,
+            ),
+            column(
+                "mean_weight", DOUBLE, "mean P of its behaviours for it; null: it has none", True
+            ),
+            column("duplicate", BOOLEAN, "it is at nearly the same place as an earlier center"),
             column("items", ArrayType(STRING), "its nearest items, nearest first"),
             column(
                 "categories",

@@ -15,7 +15,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from mfn import locations
 from mfn.layout import Layout
-from mfn.models.settings import NAMED_MODELS, ModelSettings
+from mfn.models.settings import NAMED_MODELS, MatchesSettings, ModelSettings
 from mfn.settings_types import (
     Change,
     KeptShare,
@@ -383,8 +383,12 @@ class SplitSettings(Strict):
         return (*self.context_fields, *self.context_numbers)
 
 
+WORDS_WITHOUT_FILE = ("cooccurrence", "ctr", "word2vec")
+"""Values of embeddings.words that need no file; any other value is the path of a file."""
+
+
 class EmbeddingSettings(Strict):
-    """The vanilla CTR model whose embeddings become the frozen E."""
+    """The click model whose vectors all models start at, and the frozen E of the items."""
 
     dimension: PositiveInt = Field(16, description="width of the embedding of one field")
     initial_std: PositiveFloat = Field(
@@ -392,16 +396,42 @@ class EmbeddingSettings(Strict):
     )
     learning_rate: PositiveFloat = Field(5e-3, description="learning rate of Adam")
     max_epochs: PositiveInt = Field(
-        3,
+        6,
         description="maximum number of epochs; training stops early when the validation loss rises",
     )
     batch_requests: PositiveInt = Field(128, description="requests in a batch")
+    ids: Literal["cooccurrence", "ctr", "both"] = Field(
+        "cooccurrence",
+        description="source of E: cooccurrence (values that stand together in users' histories), "
+        "ctr (what the click model has learnt beyond its random start), or both beside each "
+        "other, which doubles the width of E",
+    )
     words: str = Field(
-        "ctr",
+        "cooccurrence",
         min_length=1,
-        description="source of the entity vectors: ctr (the vanilla CTR model), word2vec (trained"
-        " on the titles of the catalogue), or the path of a text file of word vectors"
-        " in GloVe's format, of which principal components are used",
+        description="source of the entity vectors of E: cooccurrence, ctr, word2vec (trained on "
+        "the titles of the catalogue), or the path of a text file of word vectors in GloVe's "
+        "format, of which principal components are used; with ids: both, those of the click "
+        "model stand beside them",
+    )
+    cooccurrence_window: PositiveInt | None = Field(
+        None,
+        description="count two behaviours of a history together if they are at most this many "
+        "steps apart; null: any two",
+    )
+    cooccurrence_weighting: Literal["none", "inverse_distance"] = Field(
+        "none",
+        description="weight of a pair of behaviours: 1, or 1 divided by the steps between them",
+    )
+    cooccurrence_shift: NonNegativeFloat = Field(
+        0.0,
+        description="number subtracted from the pointwise mutual information of two values, such "
+        "as log 5; the larger, the fewer pairs count",
+    )
+    cooccurrence_neighbours: PositiveInt = Field(
+        1000,
+        description="pairs that are kept of each value, those with the largest mutual information; "
+        "bounds the driver's memory",
     )
     threads: PositiveInt = Field(2, description="threads of the pretraining process")
     seed: int = Field(11, description="seed of the initial embeddings and of the order of the rows")
@@ -409,21 +439,33 @@ class EmbeddingSettings(Strict):
     @field_validator("words")
     @classmethod
     def _location(cls, words: str) -> str:
-        return words if words in ("ctr", "word2vec") else locations.file_or_folder(words)
+        return words if words in WORDS_WITHOUT_FILE else locations.file_or_folder(words)
 
 
 class CenterSettings(Strict):
     """Alg. 1: learn the interest centers by back-propagation of L_E."""
 
+    sample_users: PositiveInt = Field(
+        100_000,
+        description="maximum number of users, drawn at random, from whose latest histories the "
+        "centers are learnt",
+    )
     learning_rate: PositiveFloat = Field(5e-2, description="learning rate of Adam")
     max_steps: PositiveInt = Field(
-        500, description="maximum number of steps, each on one batch of users"
+        1000, description="maximum number of steps, each on one batch of users"
     )
     min_progress: NonNegativeFloat = Field(
-        1e-6, description="stop early when 10 steps improve L_E by less than this"
+        2e-3,
+        description="the centers have converged when 50 steps improve L_E by less than this share "
+        "of log(K) / K, the maximum of either of its entropies; 0: always max_steps",
     )
     batch_users: PositiveInt = Field(256, description="users in a batch")
-    seed: int = Field(13, description="seed of the initial centers and of the order of the users")
+    threads: PositiveInt = Field(
+        1, description="threads of the process; more than there are free cores make it far slower"
+    )
+    seed: int = Field(
+        13, description="seed of the sample, of the initial centers and of the order of the users"
+    )
 
 
 class CheckpointSettings(Strict):
@@ -587,6 +629,7 @@ class Settings(Strict):
     embeddings: EmbeddingSettings = EmbeddingSettings()
     centers: CenterSettings = CenterSettings()
     train: TrainSettings = TrainSettings()
+    matches: MatchesSettings = MatchesSettings()
     checkpoints: CheckpointSettings = CheckpointSettings()
     predict: PredictSettings = PredictSettings()
     evaluate: EvaluateSettings = EvaluateSettings()

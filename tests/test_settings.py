@@ -53,7 +53,7 @@ def yaml_file(tmp_path: Path) -> Any:
     [
         ("trian: {epochs: 2}", "trian", "train"),
         ("train: {epoch: 2}", "train.epoch", "train.epochs"),
-        ("models: {mfn: {interest: 2}}", "models.mfn.interest", "models.mfn.interests"),
+        ("models: {mind: {interest: 2}}", "models.mind.interest", "models.mind.interests"),
         ("num_workers: 2", "num_workers", "train.num_workers"),
         ("dates: 2026-03-08", "dates", "date"),
     ],
@@ -74,7 +74,7 @@ def test_a_name_unknown_in_a_file_is_told_with_the_nearest(
         ("workers", "train.num_workers"),
         ("conf", "config"),
         ("centers.interests", "models.NAME.interests"),
-        ("model.mfn.interests", "models.NAME.interests"),
+        ("model.mind.interests", "models.NAME.interests"),
     ],
 )
 def test_a_name_unknown_among_arguments_is_told_with_the_nearest(
@@ -119,7 +119,7 @@ def test_no_setting_has_the_name_of_such_a_variable() -> None:
 
 
 def test_a_setting_of_another_extractor_is_unknown() -> None:
-    assert "interests" in NAMED_MODELS["mfn"].model_dump()
+    assert "interests" in NAMED_MODELS["mind"].model_dump()
     (line,) = refused("--models.base.interests", "4")
     assert line.startswith("models.base.interests: there is no such setting (argument)")
 
@@ -146,11 +146,11 @@ def test_a_dotted_name_in_a_file_is_told_how_to_be_written(yaml_file: Any) -> No
         ("splits.history_length", "0", "greater than 0"),
         ("validation.max_quarantined_share", "1.5", "less than or equal to 1"),
         ("windows.test_days", "0", "greater than 0"),
-        ("models.mfn.interests", "0", "greater than 0"),
+        ("models.mfn.similarity_interests", "0", "greater than 0"),
         ("models.mfn.product", "perhaps", "a valid boolean"),
         ("spark.driver_memory", "3 GB", "a size such as 3g or 512m"),
         ("ingest.source", "movie", "'csv', 'movielens'"),
-        ("centers.marginal", "item", "'user' or 'batch'"),
+        ("models.mfn.centers_marginal", "item", "'batch' or 'user'"),
         ("logs.day_time_zone", "Mars/Base", "the name of a time zone, such as UTC or Europe/Paris"),
         ("logs.time_zone", "Europe", "the name of a time zone, such as UTC or Europe/Paris"),
     ],
@@ -450,30 +450,35 @@ def test_a_root_that_would_lead_elsewhere_is_refused(root: str, what: str) -> No
 
 
 def test_a_name_of_ones_own_starts_from_its_extractor(yaml_file: Any) -> None:
-    file = yaml_file("models:\n  base:\n  mfn_k16: {extractor: mfn, interests: 16}\n")
+    file = yaml_file("models:\n  base:\n  mfn_k16: {extractor: mfn, similarity_interests: 16}\n")
     settings = load(file=file)
     assert list(settings.models) == ["base", "mfn_k16"]
     model = settings.models["mfn_k16"]
     assert isinstance(model, MfnSettings)
-    assert model == MfnSettings(**{**NAMED_MODELS["mfn"].model_dump(), "interests": 16})
+    assert model == MfnSettings(**{**NAMED_MODELS["mfn"].model_dump(), "similarity_interests": 16})
 
 
 def test_a_setting_of_one_model_leaves_the_other_models_configured() -> None:
-    settings = load("--models.mfn.interests", "4")
-    assert settings.models == {"base": NAMED_MODELS["base"], "mfn": MfnSettings(interests=4)}
+    settings = load("--models.mfn.similarity_interests", "4")
+    assert settings.models == {
+        "base": NAMED_MODELS["base"],
+        "mfn": MfnSettings(similarity_interests=4),
+    }
 
 
 def test_a_file_s_models_are_all_there_are(yaml_file: Any) -> None:
     file = yaml_file("models: {base: {}}")
     assert list(load(file=file).models) == ["base"]
-    added = load(file=file, environment={"MFN_MODELS__MFN_K4": "{extractor: mfn, interests: 4}"})
+    added = load(
+        file=file, environment={"MFN_MODELS__MFN_K4": "{extractor: mfn, similarity_interests: 4}"}
+    )
     assert list(added.models) == ["base", "mfn_k4"]
 
 
 def test_one_setting_of_a_named_model_changes_only_that(yaml_file: Any) -> None:
     file = yaml_file("models: {base: {}, mfn: {heads: 1}}")
-    settings = load("--models.mfn.interests", "4", file=file)
-    assert settings.models["mfn"] == MfnSettings(heads=1, interests=4)
+    settings = load("--models.mfn.similarity_interests", "4", file=file)
+    assert settings.models["mfn"] == MfnSettings(heads=1, similarity_interests=4)
     assert settings.models["base"] == NAMED_MODELS["base"]
 
 
@@ -637,7 +642,7 @@ def test_help_lists_every_setting_with_its_description_and_default() -> None:
     words = " ".join(text.split())
     for name in setting_names():
         assert f"{name}:" in text or f"--{name} " in words, name
-    assert "--models.NAME.interests number of interests K per branch and level; default 8" in words
+    assert "--models.NAME.combination_interests number of combination interests K" in words
     assert "--train.learning_rate learning rate of Adam; 1e-4 in the paper; default 0.0001" in words
     assert max(map(len, text.splitlines())) <= 100
 

@@ -16,7 +16,7 @@ from mfn.locations import files_at
 from mfn.models.batch import Features
 from mfn.models.embedding import FrozenEmbedding, Pretrained, TableStart
 from mfn.models.ranker import Ranker
-from mfn.models.settings import ModelSettings
+from mfn.models.settings import MatchesSettings, ModelSettings
 
 TENSORS = "tensors.safetensors"
 
@@ -136,6 +136,7 @@ def read_model(
         initial_std=1.0,
         seed=0,
         frozen_dimension=description["frozen_dimension"],
+        matches=MatchesSettings.model_validate(description["matches"]),
     )
     try:
         model.load_state_dict(read_tensors(folder))

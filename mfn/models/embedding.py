@@ -208,7 +208,12 @@ def fields_of(table: Tensor, sizes: Mapping[str, int]) -> dict[str, Tensor]:
 
 
 class ItemTable(nn.Module):
-    """The item table: for each row and field, the row in the embedding table."""
+    """The item table: for each row and field, the row in the embedding table.
+
+    Attributes:
+        id_fields: the fields with one index for each item, in the order of `ids_IF`.
+        offsets: for each field, its first row in the embedding table.
+    """
 
     ids_IF: Tensor
     entities_IX: Tensor
@@ -219,6 +224,7 @@ class ItemTable(nn.Module):
         """`indices` holds [I] for each field with one index, and [I, X] for `entity`."""
         super().__init__()
         self.id_fields = tuple(name for name in ITEM_FIELDS if name in features.item_fields)
+        self.offsets = {name: offsets[name] for name in features.item_fields}
         items = len(next(iter(indices.values())))
         ids = [indices[name].long() + offsets[name] for name in self.id_fields]
         empty = torch.zeros(items, 0, dtype=torch.long)

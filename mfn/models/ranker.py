@@ -28,7 +28,8 @@ from mfn.models.embedding import (
 )
 from mfn.models.extractor import Extractor, History, LevelSize
 from mfn.models.interest import Interest
-from mfn.models.settings import RankerSettings
+from mfn.models.matches import Matches
+from mfn.models.settings import MatchesSettings, RankerSettings
 from mfn.models.similarity import PretrainedCenters, Similarity
 
 
@@ -61,11 +62,13 @@ class Embedded:
     """The embeddings of a batch; each is looked up once.
 
     Candidates have vectors at all levels, histories only at the levels with interests.
+    `matches_BMx` is None if the model does not see matches.
     """
 
     history: dict[str, History]
     candidates_BMd: dict[str, Tensor]
     request_Bx: Tensor
+    matches_BMx: Tensor | None
 
 
 class Ranker(nn.Module):
@@ -81,6 +84,7 @@ class Ranker(nn.Module):
         seed: int,
         exchange: Exchange | None = None,
         frozen_dimension: int | None = None,
+        matches: MatchesSettings | None = None,
     ) -> None:
         """Build the model; all initial values depend only on `seed`.
 
@@ -93,6 +97,7 @@ class Ranker(nn.Module):
             seed: of all initial values.
             exchange: if given, the trainable embedding is sharded over the workers.
             frozen_dimension: the width of one field in E; None if it is D.
+            matches: whether the head sees the candidates' matches; None: it does not.
 
         Raises:
             ValueError: no field varies at any level of the settings.
@@ -109,10 +114,12 @@ class Ranker(nn.Module):
         )
         offsets = self.embedding.offsets
         items = ItemTable(features, item_indices, offsets)
+        enabled = matches is not None and matches.enabled
+        self.matches = Matches(matches, items, seed) if matches and enabled else None
         self.user_offsets = [offsets[f"user.{name}"] for name in features.user_fields]
         self.context_offsets = [offsets[f"context.{name}"] for name in features.context_fields]
         self.interests = nn.ModuleDict()
-        candidate_width = 0
+        candidate_width = self.matches.width if self.matches else 0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             for level in self.levels:
@@ -235,6 +242,7 @@ class Ranker(nn.Module):
                 for level in self.levels
             },
             torch.cat([users_BPD.reshape(B, -1), context_BSD.reshape(B, -1)], dim=1),
+            None if self.matches is None else self.matches(batch),
         )
 
     def forward(self, batch: Batch) -> Tensor:
@@ -244,6 +252,8 @@ class Ranker(nn.Module):
     def logits(self, embedded: Embedded) -> Tensor:
         """As `forward`, from embeddings that are already looked up."""
         parts = list(embedded.candidates_BMd.values())
+        if embedded.matches_BMx is not None:
+            parts.append(embedded.matches_BMx.to(parts[0].dtype))
         for name, interest in self.interests.items():
             candidates_BMd = embedded.candidates_BMd[name]
             for R_BMd in interest(embedded.history[name], candidates_BMd):

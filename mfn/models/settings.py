@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, NamedTuple, get_args
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveInt
 
-from mfn.settings_types import NonNegativeFloat, Strict
+from mfn.settings_types import NonNegativeFloat, PositiveFloat, Strict
 
 Levels = tuple[Literal["category", "fine"], ...]
 
@@ -47,6 +47,23 @@ class RankerSettings(Strict):
         True,
         description="initialise the trainable embedding at the vectors of the pretrained click "
         "model, else at random",
+    )
+
+
+class MatchesSettings(Strict):
+    """What every model sees of a candidate's matches: behaviours that share one of its fields."""
+
+    enabled: bool = Field(
+        False,
+        description="give the head, for each item field, how many behaviours of the history share "
+        "the candidate's value, and how long ago the last one was",
+    )
+    hidden_share: float = Field(
+        0.5,
+        ge=0,
+        lt=1,
+        description="share of the training requests that do not see their matches, because a model "
+        "that always sees them learns its interests late; predictions see all",
     )
 
 
@@ -238,7 +255,9 @@ class MfnAsPrintedSettings(PretrainedCentersSettings, BothBranchesSettings):
     """MFN with the paper's equations to the letter."""
 
     extractor: Literal["mfn_as_printed"] = "mfn_as_printed"
-    product: bool = Field(False, description="see the other models; eq. 12 has no product")
+    product: bool = Field(
+        False, description="also give the head the product of R(i_c) and i_c; not in eq. 12"
+    )
     similarity_interests: PositiveInt = Field(
         8, description="number of similarity interests K per level; K is one number in the paper"
     )

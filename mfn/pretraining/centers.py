@@ -1,7 +1,8 @@
 """The job `train_centers`: interest centers C, one set for each level and number of interests.
 
 They are learnt in one process, whatever train.num_workers is. The settings bound the sample of
-users, so starting workers would take longer than the training.
+users, so starting workers would take longer than the training. What the centers are worth is
+measured here, without labels (`mfn.pretraining.center_measures`).
 
 Legend: U users, N history steps, K centers, d width of an item vector.
 """
@@ -9,11 +10,12 @@ Legend: U users, N history steps, K centers, d width of an item vector.
 from __future__ import annotations
 
 import logging
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from pyspark.sql import SparkSession, Window
+from pyspark.sql import Observation, SparkSession
 from pyspark.sql import functions as F
 from torch import Tensor
 
@@ -23,7 +25,8 @@ from mfn.job import Counts, job
 from mfn.models import artifact
 from mfn.models.embedding import FrozenEmbedding, FrozenItems, ItemEncoder, ItemTable, offsets_of
 from mfn.models.settings import Centers, PretrainedCentersSettings
-from mfn.pretraining.descent import Sample, describe, learn
+from mfn.pretraining.center_measures import CenterMeasures, measure, warnings
+from mfn.pretraining.descent import Sample, learn
 from mfn.pretraining.profiles import Profile, profiles, table
 from mfn.pretraining.published import current_frozen, key
 from mfn.schema import INTEREST_CENTERS
@@ -50,41 +53,40 @@ def train_centers(spark: SparkSession, settings: Settings) -> Counts:
     Raises:
         DataRefused: no user has a history in the pretraining window.
     """
+    torch.set_num_threads(settings.centers.threads)
     splits = Splits.published(settings)
     frozen_folder = current_frozen(settings, splits)
     frozen = artifact.read_pretrained(frozen_folder).frozen
-    history_UN = torch.from_numpy(histories_of_users(spark, splits, settings.centers))
-    if not len(history_UN):
+    users = sample_of_users(spark, splits, settings.centers)
+    if not len(users.history_UN):
         first, last = splits.manifest["windows"]["pretraining"]
         raise DataRefused(
             f"pretraining: expected users with a history from {first} to {last}, got none; "
             "give logs of more days, or increase windows.history_days"
         )
+    log.info("centers: a sample of %d of %d users", len(users.history_UN), users.users)
     encoder = _encoder(splits, frozen)
     tensors: dict[str, Tensor] = {}
-    stats: dict[str, dict[str, float | list[float]]] = {}
+    measures: dict[str, CenterMeasures] = {}
+    described: dict[str, dict[str, Any]] = {}
     item_indices, same_item_I = splits.item_indices(), splits.same_items()
     found: dict[tuple[str, Centers], list[Profile]] = {}
     for level in encoder.levels:
-        sample = Sample(encoder, level.name, history_UN)
+        sample = Sample(encoder, level.name, users.history_UN)
         for centers in wanted(settings):
             name = key(level.name, centers)
             learnt = learn(sample, centers, settings.centers, name)
             tensors[name] = learnt.centers_Kd
-            stats[name] = describe(learnt, sample, centers.marginal)
+            measures[name] = measure(learnt, sample)
+            # The settings that the centers were learnt for; the norm that was measured is beside.
+            asked = {"level": level.name, "marginal": centers.marginal, "held_norm": centers.norm}
+            described[name] = {**asked, **asdict(measures[name])}
             found[level.name, centers] = profiles(
                 learnt.centers_Kd, sample, item_indices, same_item_I
             )
-            log.info("centers %s: %s", name, stats[name])
-            if stats[name]["collapsed"]:
-                log.warning(
-                    "centers %s: %s of %d are empty or duplicates, after %s replacements; "
-                    "fewer interests may be enough for these data",
-                    name,
-                    stats[name]["collapsed"],
-                    centers.interests,
-                    stats[name]["replaced"],
-                )
+            log.info("centers %s: %s", name, measures[name])
+            for line in warnings(measures[name]):
+                log.warning("centers %s: %s", name, line)
     of_centers = table(spark, settings, splits, found)
     tables.replace(of_centers, settings.root, INTEREST_CENTERS, {"run_date": [settings.date]})
     with storage.publish(settings.layout.centers) as folder:
@@ -92,7 +94,9 @@ def train_centers(spark: SparkSession, settings: Settings) -> Counts:
         storage.write_json(
             f"{folder}/{storage.MANIFEST}",
             {
-                "centers": stats,
+                "centers": described,
+                "sampled_users": len(users.history_UN),
+                "users": users.users,
                 "profiles": [row.asDict() for row in of_centers.drop("run_date").collect()],
                 "embeddings": frozen_folder,
                 "vocabularies": splits.manifest["vocabularies"],
@@ -100,9 +104,11 @@ def train_centers(spark: SparkSession, settings: Settings) -> Counts:
             },
         )
     return {
-        "rows": len(history_UN),
-        **{f"L_E_{name}": float(str(one["L_E"])) for name, one in stats.items()},
-        **{f"collapsed_{name}": int(str(one["collapsed"])) for name, one in stats.items()},
+        "rows": len(users.history_UN),
+        "users": users.users,
+        **{f"L_E_{name}": one.L_E for name, one in measures.items()},
+        **{f"converged_{name}": int(one.converged) for name, one in measures.items()},
+        **{f"collapsed_{name}": one.empty + one.duplicates for name, one in measures.items()},
     }
 
 
@@ -114,24 +120,39 @@ def wanted(settings: Settings) -> list[Centers]:
     )
 
 
-def histories_of_users(spark: SparkSession, splits: Splits, settings: CenterSettings) -> np.ndarray:
-    """The latest history of a random sample of users, [U, N] item rows.
+@dataclass(frozen=True)
+class Users:
+    """A random sample of users, and of how many it is.
 
-    U is at most max_steps times batch_users, whatever the size of the data. One shuffle, by user.
+    Attributes:
+        history_UN: the latest history of each user of the sample, item rows.
+        users: number of users with a history.
     """
-    latest = Window.partitionBy("user_id").orderBy(F.desc("request_time"), F.desc("request_id"))
+
+    history_UN: Tensor
+    users: int
+
+
+def sample_of_users(spark: SparkSession, splits: Splits, settings: CenterSettings) -> Users:
+    """The latest history of a random sample of at most sample_users users.
+
+    One shuffle, by user, of each task's latest history of a user.
+    """
+    counted = Observation()
     sample = (
         spark.read.parquet(f"{splits.folder}/pretraining")
         .where(F.col("history_length") > 0)
-        .withColumn("place", F.row_number().over(latest))
-        .where(F.col("place") == 1)
-        .orderBy(F.xxhash64("user_id", F.lit(settings.seed)))
-        .limit(settings.max_steps * settings.batch_users)
+        .groupBy("user_id")
+        .agg(F.max_by("history", F.struct("request_time", "request_id")).alias("history"))
+        .observe(counted, F.count("*").alias("users"))
+        .orderBy(F.xxhash64("user_id", F.lit(settings.seed)), "user_id")
+        .limit(settings.sample_users)
         .select("history")
     )
     histories = sample.toPandas()["history"].tolist()
     length = int(splits.manifest["history_length"])
-    return np.array(histories, dtype=np.int64).reshape(len(histories), length)
+    history_UN = np.array(histories, dtype=np.int64).reshape(len(histories), length)
+    return Users(torch.from_numpy(history_UN), int(counted.get["users"]))
 
 
 def _encoder(splits: Splits, frozen: FrozenEmbedding) -> ItemEncoder:

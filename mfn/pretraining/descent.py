@@ -1,5 +1,13 @@
 """Alg. 1 of the paper: interest centers by gradient descent on L_E, and repair of collapsed ones.
 
+L_E falls in two ways: if the centers point where the behaviours are, and if they grow, which makes
+P hard. Only the first is worth something, and the second is easier. So the length of the centers is
+held (`Centers.norm`), and the gradient is taken with respect to their direction alone. It is not
+enough to set the length back after each step: most of each step would be spent on it.
+
+The descent has converged when L_E, evaluated on always the same users, has stopped to improve. The
+centers with the lowest evaluated L_E are kept.
+
 A center is collapsed if it is empty (it is the nearest center of no behaviour) or a duplicate (its
 distance to an earlier center is under 5 % of the centers' mean length). A collapsed center has no
 use. It is moved to the behaviour that is farthest from all other centers and gets their mean
@@ -13,24 +21,34 @@ d width of an item vector.
 
 from __future__ import annotations
 
+import logging
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mfn.engine.adam import Adam
 from mfn.engine.progress import Progress
 from mfn.indices import PADDING
 from mfn.models.embedding import ItemEncoder
-from mfn.models.entropies import Marginal, assignment, entropies
+from mfn.models.entropies import Entropies, assignment, entropies
 from mfn.models.settings import Centers
 from mfn.settings import CenterSettings
 
+log = logging.getLogger("mfn")
+
 MAX_REPLACEMENTS = 3
 MAX_USERS = 4096
-"""Maximum number of users on whom centers are evaluated."""
+"""Maximum number of users on whom centers are described."""
+MAX_EVALUATED = 1024
+"""Maximum number of users on whom L_E is evaluated during the descent."""
 EVALUATE_EVERY_STEPS = 10
+PATIENCE_STEPS = 50
+"""The descent has converged if L_E improves too little over this many steps."""
+LOG_EVERY_STEPS = 100
 DUPLICATE_DISTANCE = 0.05
 """Two centers closer than this share of the mean length are duplicates."""
 
@@ -56,22 +74,57 @@ class Sample:
 
     @property
     def first_users(self) -> Tensor:
-        """The users on whom centers are evaluated, always the same."""
+        """The users on whom centers are described, always the same."""
         return torch.arange(min(len(self.history_UN), MAX_USERS))
 
     @cached_property
     def first(self) -> tuple[Tensor, Tensor]:
-        """`take` of the first users; encoded once, as it is used for every evaluation."""
+        """`take` of the first users; encoded once."""
         return self.take(self.first_users)
+
+    @property
+    def evaluated(self) -> tuple[Tensor, Tensor]:
+        """The part of `first` on which L_E is evaluated during the descent."""
+        frozen_BNd, mask_BN = self.first
+        return frozen_BNd[:MAX_EVALUATED], mask_BN[:MAX_EVALUATED]
+
+
+@dataclass(frozen=True)
+class Losses:
+    """L_E, L_SE and L_ME in nats (eq. 1 to 3)."""
+
+    L_E: float
+    L_SE: float
+    L_ME: float
+
+    @classmethod
+    def of(cls, found: Entropies) -> Losses:
+        """As numbers."""
+        return cls(float(found.loss), float(found.single), float(found.marginal))
+
+    def __str__(self) -> str:
+        return f"L_E {self.L_E:.4f}, L_SE {self.L_SE:.4f}, L_ME {self.L_ME:.4f}"
 
 
 @dataclass(frozen=True)
 class LearntCenters:
-    """Centers [K, d], the number of steps, and the number of collapsed centers replaced."""
+    """Centers, and how they were learnt.
+
+    Attributes:
+        centers_Kd: [K, d].
+        start: the losses of the initial centers, on the users of `Sample.evaluated`.
+        end: the losses of these centers on the same users.
+        steps: number of steps, over all descents.
+        converged: whether the last descent stopped because L_E no longer improved.
+        replaced: number of collapsed centers that were replaced.
+    """
 
     centers_Kd: Tensor
+    start: Losses
+    end: Losses
     steps: int
-    replaced: int
+    converged: bool
+    replaced: int = 0
 
 
 def learn(sample: Sample, wanted: Centers, settings: CenterSettings, name: str) -> LearntCenters:
@@ -81,77 +134,107 @@ def learn(sample: Sample, wanted: Centers, settings: CenterSettings, name: str) 
     centers_Kd = start(frozen_BNd[mask_BN], wanted.interests, settings.seed)
     frozen_BNd, mask_BN = sample.first
     behaviours_nd = frozen_BNd[mask_BN]
-    steps = replaced = 0
-    for replacement in range(MAX_REPLACEMENTS + 1):
-        centers_Kd, done = descend(centers_Kd, sample, wanted, settings, random, name)
-        steps += done
-        to_replace = collapsed(centers_Kd, behaviours_nd)
-        if not to_replace or replacement == MAX_REPLACEMENTS:
+    learnt = descend(centers_Kd, sample, wanted, settings, random, name)
+    for _ in range(MAX_REPLACEMENTS):
+        to_replace = collapsed(learnt.centers_Kd, behaviours_nd)
+        if not to_replace:
             break
-        centers_Kd = replace(centers_Kd, to_replace, behaviours_nd)
-        replaced += len(to_replace)
-    return LearntCenters(centers_Kd, steps, replaced)
+        repaired_Kd = replace(learnt.centers_Kd, to_replace, behaviours_nd)
+        again = descend(repaired_Kd, sample, wanted, settings, random, name)
+        learnt = LearntCenters(
+            again.centers_Kd,
+            learnt.start,
+            again.end,
+            learnt.steps + again.steps,
+            again.converged,
+            learnt.replaced + len(to_replace),
+        )
+    return learnt
 
 
 def descend(
-    centers_Kd: Tensor,
+    initial_Kd: Tensor,
     sample: Sample,
     wanted: Centers,
     settings: CenterSettings,
     random: torch.Generator,
     name: str,
-) -> tuple[Tensor, int]:
-    """Gradient descent on L_E, until max_steps or until L_E improves less than min_progress.
+) -> LearntCenters:
+    """Gradient descent on L_E, until it has converged or for max_steps.
 
-    Returns:
-        the centers, and the number of steps.
+    It has converged if `PATIENCE_STEPS` steps improve the evaluated L_E by less than min_progress
+    of log(K) / K, the maximum of either entropy.
     """
-    frozen_BNd, mask_BN = sample.first
-
-    def evaluate() -> float:
-        with torch.no_grad():
-            P_BNK = assignment(frozen_BNd, centers_Kd, mask_BN)
-            return float(entropies(P_BNK, mask_BN, wanted.marginal).loss)
-
-    centers_Kd = nn.Parameter(centers_Kd.clone())
+    frozen_BNd, mask_BN = sample.evaluated
     length = None
     if wanted.norm is not None:
         length = wanted.norm * float(frozen_BNd[mask_BN].norm(dim=1).mean())
-    hold(centers_Kd, length)
-    optimizer = Adam([centers_Kd], [], settings.learning_rate)
-    before = evaluate()
+
+    def evaluate(centers_Kd: Tensor) -> Losses:
+        P_BNK = assignment(frozen_BNd, centers_Kd, mask_BN)
+        return Losses.of(entropies(P_BNK, mask_BN, wanted.marginal))
+
+    free_Kd = nn.Parameter(at_length(initial_Kd, length).clone())
+    optimizer = Adam([free_Kd], [], settings.learning_rate)
+    least_progress = settings.min_progress * largest_entropy(wanted.interests)
+    best_Kd = free_Kd.detach().clone()
+    start = end = evaluate(best_Kd)
+    # The lowest evaluated L_E so far, after each evaluation.
+    lowest = [start.L_E]
+    patience = PATIENCE_STEPS // EVALUATE_EVERY_STEPS
+    converged = False
+    step = 0
+    log.info("centers %s: at the start, %s", name, start)
     with Progress(f"centers {name}", settings.max_steps, shown=True) as progress:
-        for step in range(1, settings.max_steps + 1):
+        while step < settings.max_steps and not converged:
+            step += 1
             drawn_BNd, drawn_mask_BN = sample.draw(settings.batch_users, random)
-            P_BNK = assignment(drawn_BNd, centers_Kd, drawn_mask_BN)
+            P_BNK = assignment(drawn_BNd, at_length(free_Kd, length), drawn_mask_BN)
             loss = entropies(P_BNK, drawn_mask_BN, wanted.marginal).loss
-            (centers_Kd.grad,) = torch.autograd.grad(loss, centers_Kd)
+            (free_Kd.grad,) = torch.autograd.grad(loss, free_Kd)
             optimizer.step()
-            hold(centers_Kd, length)
+            with torch.no_grad():  # the same direction; keeps the steps' size relative to it
+                free_Kd.copy_(at_length(free_Kd, length))
             progress.advance(f"L_E {float(loss.detach()):.4f}")
-            if step % EVALUATE_EVERY_STEPS == 0:
-                now = evaluate()
-                if before - now < settings.min_progress:
-                    break
-                before = now
-    return centers_Kd.detach(), step
+            if step % EVALUATE_EVERY_STEPS == 0 or step == settings.max_steps:
+                now = evaluate(free_Kd.detach())
+                if now.L_E < end.L_E:
+                    best_Kd, end = free_Kd.detach().clone(), now
+                lowest.append(end.L_E)
+                gained = lowest[-1 - patience] - end.L_E if len(lowest) > patience else math.inf
+                converged = gained < least_progress
+                if step % LOG_EVERY_STEPS == 0:
+                    log.info("centers %s: after %d steps, %s", name, step, now)
+    return LearntCenters(best_Kd, start, end, step, converged)
 
 
-@torch.no_grad()
-def hold(centers_Kd: Tensor, length: float | None) -> None:
-    """Give every center this length; None: leave it as it is."""
-    if length is not None:
-        centers_Kd.mul_(length / centers_Kd.norm(dim=1, keepdim=True).clamp(min=1e-12))
+def largest_entropy(interests: int) -> float:
+    """The maximum of L_SE and of L_ME: log(K) / K, in nats; 1 for a single center."""
+    return math.log(interests) / interests if interests > 1 else 1.0
+
+
+def at_length(free_Kd: Tensor, length: float | None) -> Tensor:
+    """The centers with this length; None: as they are."""
+    if length is None:
+        return free_Kd
+    return length * functional.normalize(free_Kd, dim=1)
 
 
 def collapsed(centers_Kd: Tensor, behaviours_nd: Tensor) -> list[int]:
     """The centers that are empty, or duplicates of an earlier center."""
-    share_K = torch.bincount(nearest(centers_Kd, behaviours_nd), minlength=len(centers_Kd))
-    close_KK = (
-        torch.cdist(centers_Kd, centers_Kd) < DUPLICATE_DISTANCE * centers_Kd.norm(dim=1).mean()
-    )
-    duplicate_K = close_KK.tril(diagonal=-1).any(dim=1)
-    return torch.nonzero((share_K == 0) | duplicate_K).flatten().tolist()
+    useless_K = empty(centers_Kd, behaviours_nd) | duplicates(centers_Kd)
+    return torch.nonzero(useless_K).flatten().tolist()
+
+
+def empty(centers_Kd: Tensor, behaviours_nd: Tensor) -> Tensor:
+    """Which centers are the nearest of no behaviour, [K]."""
+    return torch.bincount(nearest(centers_Kd, behaviours_nd), minlength=len(centers_Kd)) == 0
+
+
+def duplicates(centers_Kd: Tensor) -> Tensor:
+    """Which centers are at nearly the same place as an earlier one, [K]."""
+    limit = DUPLICATE_DISTANCE * centers_Kd.norm(dim=1).mean()
+    return (torch.cdist(centers_Kd, centers_Kd) < limit).tril(diagonal=-1).any(dim=1)
 
 
 def replace(centers_Kd: Tensor, to_replace: list[int], behaviours_nd: Tensor) -> Tensor:
@@ -177,7 +260,7 @@ def nearest(centers_Kd: Tensor, frozen: Tensor) -> Tensor:
 
 
 def _unit(x: Tensor) -> Tensor:
-    return torch.nn.functional.normalize(x, dim=-1)
+    return functional.normalize(x, dim=-1)
 
 
 def start(behaviours_nd: Tensor, interests: int, seed: int) -> Tensor:
@@ -188,28 +271,3 @@ def start(behaviours_nd: Tensor, interests: int, seed: int) -> Tensor:
     chosen, _ = kmeans_plusplus(behaviours_nd.numpy(), count, random_state=seed)
     repeated = [center % count for center in range(interests)]
     return torch.from_numpy(chosen[repeated].copy())
-
-
-@torch.no_grad()
-def describe(
-    learnt: LearntCenters, sample: Sample, marginal: Marginal
-) -> dict[str, float | list[float]]:
-    """Statistics of the centers, evaluated on the sample's first users."""
-    centers_Kd = learnt.centers_Kd
-    frozen_BNd, mask_BN = sample.first
-    P_BNK = assignment(frozen_BNd, centers_Kd, mask_BN)
-    found = entropies(P_BNK, mask_BN, marginal)
-    P_nK = P_BNK[mask_BN]
-    share_K = torch.bincount(P_nK.argmax(dim=1), minlength=len(centers_Kd)) / len(P_nK)
-    return {
-        "L_E": float(found.loss),
-        "L_SE": float(found.single),
-        "L_ME": float(found.marginal),
-        "behaviour_share": [round(float(share), 4) for share in share_K],
-        "empty": int((share_K == 0).sum()),
-        "collapsed": len(collapsed(centers_Kd, frozen_BNd[mask_BN])),
-        "replaced": learnt.replaced,
-        "steps": learnt.steps,
-        "norm": float(centers_Kd.norm(dim=1).mean()),
-        "mean_largest_share": float(P_nK.max(dim=1).values.mean()),
-    }

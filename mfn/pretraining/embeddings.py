@@ -1,18 +1,24 @@
-"""The job `pretrain_embeddings`: the frozen embedding E, from a vanilla CTR model.
+"""The job `pretrain_embeddings`: the frozen embedding E, and the start of the trainable one.
 
-The vanilla model is Base. It is trained on the pretraining rows, which are before the training
-window, with early stopping: the epoch with the lowest log loss on the last pretraining day is kept.
-E is not learnt from rows of the training window. Entity vectors may come from text instead
-(`mfn.pretraining.word_vectors`).
+All are learnt from the pretraining rows, which are before the training window:
 
-An id or a word that did not occur in pretraining gets the average of its field.
+- The trainable embedding of all models starts at the vectors of a plain click model
+  (`mfn.pretraining.click_model`): it says what is clicked.
+- E says what is alike. Its vectors come from co-occurrence in users' histories
+  (`mfn.pretraining.cooccurrence`), from what the click model has learnt, or from both. Entity
+  vectors may come from text instead (`mfn.pretraining.word_vectors`).
+
+An item id that pretraining has not met gets the mean of the items that share its category or its
+entities (`mfn.pretraining.frozen`); other values get the average of their field. They count as not
+known. What E is worth is measured, without labels (`mfn.pretraining.measures`).
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import fsspec
@@ -24,33 +30,37 @@ from torch import Tensor
 from mfn import storage
 from mfn.engine.horovod_workers import launch
 from mfn.engine.stats import total
-from mfn.engine.trainer import Schedule, Trainer
-from mfn.engine.workers import Workers
 from mfn.errors import DataRefused
 from mfn.fingerprint import of_files
 from mfn.indices import PADDING
 from mfn.job import Counts, job
 from mfn.models import artifact
-from mfn.models.batch import ENTITY, Features
-from mfn.models.embedding import ItemTable, Pretrained, TableStart, fields_of, freeze
-from mfn.models.ranker import Ranker
-from mfn.models.settings import BaseSettings
-from mfn.pretraining.word_vectors import EntityVectors, from_file, from_titles
+from mfn.models.batch import ENTITY
+from mfn.models.embedding import ItemTable, Pretrained, offsets_of
+from mfn.pretraining.click_model import train_click_model
+from mfn.pretraining.cooccurrence import from_histories
+from mfn.pretraining.frozen import FieldVectors, beside, frozen_of, known
+from mfn.pretraining.measures import (
+    coverage,
+    next_behaviour_auc,
+    next_behaviours,
+    start_correlation,
+    warnings,
+)
+from mfn.pretraining.word_vectors import from_file, from_titles
 from mfn.schema import REQUEST_ROWS
-from mfn.settings import Settings
+from mfn.settings import WORDS_WITHOUT_FILE, Settings
 from mfn.splits.published import Splits
 from mfn.splits.vocabulary import usable
 
 log = logging.getLogger("mfn")
 
-CTR, WORD2VEC = "ctr", "word2vec"
-WITHOUT_FILE = (CTR, WORD2VEC)
-"""Values of embeddings.words that need no file; any other value is the path of a file."""
+COOCCURRENCE, CTR, BOTH, WORD2VEC = "cooccurrence", "ctr", "both", "word2vec"
 
 
 def _reads(spark: SparkSession, settings: Settings) -> Any:
     own = settings.embeddings
-    of_words = None if own.words in WITHOUT_FILE else of_files(own.words)
+    of_words = None if own.words in WORDS_WITHOUT_FILE else of_files(own.words)
     return [Splits.published(settings).folder, own.model_dump(), of_words]
 
 
@@ -60,13 +70,13 @@ def _reads(spark: SparkSession, settings: Settings) -> Any:
     sections=("embeddings",),
 )
 def pretrain_embeddings(spark: SparkSession, settings: Settings) -> Counts:
-    """Learn and publish the frozen embedding E, from the pretraining rows.
+    """Learn and publish the frozen embedding E and the start of the trainable embedding.
 
     Raises:
         DataRefused: there are no rows for training or for validation, or embeddings.words is a
             file that does not exist or has no usable word vectors.
     """
-    splits = Splits.published(settings)
+    splits, own = Splits.published(settings), settings.embeddings
     for split in ("pretraining", "pretraining_validation"):
         if not splits.files(split):
             first, last = splits.manifest["windows"][split]
@@ -74,32 +84,97 @@ def pretrain_embeddings(spark: SparkSession, settings: Settings) -> Counts:
                 f"{split}: expected rows from {first} to {last}, got none; give logs of these "
                 "days, or change windows.pretraining_days"
             )
-    behaviours = behaviours_of(spark, splits)
-    words = _words(spark, settings, splits)
-    work = partial(
-        _pretrain, settings=settings, splits=splits, words=words, behaviours_I=behaviours
-    )
-    return launch(work, 1)
+    features, indices = splits.features, splits.item_indices()
+    table = ItemTable(features, indices, offsets_of(features.sizes))
+    # What Spark computes, and may refuse, comes before the training.
+    text = _from_text(spark, settings, splits)
+    sources = _sources(settings, features.item_fields)
+    counted = {
+        name: indices[name] for name in features.item_fields if COOCCURRENCE in sources[name]
+    }
+    together = from_histories(spark, splits, counted, own)
+    users = next_behaviours(spark, splits, own.seed)
+    behaviours_I = behaviours_of(spark, splits)
+    click = launch(partial(train_click_model, settings=settings, splits=splits), 1)
+    vectors = {
+        COOCCURRENCE: together,
+        CTR: {name: click.learnt(name) for name in features.item_fields},
+        **({own.words: text} if text else {}),
+    }
+    parts = [
+        {name: vectors[of_field[part]][name] for name, of_field in sources.items()}
+        for part in range(2 if own.ids == BOTH else 1)
+    ]
+    frozen = reduce(beside, (frozen_of(features, table, part) for part in parts))
+    known_by_field = known(parts)
+    measures = {
+        "start_correlation": start_correlation(
+            click, [name for name in features.item_fields if CTR in sources[name]]
+        ),
+        "covered": coverage(
+            table, features, torch.cat(list(known_by_field.values())), behaviours_I
+        ),
+        "next_behaviour_auc": next_behaviour_auc(features, table, frozen, users),
+        "next_behaviour_users": len(users.next_U),
+    }
+    for warning in warnings(measures):
+        log.warning("%s", warning)
+    stats = total(click.epochs)
+    manifest = {
+        **asdict(stats),
+        "validation_log_losses": click.log_losses,
+        "known": {name: int(of_field.sum()) for name, of_field in known_by_field.items()},
+        "measures": measures,
+        "vocabularies": splits.manifest["vocabularies"],
+        "splits": splits.folder,
+        "settings": own.model_dump(mode="json"),
+    }
+    with storage.publish(settings.layout.embeddings) as folder:
+        artifact.write_pretrained(folder, Pretrained(frozen, click.start))
+        storage.write_json(f"{folder}/{storage.MANIFEST}", manifest)
+    return {
+        "rows": sum(one.requests for one in click.epochs),
+        "epochs": len(click.epochs),
+        "validation_log_loss": min(click.log_losses),
+        "candidates_per_second": round(stats.candidates_per_second),
+        **{f"known_{name}": count for name, count in manifest["known"].items()},
+        **{f"covered_{name}": share for name, share in measures["covered"].items()},
+        **{
+            f"next_behaviour_auc_{level}": auc
+            for level, auc in measures["next_behaviour_auc"].items()
+            if auc is not None
+        },
+    }
 
 
-def _words(spark: SparkSession, settings: Settings, splits: Splits) -> EntityVectors | None:
-    """Entity vectors from text, or None to use those of the vanilla model."""
+def _sources(settings: Settings, item_fields: Sequence[str]) -> Mapping[str, tuple[str, ...]]:
+    """By item field, where its vectors in E come from: one source, or two beside each other."""
+    own = settings.embeddings
+    first = dict.fromkeys(item_fields, CTR if own.ids == CTR else COOCCURRENCE)
+    if ENTITY in first:
+        first[ENTITY] = own.words
+    return {name: (one, CTR) if own.ids == BOTH else (one,) for name, one in first.items()}
+
+
+def _from_text(spark: SparkSession, settings: Settings, splits: Splits) -> dict[str, FieldVectors]:
+    """Entity vectors from text by the name of their field; none if they come from elsewhere."""
     source = settings.embeddings.words
-    if source == CTR:
-        return None
-    size = int(splits.manifest["vocabularies"][ENTITY]["size"])
+    if source in (COOCCURRENCE, CTR) or ENTITY not in splits.features.item_fields:
+        return {}
+    size = splits.features.sizes[ENTITY]
     if source == WORD2VEC:
         items = spark.read.parquet(f"{splits.folder}/items")
-        return from_titles(items, size, settings.embeddings)
+        return {ENTITY: from_titles(items, size, settings.embeddings)}
     files, path = fsspec.url_to_fs(source)
     if not files.exists(path):
         raise DataRefused(
-            f"embeddings.words: expected {CTR}, {WORD2VEC} or a file of word vectors, got "
-            f"{source}, which does not exist"
+            f"embeddings.words: expected {', '.join(WORDS_WITHOUT_FILE)} or a file of word "
+            f"vectors, got {source}, which does not exist"
         )
     entries = usable(spark, settings.root, settings.date, [])
     entities = entries.where((F.col("field") == ENTITY) & (F.col("index") < size))
-    return from_file(spark, source, entities.select("key", "index"), size, settings.embeddings)
+    vectors = from_file(spark, source, entities.select("key", "index"), size, settings.embeddings)
+    return {ENTITY: vectors}
 
 
 def behaviours_of(spark: SparkSession, splits: Splits) -> Tensor:
@@ -120,87 +195,3 @@ def behaviours_of(spark: SparkSession, splits: Splits) -> Tensor:
     behaviours_I = torch.zeros(rows, dtype=torch.long)
     behaviours_I[found["item"].to_numpy(dtype=int)] = torch.from_numpy(found["count"].to_numpy())
     return behaviours_I
-
-
-def _pretrain(
-    workers: Workers,
-    settings: Settings,
-    splits: Splits,
-    words: EntityVectors | None,
-    behaviours_I: Tensor,
-) -> Counts:
-    torch.set_num_threads(settings.embeddings.threads)
-    own = settings.embeddings
-    features, item_indices = splits.features, splits.item_indices()
-    model = Ranker(
-        BaseSettings(start_at_pretrained=False),
-        features,
-        item_indices,
-        own.dimension,
-        own.initial_std,
-        own.seed,
-    )
-    start_VD = model.embedding.weight.detach().clone()
-    schedule = Schedule(own.learning_rate, own.batch_requests, own.seed, str(settings.date))
-    trainer = Trainer(model, schedule, workers)
-    # Early stopping: train until the validation log loss rises; keep the best table, [V, D].
-    epochs, losses = [], []
-    best_VD = start_VD
-    for epoch in range(own.max_epochs):
-        epochs.append(trainer.epoch(splits.files("pretraining"), epoch, "vanilla CTR model"))
-        losses.append(trainer.log_loss(splits.files("pretraining_validation")))
-        log.info("vanilla CTR model: epoch %d, validation log loss %.4f", epoch + 1, losses[-1])
-        if losses[-1] > min(losses):
-            break
-        best_VD = model.embedding.weight.detach().clone()
-    # A row is learnt if training changed it. Entity rows may be replaced by vectors from text.
-    learnt_V = (best_VD != start_VD).any(dim=1)
-    start = TableStart(
-        fields_of(best_VD.clone(), features.sizes), fields_of(learnt_V.clone(), features.sizes)
-    )
-    if words is not None and ENTITY in features.item_fields:
-        first = model.embedding.offsets[ENTITY]
-        rows = slice(first, first + len(words.known_V))
-        best_VD[rows], learnt_V[rows] = words.vectors_VD, words.known_V
-    frozen = freeze(features, model.encoder.items, best_VD, learnt_V)
-    covered = coverage(model.encoder.items, features, learnt_V, behaviours_I)
-    manifest = {
-        **asdict(total(epochs)),
-        "validation_log_losses": losses,
-        "learnt": {name: int(met.sum()) for name, met in frozen.learnt.items()},
-        "covered": covered,
-        "vocabularies": splits.manifest["vocabularies"],
-        "splits": splits.folder,
-        "settings": own.model_dump(mode="json"),
-    }
-    if workers.rank == 0:
-        with storage.publish(settings.layout.embeddings) as folder:
-            artifact.write_pretrained(folder, Pretrained(frozen, start))
-            storage.write_json(f"{folder}/{storage.MANIFEST}", manifest)
-    return {
-        "rows": sum(one.requests for one in epochs),
-        "epochs": len(epochs),
-        "validation_log_loss": min(losses),
-        "candidates_per_second": round(manifest["candidates_per_second"]),
-        **{f"learnt_{name}": count for name, count in manifest["learnt"].items()},
-        **{f"covered_{name}": share for name, share in covered.items()},
-    }
-
-
-def coverage(
-    items: ItemTable, features: Features, learnt_V: Tensor, behaviours_I: Tensor
-) -> dict[str, float]:
-    """For each item field, the share of behaviours whose item has a learnt value in it.
-
-    Args:
-        items: the item table.
-        features: the fields of the rows.
-        learnt_V: mask of the learnt rows of the table of all fields.
-        behaviours_I: number of behaviours of each item.
-    """
-    known_I = {name: learnt_V[items.ids_IF[:, at]] for at, name in enumerate(items.id_fields)}
-    if ENTITY in features.item_fields:
-        real_IX = items.entities_IX >= 0
-        known_I[ENTITY] = (learnt_V[items.entities_IX.clamp(min=0)] & real_IX).any(dim=1)
-    total = max(int(behaviours_I.sum()), 1)
-    return {name: int(behaviours_I[known_I[name]].sum()) / total for name in features.item_fields}

@@ -13,11 +13,13 @@ import torch
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from torch import Tensor
+from torch.nn import functional
 
 from mfn.indices import FIRST_INDEX
 from mfn.models.batch import ENTITY
+from mfn.models.entropies import assignment
 from mfn.models.settings import Centers
-from mfn.pretraining.descent import Sample, nearest
+from mfn.pretraining.descent import Sample, duplicates, nearest
 from mfn.schema import INTEREST_CENTERS
 from mfn.settings import Settings
 from mfn.splits.published import Splits
@@ -30,13 +32,24 @@ ITEMS, VALUES = 10, 5
 
 @dataclass(frozen=True)
 class Profile:
-    """A center: its shares of the sample's behaviours and users, and indices that describe it.
+    """A center: what it is worth on the sample's behaviours, and indices that describe it.
 
     A behaviour belongs to its nearest center; a user belongs to every center of her behaviours.
+
+    Attributes:
+        behaviour_share: share of behaviours that belong to it.
+        user_share: share of users who belong to it.
+        next_share: share of its behaviours whose next one, of the same user, belongs to it too;
+            None if none of its behaviours has a next one.
+        mean_weight: mean P of its behaviours for it; None if it has none.
+        duplicate: whether it is at nearly the same place as an earlier center.
     """
 
     behaviour_share: float
     user_share: float
+    next_share: float | None
+    mean_weight: float | None
+    duplicate: bool
     items: list[int]
     categories: list[int]
     entities: list[int]
@@ -67,10 +80,20 @@ def profiles(
     frozen_nd = frozen_UNd[mask_UN]
     empty_IX = torch.zeros(len(item_indices[ENTITY]), 0, dtype=torch.long)
     categories_IX = item_indices[CATEGORY][:, None] if CATEGORY in item_indices else empty_IX
+    weight_UN = assignment(frozen_UNd, centers_Kd, mask_UN).max(dim=2).values
+    duplicate_K = duplicates(centers_Kd)
+    has_next_UN = mask_UN & functional.pad(mask_UN[:, 1:], (0, 1))
+    # The values of each kind, and how often each is among all behaviours.
+    of_all = [
+        (values_IX, _counts(values_IX, history_UN[mask_UN]))
+        for values_IX in (categories_IX, item_indices[ENTITY])
+    ]
     found = []
     for center, center_d in enumerate(centers_Kd):
         chosen_UN = center_UN == center
         own_n = center_UN[mask_UN][first_n] == center
+        # Whether the next behaviour belongs to it, for its behaviours that have a next one.
+        next_UN = functional.pad(chosen_UN[:, 1:], (0, 1))[chosen_UN & has_next_UN]
         # Items of the center by E cᵀ, largest first; items of other centers sort last and are cut.
         score_n = (frozen_nd[first_n] @ center_d).masked_fill(~own_n, -torch.inf)
         order = torch.argsort(score_n, descending=True, stable=True)[: int(own_n.sum())]
@@ -78,9 +101,14 @@ def profiles(
             Profile(
                 float(chosen_UN.sum() / mask_UN.sum()),
                 float(chosen_UN.any(dim=1).sum() / mask_UN.any(dim=1).sum()),
+                float(next_UN.double().mean()) if len(next_UN) else None,
+                float(weight_UN[chosen_UN].mean()) if bool(chosen_UN.any()) else None,
+                bool(duplicate_K[center]),
                 item_n[order[:ITEMS]].tolist(),
-                _characteristic(categories_IX, history_UN, chosen_UN),
-                _characteristic(item_indices[ENTITY], history_UN, chosen_UN),
+                *(
+                    _characteristic(_counts(values_IX, history_UN[chosen_UN]), every)
+                    for values_IX, every in of_all
+                ),
             )
         )
     return found
@@ -94,18 +122,20 @@ def _distinct(item_n: Tensor) -> tuple[Tensor, Tensor]:
     return items, first
 
 
-def _characteristic(values_IX: Tensor, history_UN: Tensor, chosen_UN: Tensor) -> list[int]:
-    """The values with the largest p log(p / q) among the chosen behaviours, at most VALUES.
-
-    `values_IX` holds the values of each item; reserved indices are not counted.
-    """
+def _counts(values_IX: Tensor, items: Tensor) -> Tensor:
+    """How often each value is among these behaviours; reserved indices are not counted."""
     size = int(values_IX.max()) + 1 if values_IX.numel() else 1
+    values = values_IX[items].flatten()
+    return torch.bincount(values[values >= FIRST_INDEX], minlength=size).double()
 
-    def counts(items: Tensor) -> Tensor:
-        values = values_IX[items].flatten()
-        return torch.bincount(values[values >= FIRST_INDEX], minlength=size).double()
 
-    own, every = counts(history_UN[chosen_UN]), counts(history_UN[history_UN > 0])
+def _characteristic(own: Tensor, every: Tensor) -> list[int]:
+    """The values with the largest p log(p / q), at most VALUES, from their counts.
+
+    Args:
+        own: among the behaviours of a center.
+        every: among all behaviours.
+    """
     p, q = own / own.sum().clamp(min=1), every / every.sum().clamp(min=1)
     weight = torch.where(own > 0, p * torch.log(p / q.clamp(min=1e-300)), 0)
     order = torch.argsort(weight, descending=True, stable=True)[:VALUES]
@@ -118,7 +148,7 @@ def table(
     splits: Splits,
     found: Mapping[tuple[str, Centers], list[Profile]],
 ) -> DataFrame:
-    """Rows of INTEREST_CENTERS, from the profiles by level and number of centers."""
+    """Rows of INTEREST_CENTERS, from the profiles by level and centers."""
     every = [profile for of_level in found.values() for profile in of_level]
     items = spark.read.parquet(f"{splits.folder}/items").select(F.col("item").alias("index"), "key")
     entries = usable(spark, settings.root, settings.date, [])
@@ -139,6 +169,9 @@ def table(
             center,
             one.behaviour_share,
             one.user_share,
+            one.next_share,
+            one.mean_weight,
+            one.duplicate,
             [item[index] for index in one.items],
             [category[index] for index in one.categories],
             [word[index] for index in one.entities],

@@ -6,7 +6,6 @@ Legend: V entities of the vocabulary, D width of a field's embedding, W width of
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,20 +18,13 @@ from mfn.errors import DataRefused
 from mfn.indices import FIRST_INDEX
 from mfn.locations import for_spark
 from mfn.logs.title_words import normal, tokens
+from mfn.pretraining.frozen import FieldVectors
 from mfn.settings import EmbeddingSettings
-
-
-@dataclass(frozen=True)
-class EntityVectors:
-    """Vectors of all entities, and a mask of those found in the text; the others are zero."""
-
-    vectors_VD: Tensor
-    known_V: Tensor
 
 
 def from_file(
     spark: SparkSession, path: str, entries: DataFrame, size: int, settings: EmbeddingSettings
-) -> EntityVectors:
+) -> FieldVectors:
     """Entity vectors from a file of word vectors, reduced to D principal components (PCA).
 
     A line of the file is a word and its W numbers, separated by spaces, as in GloVe's files
@@ -109,7 +101,7 @@ def from_file(
     )
 
 
-def from_titles(items: DataFrame, size: int, settings: EmbeddingSettings) -> EntityVectors:
+def from_titles(items: DataFrame, size: int, settings: EmbeddingSettings) -> FieldVectors:
     """Entity vectors by Spark's Word2Vec (Mikolov et al., 2013); an item's entities are a sentence.
 
     In one partition, so that the same catalogue gives the same vectors.
@@ -149,10 +141,10 @@ def from_titles(items: DataFrame, size: int, settings: EmbeddingSettings) -> Ent
     return _scaled(torch.from_numpy(vectors), known_V, settings)
 
 
-def _scaled(vectors: Tensor, known_V: Tensor, settings: EmbeddingSettings) -> EntityVectors:
+def _scaled(vectors: Tensor, known_V: Tensor, settings: EmbeddingSettings) -> FieldVectors:
     """Scale vectors to mean 0 and the standard deviation of all initial embeddings."""
     vectors = vectors - vectors.mean(dim=0)
     std = vectors.square().mean().sqrt().clamp(min=torch.finfo(vectors.dtype).tiny)
     vectors_VD = torch.zeros(len(known_V), vectors.shape[1])
     vectors_VD[known_V] = (vectors / std * settings.initial_std).float()
-    return EntityVectors(vectors_VD, known_V)
+    return FieldVectors(vectors_VD, known_V)

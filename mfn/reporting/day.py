@@ -1,15 +1,16 @@
 """The data of a day for the report and the terminal, read in one place.
 
-It is read from `evaluation/metrics`, `evaluation/comparisons`, the manifest of the splits, the
-models' model.json and the table `validation`. One shuffle, for the validation counts. The driver
-collects models times slices rows, and models rows for each of the previous days.
+It is read from `evaluation/metrics`, `evaluation/comparisons`, the manifests of the splits, of E
+and of the centers, the models' model.json and the table `validation`. One shuffle, for the
+validation counts. The driver collects models times slices rows, and models rows for each of the
+previous days.
 """
 
 from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pyspark.sql import SparkSession
@@ -19,6 +20,7 @@ from mfn import errors, storage, tables
 from mfn.evaluation.aggregate import ALL
 from mfn.evaluation.comparison import Comparison, Measured
 from mfn.evaluation.yardsticks import ORACLE, POPULARITY
+from mfn.reporting.pretrained import Pretrained, read_pretrained
 from mfn.schema import COMPARISONS, METRICS, VALIDATION
 from mfn.settings import Settings
 from mfn.windows import windows
@@ -95,6 +97,7 @@ class Day:
         past: comparisons over the whole test window, of this day and of previous days.
         manifest: manifest of the day's splits.
         outcomes: outcomes of validation by source, most frequent first.
+        pretrained: what E and the centers are worth.
     """
 
     date: datetime.date
@@ -104,6 +107,7 @@ class Day:
     past: tuple[Comparison, ...]
     manifest: Mapping[str, Any]
     outcomes: tuple[Outcome, ...]
+    pretrained: Pretrained = field(default_factory=Pretrained)
 
     @property
     def models(self) -> tuple[Result, ...]:
@@ -172,6 +176,7 @@ def read_day(spark: SparkSession, settings: Settings) -> Day:
         past=tuple(sorted(comparisons, key=lambda c: (c.run_date, order.get(c.model, len(order))))),
         manifest=storage.read_json(f"{splits}/{storage.MANIFEST}"),
         outcomes=_outcomes(spark, settings),
+        pretrained=read_pretrained(settings, [one.model for one in whole]),
     )
 
 

@@ -1,6 +1,6 @@
 """The job `report`: one self-contained HTML page about a day.
 
-The page depends only on the tables, the manifest and the models' model.json, so the same day gives
+The page depends only on the tables, the manifests and the models' model.json, so the same day gives
 the same page, and it is made again only if one of them has changed. The only shuffles are those of
 `mfn.reporting.day`.
 """
@@ -64,16 +64,18 @@ def _reads(spark: SparkSession, settings: Settings) -> Any:
         evaluated,
         [[of.get(day) for day in days] for of in validated],
         storage.current(settings.layout.splits, "build_splits"),
-        [[name, _model(settings, name)] for name in settings.models],
+        [[name, _folder(settings.layout.model(name), "train")] for name in settings.models],
+        _folder(settings.layout.embeddings, "pretrain_embeddings"),
+        _folder(settings.layout.centers, "train_centers"),
         settings.evaluate.model_dump(),
         settings.windows.model_dump(),
     ]
 
 
-def _model(settings: Settings, name: str) -> str | None:
-    """The folder of a model; None if it is not there, as in `read_training`."""
+def _folder(published: str, job: str) -> str | None:
+    """The folder that a job has published; None if it is not there: the page shows less then."""
     try:
-        return storage.current(settings.layout.model(name), "train")
+        return storage.current(published, job)
     except NotPublished:
         return None
 

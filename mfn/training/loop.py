@@ -118,6 +118,7 @@ def make_model(
         settings.train.seed,
         exchange,
         pretrained.frozen.dimension,
+        settings.matches,
     )
     centers = (
         read_centers(settings, splits, model_settings.centers)
@@ -170,6 +171,7 @@ def describe(
         "train_settings": settings.train.model_dump(mode="json"),
         "dimension": model.embedding.weight.shape[1],
         "frozen_dimension": model.frozen_dimension,
+        "matches": settings.matches.model_dump(mode="json"),
         "parameters": parameter_count(model),
         "measures": of_training.pop("measures"),
         "train": of_training,

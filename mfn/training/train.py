@@ -32,6 +32,7 @@ def _reads(spark: SparkSession, settings: Settings) -> Any:
         current_frozen(settings, splits),
         storage.current(settings.layout.centers, "train_centers") if with_centers else None,
         settings.train.of_the_result,
+        settings.matches.model_dump(),
         _starts(settings),
         {name: model.model_dump() for name, model in models.items()},
     ]
@@ -50,7 +51,7 @@ def _part(settings: Settings) -> str:
     _writes,
     part=_part,
     check=check_horovod,
-    sections=("embeddings", "train", "checkpoints", "models"),
+    sections=("embeddings", "train", "matches", "checkpoints", "models"),
 )
 def train(spark: SparkSession, settings: Settings) -> Counts:
     """Train every configured model on the training rows; publish each as it is done.
@@ -130,7 +131,7 @@ def _model_fingerprint(
         fingerprint.of_package(),
         [splits.folder, frozen_folder, start],
         storage.current(settings.layout.centers, "train_centers") if with_centers else None,
-        [name, model.model_dump()],
+        [name, model.model_dump(), settings.matches.model_dump()],
         {**settings.train.of_the_result, "num_workers": None},
     )
 

@@ -51,6 +51,8 @@ def check_start(
     now = settings.models[name].model_dump(mode="json")
     now |= {key: splits.manifest[key] for key in _FIELDS}
     now |= {"embeddings.dimension": settings.embeddings.dimension}
+    before |= {"matches.enabled": earlier["matches"]["enabled"]}
+    now |= {"matches.enabled": settings.matches.enabled}
     before |= {f"the vocabulary {field}": one for field, one in vocabularies.items()}
     now |= {
         f"the vocabulary {field}": one

@@ -133,6 +133,7 @@ def pretrain_to_measure(spark: SparkSession, plan: Plan, choices: Mapping[str, C
         "embeddings",
         "centers",
         "train",
+        "matches",
         "evaluate",
         "compare",
         "models",

@@ -137,6 +137,7 @@ class Trial(ABC):
             fingerprint.of_package(),
             type(self).__name__,
             model.model_dump(),
+            settings.matches.model_dump(),
             settings.train.of_the_result,
             [splits.folder, current_frozen(settings, splits)],
             hashlib.sha256(artifact.as_bytes(centers)).hexdigest(),

@@ -254,6 +254,7 @@ def test_a_model_that_was_written_and_read_scores_the_same(name: str, tmp_path: 
         "schema": SCHEMA,
         "dimension": D,
         "frozen_dimension": D,
+        "matches": {},
     }
     artifact.write_model(str(tmp_path), one.state_dict(), description)
     read = artifact.read_model(str(tmp_path), item_indices(), SCHEMA["vocabularies"])

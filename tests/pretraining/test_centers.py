@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import product
 
 import pytest
 import torch
@@ -19,14 +20,14 @@ from mfn import storage, tables
 from mfn.errors import DataRefused
 from mfn.models.artifact import WrongArtifact
 from mfn.models.entropies import Marginal, entropies
-from mfn.models.settings import NAMED_MODELS
+from mfn.models.settings import NAMED_MODELS, Centers
 from mfn.pretraining import centers
-from mfn.pretraining.centers import histories_of_users, wanted
+from mfn.pretraining.centers import sample_of_users, wanted
 from mfn.pretraining.descent import start
 from mfn.pretraining.embeddings import pretrain_embeddings
 from mfn.pretraining.published import read_centers
 from mfn.schema import INTEREST_CENTERS
-from mfn.settings import CenterSettings, Settings
+from mfn.settings import Settings
 from mfn.splits.published import Splits
 from tests.synthetic import publish_splits, publish_vocabularies
 
@@ -109,20 +110,30 @@ def test_centers_are_learnt_only_for_models_with_pretrained_centers(
     make_settings: Callable[..., Settings],
 ) -> None:
     with_centers = {
-        "mfn": {"interests": 5},
-        "mfn_without_fine_level": {"interests": 6},
-        "mfn_without_combination": {"interests": 7},
-        "mfn_with_target_attention": {},
+        "mfn": {"similarity_interests": 5},
+        "mfn_as_printed": {},
+        "mfn_without_fine_level": {"similarity_interests": 6, "centers_marginal": "user"},
+        "mfn_without_combination": {"similarity_interests": 5},
+        "mfn_with_target_attention": {"similarity_interests": 5, "centers_norm": 2.0},
     }
     without = [name for name in NAMED_MODELS if name not in with_centers]
     models = {**with_centers, **dict.fromkeys(without)}
-    assert wanted(make_settings(models=models)) == [5, 6, 7, 8]
+    assert wanted(make_settings(models=models)) == [
+        Centers(5, "batch", 1.0),
+        Centers(8, "user", None),
+        Centers(6, "user", 1.0),
+        Centers(5, "batch", 2.0),
+    ]
     assert wanted(make_settings(models=dict.fromkeys(without))) == []
 
 
 @pytest.fixture
 def day(spark: SparkSession, make_settings: Callable[..., Settings]) -> Settings:
-    settings = make_settings(embeddings={"max_epochs": 1, "dimension": 8})
+    settings = make_settings(
+        embeddings={"max_epochs": 1, "dimension": 8},
+        centers={"max_steps": 40, "batch_users": 32},
+        models={"base": {}, "mfn": {"similarity_interests": 8}, "mfn_as_printed": {}},
+    )
     rows = {"pretraining": [60, 50], "pretraining_validation": [30], "train": [40]}
     publish_splits(settings, rows)
     publish_vocabularies(spark, settings)
@@ -134,35 +145,43 @@ def test_each_user_is_in_the_sample_once_with_the_latest_history(
     spark: SparkSession, day: Settings
 ) -> None:
     splits = Splits.published(day)
-    found = histories_of_users(spark, splits, day.centers)
+    found = sample_of_users(spark, splits, day.centers)
     rows = spark.read.parquet(f"{splits.folder}/pretraining").where("history_length > 0").collect()
     latest: dict[str, tuple[str, list[int]]] = {}
     for row in rows:
         candidate = (row.request_id, row.history)
         latest[row.user_id] = max(latest.get(row.user_id, candidate), candidate)
-    assert sorted(found.tolist()) == sorted(history for _, history in latest.values())
-    few = day.centers.model_copy(update={"max_steps": 1, "batch_users": 3})
-    bounded = histories_of_users(spark, splits, few)
-    assert bounded.shape == (3, 6)
-    assert {tuple(row) for row in bounded} <= {tuple(row) for row in found}
+    assert sorted(found.history_UN.tolist()) == sorted(history for _, history in latest.values())
+    assert found.users == len(latest)
+    few = sample_of_users(spark, splits, day.centers.model_copy(update={"sample_users": 3}))
+    assert (few.history_UN.shape, few.users) == ((3, 6), len(latest))
+    assert {tuple(row) for row in few.history_UN.tolist()} <= {
+        tuple(row) for row in found.history_UN.tolist()
+    }
 
 
 def test_the_descent_lowers_the_loss_and_its_centers_are_published(
     spark: SparkSession, day: Settings
 ) -> None:
-    def loss(steps: int) -> float:
-        changed = CenterSettings(max_steps=steps, learning_rate=1.0)
-        counts = centers.train_centers(spark, day.model_copy(update={"centers": changed}))
-        return float(counts["L_E_fine.8"])
-
-    assert loss(60) < loss(1)
-    found = read_centers(day, Splits.published(day), 8)
+    counts = centers.train_centers(spark, day)
+    folder = storage.current(day.layout.centers, "train_centers")
+    manifest = storage.read_json(f"{folder}/{storage.MANIFEST}")
+    assert manifest["sampled_users"] == manifest["users"] == counts["rows"] == counts["users"]
+    of_fine = manifest["centers"]["fine.8.batch.1"]
+    assert (of_fine["level"], of_fine["interests"], of_fine["held_norm"]) == ("fine", 8, 1)
+    assert of_fine["L_E"] == pytest.approx(of_fine["L_SE"] - of_fine["L_ME"])
+    assert of_fine["L_E"] < of_fine["L_E_at_start"]
+    assert of_fine["L_E"] == counts["L_E_fine.8.batch.1"]
+    assert of_fine["norm"] == pytest.approx(1, abs=0.01)
+    assert sum(of_fine["behaviour_share"]) == pytest.approx(1, abs=1e-3)
+    assert manifest["centers"]["fine.8.user.free"]["norm"] > 1.5
+    found = read_centers(day, Splits.published(day), Centers(8, "batch", 1.0))
     assert {name: tuple(t.shape) for name, t in found.items()} == {
         "category": (8, 32),
         "fine": (8, 16),
     }
-    with pytest.raises(WrongArtifact, match=r"expected 5 centers of level category"):
-        read_centers(day, Splits.published(day), 5)
+    with pytest.raises(WrongArtifact, match=r"expected the centers category\.5\.batch\.1"):
+        read_centers(day, Splits.published(day), Centers(5, "batch", 1.0))
 
 
 def test_pretraining_rows_without_any_history_are_refused(
@@ -179,7 +198,7 @@ def test_pretraining_rows_without_any_history_are_refused(
 def test_the_same_seed_gives_the_same_centers(spark: SparkSession, day: Settings) -> None:
     def trained() -> dict[str, Tensor]:
         centers.train_centers(spark, day)
-        return read_centers(day, Splits.published(day), 8)
+        return read_centers(day, Splits.published(day), Centers(8, "batch", 1.0))
 
     one, other = trained(), trained()
     assert all(torch.equal(one[level], other[level]) for level in one)
@@ -191,13 +210,19 @@ def test_profiles_of_the_centers_are_in_the_delta_table_and_in_the_manifest(
     centers.train_centers(spark, day)
     centers.train_centers(spark, day)  # a rerun leaves the same rows
     rows = tables.read(spark, day.root, INTEREST_CENTERS, "train_centers").collect()
-    assert sorted((row.level, row.center) for row in rows) == [
-        (level, center) for level in ("category", "fine") for center in range(8)
+    kinds_of_centers = {("batch", 1.0), ("user", None)}
+    assert sorted((row.level, row.marginal, row.center) for row in rows) == [
+        (level, marginal, center)
+        for level in ("category", "fine")
+        for marginal in ("batch", "user")
+        for center in range(8)
     ]
-    for level in ("category", "fine"):
-        of_level = [row for row in rows if row.level == level]
+    assert {(row.marginal, row.norm) for row in rows} == kinds_of_centers
+    for level, marginal in product(("category", "fine"), ("batch", "user")):
+        of_level = [row for row in rows if (row.level, row.marginal) == (level, marginal)]
         assert sum(row.behaviour_share for row in of_level) == pytest.approx(1)
         assert all((0 < row.user_share <= 1) == bool(row["items"]) for row in of_level)
+        assert all((row.mean_weight is None) == (not row["items"]) for row in of_level)
         named = {name for row in of_level for name in [*row["items"], *row.categories, *row.words]}
         kinds = {name.rstrip("0123456789").strip() for name in named}
         assert kinds == {"item", "category", "entity"}
@@ -207,5 +232,5 @@ def test_profiles_of_the_centers_are_in_the_delta_table_and_in_the_manifest(
         {name: value for name, value in row.asDict().items() if name != "run_date"} for row in rows
     ]
     for side in (in_manifest, in_table):
-        side.sort(key=lambda row: (row["level"], row["center"]))
+        side.sort(key=lambda row: (row["level"], row["marginal"], row["center"]))
     assert in_manifest == in_table

@@ -1,16 +1,27 @@
-"""Alg. 1: early stopping, and the replacement of collapsed centers."""
+"""Alg. 1: the descent and when it stops, the replacement of collapsed centers, profiles."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import pytest
+import sklearn.cluster  # noqa: F401  its import starts a process, which no unit test may
 import torch
 from torch import Tensor
 
 from mfn.indices import FIRST_INDEX
 from mfn.models.embedding import FrozenItems, ItemEncoder, ItemTable, offsets_of
-from mfn.pretraining.descent import MAX_REPLACEMENTS, Sample, collapsed, describe, learn, replace
+from mfn.models.settings import Centers
+from mfn.pretraining.center_measures import measure
+from mfn.pretraining.descent import (
+    MAX_REPLACEMENTS,
+    PATIENCE_STEPS,
+    Sample,
+    collapsed,
+    descend,
+    learn,
+    replace,
+)
 from mfn.pretraining.profiles import profiles
 from mfn.settings import CenterSettings
 from mfn.splits.published import Splits
@@ -93,23 +104,69 @@ def test_surplus_centers_are_reported_as_collapsed_and_others_are_not(
 ) -> None:
     sample = sample_of([of_group(n % GROUPS) for n in range(40)])
     settings = CenterSettings(max_steps=20, batch_users=8)
-    fit = learn(sample, GROUPS, settings, "fit")
-    assert describe(fit, sample, "user")["collapsed"] == 0
-    more = learn(sample, GROUPS + 2, settings, "more")
-    stats = describe(more, sample, "user")
-    assert stats["collapsed"] == 2
-    assert stats["replaced"] == more.replaced >= 2 * MAX_REPLACEMENTS
+    fit = measure(learn(sample, Centers(GROUPS, "batch", 1.0), settings, "fit"), sample)
+    assert (fit.empty, fit.duplicates) == (0, 0)
+    more = measure(learn(sample, Centers(GROUPS + 2, "batch", 1.0), settings, "more"), sample)
+    assert more.empty + more.duplicates == 2
+    assert more.replaced >= 2 * MAX_REPLACEMENTS
 
 
-def test_the_descent_stops_when_ten_steps_improve_the_loss_too_little(
+@pytest.mark.parametrize("norm", [0.5, 2.0])
+def test_the_descent_turns_centers_to_the_behaviours_and_holds_their_length(
+    sample_of: Callable[[list[list[int]]], Sample], norm: float
+) -> None:
+    """Each user has two groups, q is over the batch; the start is far off, 60 degrees and more."""
+    sample = sample_of([of_group(n % GROUPS) + of_group((n + 1) % GROUPS) for n in range(40)])
+    start = torch.eye(GROUPS) + 0.9 * torch.roll(torch.eye(GROUPS), 1, dims=1)
+    settings = CenterSettings(max_steps=400, batch_users=20)
+    random = torch.Generator().manual_seed(1)
+    held = descend(start, sample, Centers(GROUPS, "batch", norm), settings, random, "held")
+    frozen_BNd, mask_BN = sample.first
+    behaviours_nd = frozen_BNd[mask_BN]
+    lengths = held.centers_Kd.norm(dim=1)
+    assert lengths.tolist() == pytest.approx([norm * float(behaviours_nd.norm(dim=1)[0])] * GROUPS)
+    # Each group has a center of its own, and its behaviours point the same way.
+    cosine = (
+        torch.nn.functional.normalize(behaviours_nd, dim=1) @ (held.centers_Kd / lengths[:, None]).T
+    )
+    assert set(cosine.argmax(dim=1).tolist()) == set(range(GROUPS))
+    assert float(cosine.max(dim=1).values.min()) > 0.85
+    assert held.end.L_E < held.start.L_E
+
+
+def test_a_free_length_grows(sample_of: Callable[[list[list[int]]], Sample]) -> None:
+    sample = sample_of([of_group(n % GROUPS) for n in range(40)])
+    settings = CenterSettings(max_steps=100, batch_users=20)
+    free = learn(sample, Centers(GROUPS, "batch", None), settings, "free")
+    held = learn(sample, Centers(GROUPS, "batch", 1.0), settings, "held")
+    assert measure(held, sample).norm == pytest.approx(1)
+    assert measure(free, sample).norm > 1.5
+    assert measure(free, sample).largest_share > measure(held, sample).largest_share
+
+
+def test_the_descent_stops_when_the_loss_no_longer_improves(
     sample_of: Callable[[list[list[int]]], Sample],
 ) -> None:
     sample = sample_of([of_group(n % GROUPS) for n in range(40)])
-    few, all_ = (
-        learn(sample, GROUPS, CenterSettings(max_steps=95, min_progress=minimum), "steps").steps
-        for minimum in (1.0, 0.0)
-    )
-    assert (few, all_) == (10, 95)
+
+    def learnt(max_steps: int, min_progress: float) -> tuple[int, bool]:
+        settings = CenterSettings(max_steps=max_steps, min_progress=min_progress)
+        found = learn(sample, Centers(GROUPS, "user", None), settings, "steps")
+        return found.steps, found.converged
+
+    assert learnt(95, 1.0) == (PATIENCE_STEPS, True)
+    assert learnt(95, 0.0) == (95, False)
+    assert learnt(PATIENCE_STEPS - 10, 1.0) == (PATIENCE_STEPS - 10, False)
+
+
+def test_the_centers_with_the_lowest_evaluated_loss_are_kept(
+    sample_of: Callable[[list[list[int]]], Sample],
+) -> None:
+    """Steps that are far too long only make the loss worse than at the start."""
+    sample = sample_of([of_group(n % GROUPS) + of_group((n + 1) % GROUPS) for n in range(40)])
+    settings = CenterSettings(max_steps=60, batch_users=20, learning_rate=50.0)
+    found = learn(sample, Centers(GROUPS, "batch", 1.0), settings, "wild")
+    assert found.end.L_E <= found.start.L_E
 
 
 def test_a_profile_names_values_that_are_more_frequent_at_its_center(
@@ -123,6 +180,10 @@ def test_a_profile_names_values_that_are_more_frequent_at_its_center(
     assert [round(one.behaviour_share * 7) for one in found] == [5, 1, 1, 0]
     assert [round(one.user_share * 3) for one in found] == [2, 1, 1, 0]
     assert [sorted(one.items) for one in found] == [[3, 7, 11], [4], [5], []]
+    # Behaviours with a next one: 2 of the first user, 2 of the second, none of the third.
+    assert [one.next_share for one in found] == [3 / 4, None, None, None]
+    assert [one.mean_weight is None for one in found] == [False, False, False, True]
+    assert not any(one.duplicate for one in found)
     assert [one.categories for one in found] == [[3], [4], [5], []]
     assert [one.entities for one in found] == [[3], [4], [5], []]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,17 @@ from mfn.errors import DataRefused
 from mfn.indices import FIRST_INDEX
 from mfn.models import artifact
 from mfn.models.artifact import WrongArtifact
-from mfn.models.embedding import FrozenItems, ItemEncoder, ItemTable, freeze, offsets_of
+from mfn.models.embedding import (
+    FrozenItems,
+    ItemEncoder,
+    ItemTable,
+    Pretrained,
+    fields_of,
+    freeze,
+    offsets_of,
+)
+from mfn.models.ranker import Ranker
+from mfn.models.settings import BaseSettings
 from mfn.pretraining.embeddings import pretrain_embeddings
 from mfn.pretraining.published import current_frozen
 from mfn.settings import Settings
@@ -22,6 +33,9 @@ from mfn.splits.published import Splits
 from tests.synthetic import ITEMS, SIZES, publish_splits
 
 ROWS = {"pretraining": [60, 50], "pretraining_validation": [30], "train": [40], "test": [20]}
+
+
+HARDLY_MOVED = "item_id has hardly moved from its random start"
 
 
 @pytest.fixture
@@ -34,6 +48,17 @@ def learn(spark: SparkSession, day: Settings, **seeds: int) -> bytes:
     pretrain_embeddings(spark, day)
     folder = current_frozen(day, Splits.published(day))
     return Path(folder, artifact.TENSORS).read_bytes()
+
+
+def pretrained(
+    spark: SparkSession, day: Settings, **changes: str | int
+) -> tuple[Pretrained, dict[str, Any]]:
+    """What is published with other settings of the embeddings, and its manifest."""
+    chosen = day.model_copy(update={"embeddings": day.embeddings.model_copy(update=changes)})
+    pretrain_embeddings(spark, chosen)
+    folder = current_frozen(chosen, Splits.published(chosen))
+    manifest: dict[str, Any] = storage.read_json(f"{folder}/{storage.MANIFEST}")
+    return artifact.read_pretrained(folder), manifest
 
 
 def test_rows_of_the_training_and_test_windows_do_not_change_the_embedding(
@@ -52,28 +77,69 @@ def test_the_best_epoch_on_the_validation_day_is_kept(
         embeddings={"max_epochs": 12, "learning_rate": 0.1, "batch_requests": 16}
     )
     publish_splits(settings, ROWS)
-    counts = pretrain_embeddings(spark, settings)
-    folder = current_frozen(settings, Splits.published(settings))
-    losses = storage.read_json(f"{folder}/{storage.MANIFEST}")["validation_log_losses"]
+    best, manifest = pretrained(spark, settings)
+    losses = manifest["validation_log_losses"]
     assert 1 < len(losses) < 12
-    assert losses[-1] > losses[-2] == min(losses) == counts["validation_log_loss"]
-    shorter = settings.embeddings.model_copy(update={"max_epochs": len(losses) - 1})
-    best = artifact.read_frozen(folder)
-    counts = pretrain_embeddings(spark, settings.model_copy(update={"embeddings": shorter}))
-    assert counts["epochs"] == len(losses) - 1
-    again = artifact.read_frozen(current_frozen(settings, Splits.published(settings)))
-    assert all(torch.equal(best.vectors[name], again.vectors[name]) for name in best.vectors)
+    assert losses[-1] > losses[-2] == min(losses)
+    again, shorter = pretrained(spark, settings, max_epochs=len(losses) - 1)
+    assert shorter["validation_log_losses"] == losses[:-1]
+    assert all(
+        torch.equal(of, again.start.vectors[name]) for name, of in best.start.vectors.items()
+    )
+
+
+def test_the_start_of_all_models_is_the_click_model_and_E_is_what_it_has_learnt_or_beside_it(
+    spark: SparkSession, day: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever E is made of, 𝓔 starts at the same vectors. The measures of each E are there."""
+    publish_splits(day, ROWS)
+    together, manifest = pretrained(spark, day)
+    assert HARDLY_MOVED not in caplog.text
+    learnt, of_learnt = pretrained(spark, day, ids="ctr", words="ctr")
+    both, of_both = pretrained(spark, day, ids="both")
+    for other in (learnt, both):
+        for name, vectors in together.start.vectors.items():
+            assert torch.equal(vectors, other.start.vectors[name])
+            assert torch.equal(together.start.learnt[name], other.start.learnt[name])
+    splits = Splits.published(day)
+    drawn = Ranker(
+        BaseSettings(), splits.features, splits.item_indices(), 8, 0.2, day.embeddings.seed
+    )
+    initial = fields_of(drawn.embedding.weight.detach(), splits.features.sizes)
+    for name, vectors in learnt.frozen.vectors.items():
+        met = learnt.start.learnt[name]
+        shift = learnt.start.vectors[name] - initial[name]
+        assert torch.equal(vectors[met], shift[met])
+    # Beside each other, each standardised.
+    assert both.frozen.dimension == 16
+    for name, vectors in both.frozen.vectors.items():
+        for at, one in ((slice(0, 8), together.frozen), (slice(8, 16), learnt.frozen)):
+            standard = (one.vectors[name] - one.mean[name]) / one.std[name]
+            expected = torch.where(one.learnt[name][:, None], standard, 0)
+            assert torch.allclose(vectors[:, at], expected, atol=1e-6), name
+    # Of few rows the click model learns little, which the measures show.
+    table = manifest["measures"]["start_correlation"]["table"]
+    assert set(table) == set(splits.features.sizes)
+    assert 0.9 < table["item_id"] <= 1
+    assert HARDLY_MOVED in caplog.text
+    for of_one, fields in ((manifest, []), (of_learnt, SIZES), (of_both, SIZES)):
+        measures = of_one["measures"]
+        assert set(measures["start_correlation"]["E"]) == set(fields)
+        assert set(measures["next_behaviour_auc"]) == {"category", "fine"}
+        assert measures["next_behaviour_users"] <= 7
+        assert set(measures["covered"]) == set(of_one["known"]) == set(SIZES)
 
 
 def test_only_values_in_the_pretraining_rows_are_learnt(spark: SparkSession, day: Settings) -> None:
-    learn(spark, day)
+    publish_splits(day, ROWS)
+    learnt, _ = pretrained(spark, day, ids="ctr")
     splits = Splits.published(day)
-    frozen = artifact.read_frozen(current_frozen(day, splits))
     rows = spark.read.parquet(f"{splits.folder}/pretraining").collect()
     items = {item for row in rows for item in [*row.history, *row.candidates]}
     category = splits.item_indices()["category"]
     expected = {int(category[item]) for item in items if item}
-    assert set(frozen.learnt["category"].nonzero().flatten().tolist()) == expected
+    for one in (learnt.start, learnt.frozen):
+        assert set(one.learnt["category"].nonzero().flatten().tolist()) == expected
 
 
 def test_every_field_of_an_item_vector_is_standardised() -> None:

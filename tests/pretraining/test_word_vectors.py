@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +16,11 @@ from mfn.errors import DataRefused
 from mfn.indices import FIRST_INDEX
 from mfn.models import artifact
 from mfn.models.batch import ENTITY
+from mfn.models.embedding import FrozenEmbedding
 from mfn.pretraining.embeddings import pretrain_embeddings
+from mfn.pretraining.frozen import FieldVectors
 from mfn.pretraining.published import current_frozen
-from mfn.pretraining.word_vectors import EntityVectors, from_file, from_titles
+from mfn.pretraining.word_vectors import from_file, from_titles
 from mfn.schema import ITEM_ROWS
 from mfn.settings import EmbeddingSettings, Settings
 from mfn.splits.published import Splits
@@ -38,7 +41,7 @@ def write_vectors(path: Path, width: int, words: list[str] = WORDS) -> dict[str,
 
 def read(
     spark: SparkSession, path: Path, keys: list[str], dimension: int = 4, std: float = 0.2
-) -> EntityVectors:
+) -> FieldVectors:
     rows = [(key, FIRST_INDEX + place) for place, key in enumerate(keys)]
     entries = spark.createDataFrame(rows, "key string, index int")
     settings = EmbeddingSettings(dimension=dimension, initial_std=std)
@@ -157,28 +160,28 @@ def day(spark: SparkSession, make_settings: Callable[..., Settings], tmp_path: P
 
 
 def frozen_of(
-    spark: SparkSession, day: Settings, words: str
-) -> tuple[artifact.FrozenEmbedding, dict[str, float]]:
-    changed = day.embeddings.model_copy(update={"words": words})
-    chosen = day.model_copy(update={"embeddings": changed})
+    spark: SparkSession, day: Settings, **changes: str
+) -> tuple[FrozenEmbedding, dict[str, Any]]:
+    chosen = day.model_copy(update={"embeddings": day.embeddings.model_copy(update=changes)})
     pretrain_embeddings(spark, chosen)
     folder = current_frozen(chosen, Splits.published(chosen))
-    covered: dict[str, float] = storage.read_json(f"{folder}/{storage.MANIFEST}")["covered"]
-    return artifact.read_frozen(folder), covered
+    manifest: dict[str, Any] = storage.read_json(f"{folder}/{storage.MANIFEST}")
+    return artifact.read_pretrained(folder).frozen, manifest
 
 
 def test_only_entity_vectors_come_from_text(
     spark: SparkSession, day: Settings, tmp_path: Path
 ) -> None:
-    """The control uses the vanilla model only; coverage counts behaviours of the training rows."""
-    of_clicks, _ = frozen_of(spark, day, "ctr")
-    of_file, covered = frozen_of(spark, day, str(tmp_path / "words.txt"))
-    of_titles, _ = frozen_of(spark, day, "word2vec")
+    """The control takes them from the click model; coverage is of the training rows' behaviours."""
+    of_clicks, _ = frozen_of(spark, day, ids="ctr", words="ctr")
+    of_file, manifest = frozen_of(spark, day, ids="ctr", words=str(tmp_path / "words.txt"))
+    of_titles, _ = frozen_of(spark, day, ids="ctr", words="word2vec")
     for name, vectors in of_clicks.vectors.items():
         for other in (of_file, of_titles):
             assert torch.equal(vectors, other.vectors[name]) == (name != ENTITY), name
     in_file = [FIRST_INDEX <= n < 12 for n in range(SIZES[ENTITY])]
     assert of_file.learnt[ENTITY].tolist() == in_file
+    assert manifest["known"][ENTITY] == sum(in_file)
     splits = Splits.published(day)
     items = splits.item_indices()
     behaviours = [
@@ -187,6 +190,8 @@ def test_only_entity_vectors_come_from_text(
         for item in row["history"]
         if item
     ]
+    # Every item id was met here, so that E has no vector of neighbours.
+    covered = manifest["measures"]["covered"]
     for name, share in covered.items():
         known = sum(
             any(
@@ -204,4 +209,4 @@ def test_a_missing_file_of_words_is_refused_with_its_name(
     with pytest.raises(
         DataRefused, match=r"embeddings.words: .* got /no/such, which does not exist"
     ):
-        frozen_of(spark, day, "/no/such")
+        frozen_of(spark, day, words="/no/such")

@@ -52,6 +52,33 @@ MANIFEST = {
     "immature_requests": 43,
 }
 
+OF_CENTERS = {
+    "interests": 32,
+    "converged": True,
+    "steps": 210,
+    "empty": 1,
+    "duplicates": 2,
+    "purity_adjacent": 0.4321,
+    "purity_far": 0.3987,
+    "purity_strangers": 0.0333,
+    "interests_of_user": 6.54,
+    "norm": 1.0,
+    "largest_share": 0.3651,
+}
+CENTERS = {
+    "fine.32.batch.1": {**OF_CENTERS, "level": "fine", "marginal": "batch", "held_norm": 1.0},
+    "fine.32.user.free": {
+        **OF_CENTERS,
+        "level": "fine",
+        "marginal": "user",
+        "held_norm": None,
+        "converged": False,
+        "purity_far": None,
+    },
+    "fine.8": {"L_E": -0.1},
+}
+"""As in the manifest of the centers; the last is as an older version wrote it."""
+
 Make = Callable[..., Settings]
 
 
@@ -140,8 +167,30 @@ def write_day(spark: SparkSession, settings: Settings) -> None:
             "communication_share": 0.127,
             "loss": 0.3219,
         }
-        model = {"name": "mfn", "settings": {"extractor": "mfn"}, "parameters": 98765}
+        asked = {"similarity_interests": 32, "centers_marginal": "batch", "centers_norm": 1.0}
+        model = {
+            "name": "mfn",
+            "settings": {"extractor": "mfn", **asked},
+            "parameters": 98765,
+            "measures": {
+                "fine/centers_norm": 1.234,
+                "fine/centers_largest_share": 0.616,
+                "fine/centers_moved": 0.777,
+                "category/combination": 1.0,
+            },
+        }
         storage.write_json(f"{folder}/model.json", {**model, "train": train})
+    with storage.publish(settings.layout.embeddings) as folder:
+        measures = {
+            "covered": {"item_id": 0.911, "category": 1.0},
+            "start_correlation": {"table": {"item_id": 0.12, "category": 0.34}, "E": {}},
+            "next_behaviour_auc": {"category": 0.6123, "fine": None},
+            "next_behaviour_users": 1234,
+        }
+        storage.write_json(f"{folder}/{storage.MANIFEST}", {"measures": measures})
+    with storage.publish(settings.layout.centers) as folder:
+        manifest = {"centers": CENTERS, "sampled_users": 2500, "users": 4321}
+        storage.write_json(f"{folder}/{storage.MANIFEST}", manifest)
 
 
 class Page(HTMLParser):
@@ -245,6 +294,23 @@ def test_the_report_shows_the_data_of_the_day(html: str) -> None:
         assert fact in page.text
 
 
+def test_the_report_shows_what_the_embedding_and_the_centers_are_worth(html: str) -> None:
+    page = Page(html)
+    text = " ".join(page.text.split())
+    assert "61.2 % of cases at the category level and in – of cases at the fine level" in text
+    assert "(1,234 users)" in text
+    assert page.row("item_id") == ["91.1 %", "0.12"]
+    of_centers = [row for row in page.rows if row[0].startswith("fine")]
+    values = ["32", "43.2 %", "39.9 %", "3.3 %", "6.5", "29", "0.37", "210"]
+    assert of_centers == [
+        ["fine", *values],
+        ["fineq for each user, free length, not converged", *values[:2], "–", *values[3:]],
+    ]
+    assert "Learnt from 2,500 of 4,321 users." in text
+    tuned = [row for row in page.rows if row[0] == "mfn" and row[1] == "fine"]
+    assert tuned == [["mfn", "fine", "0.78", "1.00", "1.23", "0.37", "0.62"]]
+
+
 def test_the_report_loads_no_other_file(html: str) -> None:
     page = Page(html)
     assert page.open == []
@@ -298,6 +364,7 @@ def test_a_day_without_oracle_popularity_and_previous_days_has_a_page() -> None:
     assert "oracle" not in page.text.lower()
     assert "popularity" not in page.text.lower()
     assert "Over the days" not in page.text
+    assert "What the embedding and the centers are worth" not in page.text
 
 
 def test_a_page_is_made_again_only_where_something_on_it_may_have_changed(
@@ -315,6 +382,10 @@ def test_a_page_is_made_again_only_where_something_on_it_may_have_changed(
     with storage.publish(settings.layout.model("base")) as folder:
         storage.write_json(f"{folder}/{storage.MODEL}", {})
     assert again()
+    for published in (settings.layout.embeddings, settings.layout.centers):
+        with storage.publish(published) as folder:
+            storage.write_json(f"{folder}/{storage.MANIFEST}", {})
+        assert again()
     assert again(settings.model_copy(update={"models": dict(reversed(settings.models.items()))}))
     assert again()
     assert not again()
