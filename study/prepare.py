@@ -1,4 +1,4 @@
-"""The study's Spark steps: request rows of both run dates; embeddings and centers of each seed."""
+"""The study's Spark steps: request rows of both run dates, embeddings and centers of each seed."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pyspark.sql import SparkSession
 from mfn import job
 from mfn.logs.validate import validate_logs
 from mfn.splits.build import build_splits
-from mfn.trials.compare import pretrain_all
+from mfn.trials.compare import pretrain_to_choose
 from pipelines.steps import job_of
 from study.data_sets import DataSet
 
 
 def prepare(spark: SparkSession, data_set: DataSet) -> None:
-    """Make all inputs of the data set's trainings; a step with unchanged inputs is skipped.
+    """Make all inputs of the data set's choice; a step with unchanged inputs is skipped.
 
     Raw logs are made only by the run of the real date, so that both dates read the same logs. The
     earlier date is built first, because a vocabulary indexes days in order. Both dates are
@@ -26,5 +26,7 @@ def prepare(spark: SparkSession, data_set: DataSet) -> None:
         job.run(job_of(plan.real.logs.made_by), spark, plan.real)
     for step in (validate_logs, build_splits):
         for settings in (plan.earlier, plan.real):
-            job.run(step, spark, settings)
-    pretrain_all(spark, plan)
+            if settings is not None:
+                job.run(step, spark, settings)
+    if plan.earlier is not None:
+        pretrain_to_choose(spark, plan)

@@ -33,14 +33,16 @@ MODEL = "model"
 PRETRAINING = ("embeddings", "centers")
 """Sections from which E and the centers follow."""
 UNCHANGED: Changes = {}
+PARTS = 4
+"""How many times an epoch AUC is measured in a curve by step."""
 
 
 @dataclass(frozen=True)
 class Variant:
     """A model that is not tuned itself: it takes another model's choice.
 
-    A kept option of that model holds for a setting of this model only if both have the same default
-    there. So a variant keeps what it varies.
+    Of the options that were kept for that model it takes those that hold for it (`holding`). So a
+    variant keeps what it varies.
 
     Attributes:
         tuned_as: name of the model whose choice it takes.
@@ -62,6 +64,8 @@ class Plan:
             window of the real one; rates, epochs and options are chosen there. None: they are
             those of another plan.
         options: by model, other settings to try, in this order.
+        options_of: by model with a rate and epochs of its own, the model whose kept options it
+            takes.
         variants: by name, the models that are not tuned themselves.
         files: maximum number of files of training rows to read; None for all.
     """
@@ -69,6 +73,7 @@ class Plan:
     real: Settings
     earlier: Settings | None
     options: Mapping[str, Sequence[Changes]] = field(default_factory=dict)
+    options_of: Mapping[str, str] = field(default_factory=dict)
     variants: Mapping[str, Variant] = field(default_factory=dict)
     files: int | None = None
 
@@ -192,12 +197,22 @@ def changed(settings: Settings, name: str, changes: Changes) -> Settings:
     return settings.model_copy(update=update)
 
 
-def changes_of(plan: Plan, name: str, choice: Choice) -> Changes:
+def changes_of(plan: Plan, name: str, choices: Mapping[str, Choice]) -> Changes:
     """What a model changes: the kept options, as far as they hold for it, and its own changes."""
     variant = plan.variants.get(name)
-    if variant is None:
-        return choice.changes
-    own, other = plan.real.models[name], plan.real.models[variant.tuned_as]
+    other = plan.options_of.get(name) if variant is None else variant.tuned_as
+    if other is None:
+        return choices[name].changes
+    kept = holding(plan, name, other, choices[other].changes)
+    return kept if variant is None else {**kept, **variant.changes}
+
+
+def holding(plan: Plan, name: str, tuned: str, changes: Changes) -> Changes:
+    """Of the kept options of a tuned model those that hold for another model too.
+
+    A setting of the model itself holds if both models have it with the same default.
+    """
+    own, other = plan.real.models[name], plan.real.models[tuned]
 
     def holds(dotted: str) -> bool:
         section, _, setting = dotted.partition(".")
@@ -205,8 +220,7 @@ def changes_of(plan: Plan, name: str, choice: Choice) -> Changes:
             hasattr(own, setting) and getattr(own, setting) == getattr(other, setting)
         )
 
-    kept = {dotted: value for dotted, value in choice.changes.items() if holds(dotted)}
-    return {**kept, **variant.changes}
+    return {dotted: value for dotted, value in changes.items() if holds(dotted)}
 
 
 def of_seed(settings: Settings, seed: int, changes: Changes = UNCHANGED) -> Settings:
@@ -308,6 +322,26 @@ def _curves(plan: Plan, name: str, rate: float, changes: Changes, folder: str) -
     ]
 
 
+def curves_by_step(
+    plan: Plan, names: Iterable[str], tuned: str, choice: Choice
+) -> dict[str, list[Curve]]:
+    """Trainings on the earlier date whose AUC is measured `PARTS` times an epoch, by model.
+
+    All have the learning rate and the kept options of one tuned model, so that only what they start
+    from makes them differ.
+    """
+    rate = choice.learning_rate
+    return {
+        name: [
+            replace(one, parts=PARTS)
+            for one in _curves(
+                plan, name, rate, holding(plan, name, tuned, choice.changes), "by-step"
+            )
+        ]
+        for name in names
+    }
+
+
 def finals(plan: Plan, choices: Mapping[str, Choice]) -> dict[str, dict[int, Final]]:
     """The trainings with the chosen settings, by model and seed.
 
@@ -318,7 +352,7 @@ def finals(plan: Plan, choices: Mapping[str, Choice]) -> dict[str, dict[int, Fin
     for name in plan.real.models:
         variant = plan.variants.get(name)
         choice = choices[name if variant is None else variant.tuned_as]
-        changes = changes_of(plan, name, choice)
+        changes = changes_of(plan, name, choices)
         settings = changed(plan.real, name, changes)
         epochs = min(choice.epochs, plan.real.compare.max_epochs)
         trials[name] = {

@@ -14,7 +14,7 @@ import contextlib
 import hashlib
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any
 
 import fsspec
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from sklearn.metrics import log_loss
@@ -46,13 +47,11 @@ SCORES = "scores"
 
 @dataclass(frozen=True)
 class Candidates:
-    """The rows of a test window, with the user, label and names of each candidate."""
+    """The rows of a test window, with the user and the label of each candidate."""
 
     batch: Batch
     users_n: np.ndarray
     labels_n: np.ndarray
-    names_n: tuple[tuple[str, str, str], ...]
-    """User, request id and item id of each candidate."""
 
     @property
     def users(self) -> int:
@@ -64,20 +63,22 @@ class Candidates:
 def read_candidates(splits_folder: str) -> Candidates:
     """The candidates of the test rows, in one version of the splits."""
     batches: list[Batch] = []
-    users: list[str] = []
-    names: list[tuple[str, str, str]] = []
+    user_of_rows: list[str] = []
+    for rows in rows_of_test(splits_folder):
+        batches.append(batch_of(rows))
+        user_of_rows += rows.column("user_id").to_pylist()
+    batch = concatenate(batches)
+    _, user_B = np.unique(user_of_rows, return_inverse=True)
+    users_n = np.repeat(user_B, batch.candidate_count_B.numpy())
+    labels_n = batch.labels_BM[batch.candidate_mask_BM].numpy()
+    return Candidates(batch, users_n, labels_n)
+
+
+def rows_of_test(splits_folder: str) -> Iterator[pa.RecordBatch]:
+    """The test rows in one version of the splits, a batch for each file."""
     for file in Splits.at(splits_folder).files("test"):
         with fsspec.open(file.url, "rb") as opened:
-            rows = pq.read_table(opened).combine_chunks().to_batches()[0]
-        batches.append(batch_of(rows))
-        columns = (rows.column(one).to_pylist() for one in ("request_id", "user_id"))
-        items = rows.column("candidate_ids").to_pylist()
-        for request, user, slate in zip(*columns, items, strict=True):
-            users += [user] * len(slate)
-            names += [(user, request, item) for item in slate]
-    batch = concatenate(batches)
-    labels_n = batch.labels_BM[batch.candidate_mask_BM].numpy()
-    return Candidates(batch, np.unique(users, return_inverse=True)[1], labels_n, tuple(names))
+            yield pq.read_table(opened).combine_chunks().to_batches()[0]
 
 
 @dataclass(frozen=True)

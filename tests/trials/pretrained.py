@@ -53,7 +53,7 @@ def plan(
     real = real.model_copy(update={"compare": CompareSettings(**compare)})
     own = {name: Variant("mfn") for name in real.models if name == "mfn_sharp"}
     earlier = real.model_copy(update={"date": real.date - EARLIER})
-    return Plan(real, earlier, options, {**own, **variants})
+    return Plan(real, earlier, options, variants={**own, **variants})
 
 
 def publish(

@@ -25,11 +25,13 @@ from mfn.models.settings import (
 )
 from mfn.settings import Settings
 from mfn.trials.plan import (
+    PARTS,
     Choice,
     Plan,
     Variant,
     choose,
     curves,
+    curves_by_step,
     finals,
     mean_points,
     option_curves,
@@ -39,7 +41,7 @@ from mfn.trials.plan import (
 )
 from mfn.trials.results import Results, results
 from mfn.trials.several import run_all
-from mfn.trials.trial import Final, Point, read_candidates
+from mfn.trials.trial import Final, Point, read_candidates, rows_of_test
 from tests.trials.pretrained import CHOICES, EARLIER, SEEDS, plan, publish
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -166,11 +168,14 @@ def test_scores_are_in_the_order_of_the_candidates_users_and_labels(
     final = finals(of, CHOICES)["base"][1]
     final.run()
     rows = read_candidates(final.splits.folder)
-    assert len(final.scores()) == len(rows.labels_n) == len(rows.users_n) == len(rows.names_n)
+    assert len(final.scores()) == len(rows.labels_n) == len(rows.users_n)
     assert rows.users == 7
-    requests = [request for _, request, _ in rows.names_n]
-    assert requests[0] == "test-0-0"
-    assert requests[-1] == "test-1-39"
+    expected: dict[str, list[int]] = {}
+    for file in rows_of_test(final.splits.folder):
+        for row in file.to_pylist():
+            expected.setdefault(row["user_id"], []).extend(row["labels"])
+    for number, user in enumerate(sorted(expected)):
+        assert rows.labels_n[rows.users_n == number].tolist() == expected[user]
     # What the model has learnt it says of the right candidates: shuffled ones tell nothing.
     shuffled = np.random.default_rng(1).permutation(final.scores())
     assert roc_auc_score(rows.labels_n, final.scores()) > 0.65
@@ -275,9 +280,33 @@ def test_a_variant_takes_kept_options_but_not_for_what_it_varies(
     without = made["mfn_without_combination"].models["mfn_without_combination"]
     assert isinstance(without, MfnWithoutCombinationSettings)
     assert (without.similarity_interests, without.centers_norm) == (5, 0.3)
+    own_rate = dataclasses.replace(
+        of,
+        variants={},
+        options_of=dict.fromkeys(variants, "mfn"),
+    )
+    rates = {**choices, **{name: Choice(0.05, 1, 0.6, 0.6) for name in variants}}
+    (final, _) = finals(own_rate, rates)["mfn_sharp"].values()
+    assert final.settings.train.learning_rate == 0.05
+    assert final.settings.models["mfn_sharp"] == varied
     assert made["mfn_other_e"].embeddings.dimension == 4
     assert made["mfn_other_e"].root != made["mfn"].root
     assert made["mfn_sharp"].root == made["mfn"].root
+
+
+def test_curves_by_step_have_one_rate_and_differ_only_in_what_they_start_from(
+    make_plan: Callable[..., Plan],
+) -> None:
+    of = make_plan("one", mfn_without_pretrain=NAMED_MODELS["mfn_without_pretrain"])
+    choice = Choice(0.01, 2, 0.6, 0.6, {"model.readouts": "sum"})
+    made = curves_by_step(of, ["mfn", "mfn_without_pretrain"], "mfn", choice)
+    assert set(made) == {"mfn", "mfn_without_pretrain"}
+    for name, seeds in made.items():
+        assert [one.settings.train.seed for one in seeds] == list(SEEDS)
+        for one in seeds:
+            assert (one.parts, one.settings.train.learning_rate) == (PARTS, 0.01)
+            assert one.settings.models[name].model_dump()["readouts"] == "sum"
+            assert one.settings.date == of.real.date - EARLIER
 
 
 def test_choices_of_another_plan_are_cut_to_the_epochs_of_this_one(
