@@ -117,7 +117,7 @@ def sentences(found: Results) -> list[str]:
             models = (f"`{name}` ({in_points(of)})" for name, of in of_it.items())
             parts.append(f"{words} {_list(models)}")
     told = [f"MFN is {'; '.join(parts)}."]
-    if {WITH_ATTENTION, ATTENTION} <= found.drawn.keys():
+    if {WITH_ATTENTION, ATTENTION} <= found.of_models.keys():
         difference = found.difference(WITH_ATTENTION, ATTENTION)
         words = verdict(difference).replace(NOT_CLEAR, "not clearly better or worse")
         told.append(

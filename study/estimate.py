@@ -43,7 +43,7 @@ def seconds(plan: Plan, by_step: Iterable[str]) -> float:
     """Seconds of all trainings of a plan, `compare.max_parallel` at a time."""
     own, models = plan.real.compare, plan.real.models
     rows = int(Splits.published(plan.real).manifest["splits"]["train"]["rows"])
-    epochs = {name: len(own.seeds) for name in models}
+    epochs = {name: len(plan.seeds(name)) for name in models}
     if plan.earlier is not None:
         for name in plan.tuned:
             trained = len(own.learning_rates) + len(plan.options.get(name, ()))

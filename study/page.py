@@ -17,7 +17,7 @@ from mfn.trials.results import Result
 from mfn.windows import Window
 from study import charts
 from study.causes import ABLATIONS, MFN, RIVALS, cause, gains_on_several, sentences
-from study.data_sets import MATCHES, ONLINE_RETAIL, SHOP, WITH_MATCHES, Size
+from study.data_sets import MATCHES, ONLINE_RETAIL, SEEDS, SHOP, WITH_MATCHES, Size
 from study.expectations import verdicts
 from study.purity import Purity
 from study.run import Studied
@@ -114,7 +114,9 @@ def _introduction(size: Size) -> str:
         "have the same head. Learning rate, epochs and options of each model are "
         "[chosen by one rule](#how-the-settings-were-chosen) on an earlier date. Then each model "
         f"is trained with {seeds} seeds, each with an E and centers of its own, and the test "
-        "window is read once.\n\n"
+        "window is read once. Variants that are no model with a name of their own, and all models "
+        f"on the large shop, are trained with {SEEDS} seeds; they are compared with the same "
+        "seeds of the other model.\n\n"
         "AUC, GAUC and log loss are means over the seeds. GAUC weighs the AUC of each user by the "
         "number of candidates; users with only clicked or only unclicked candidates are left out. "
         "RelaImpr and all differences compare the averaged scores of the seeds, so they can "

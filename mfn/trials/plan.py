@@ -47,10 +47,12 @@ class Variant:
     Attributes:
         tuned_as: name of the model whose choice it takes.
         changes: settings outside the section `models` that it changes.
+        seeds: number of its trainings, with the first of `compare.seeds`; None: with all of them.
     """
 
     tuned_as: str
     changes: Changes = field(default_factory=dict)
+    seeds: int | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,11 @@ class Plan:
     def tuned(self) -> list[str]:
         """Names of the models that are tuned themselves."""
         return [name for name in self.real.models if name not in self.variants]
+
+    def seeds(self, name: str) -> tuple[int, ...]:
+        """The seeds of a model's trainings on the real date."""
+        variant = self.variants.get(name)
+        return self.real.compare.seeds[: None if variant is None else variant.seeds]
 
     @property
     def rounds(self) -> int:
@@ -364,7 +371,7 @@ def finals(plan: Plan, choices: Mapping[str, Choice]) -> dict[str, dict[int, Fin
                 folder=plan.real.layout.trial(name, f"seed-{seed}"),
                 files=plan.files,
             )
-            for seed in plan.real.compare.seeds
+            for seed in plan.seeds(name)
         }
     return trials
 

@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -46,19 +47,32 @@ NOISE = RANDOM.normal(size=len(USERS))
 DRAWS = draw_users(200, 100, seed=1)
 
 
+@cache
+def drawn(signal: float) -> Drawn:
+    """A model that sees so much of the labels beside the same noise."""
+    scores = LABELS * signal + NOISE
+    return Drawn(auc(LABELS, scores), resampled_aucs(LABELS, scores, USERS, DRAWS))
+
+
 def results(signals: Mapping[str, float]) -> Results:
     """Models that see so much of the labels beside the same noise."""
-    drawn = {}
-    for name, signal in signals.items():
-        scores = LABELS * signal + NOISE
-        drawn[name] = Drawn(auc(LABELS, scores), resampled_aucs(LABELS, scores, USERS, DRAWS))
-    of_models = {
-        name: Result(
-            name, 3, one.auc, 0.001, one.auc, 4, 0.4, Interval(5.0, 1.0, 9.0), 1000, 2e4, 1e-3, 2
-        )
-        for name, one in drawn.items()
-    }
-    return Results("base", of_models, drawn)
+    of_models = {name: drawn(signal) for name, signal in signals.items()}
+    return Results(
+        "base",
+        {
+            name: Result(
+                name, 3, one.auc, 0.001, one.auc, 4, 0.4, Interval(5.0, 1.0, 9.0), 1000, 2e4, 1e-3,
+                2,
+            )
+            for name, one in of_models.items()
+        },
+        {3: of_models},
+    )  # fmt: skip
+
+
+def changed(found: Results, **models: Drawn) -> Results:
+    """The results with other draws of these models."""
+    return dataclasses.replace(found, drawn={3: {**found.drawn[3], **models}})
 
 
 EQUAL = dict.fromkeys(MODELS, 0.5)
@@ -106,7 +120,7 @@ def test_a_lead_that_draws_of_users_do_not_show_is_no_win() -> None:
     )
     ahead, behind = (first, second) if first.auc > second.auc else (second, first)
     found = results(ABOVE)
-    found = dataclasses.replace(found, drawn={**found.drawn, "mfn": ahead, "din": behind})
+    found = changed(found, mfn=ahead, din=behind)
     assert found.difference("mfn", "din").value > 0
     assert "din" in unbeaten(found)
 
@@ -216,11 +230,11 @@ def test_only_what_gains_on_more_than_one_data_set_asks_for_other_defaults() -> 
 def test_a_gain_that_chance_would_give_one_of_many_variants_asks_for_no_other_default() -> None:
     """Surely above by an interval of its own, and not by one that is wide enough for all."""
     found = results(ABOVE)
-    mfn = found.drawn["mfn"]
+    mfn = found.drawn[3]["mfn"]
 
     def ahead_in(leads_R: np.ndarray) -> Results:
         ahead = Drawn(mfn.auc + 0.002, mfn.aucs_R + leads_R)
-        return dataclasses.replace(found, drawn={**found.drawn, "mfn_soft": ahead})
+        return changed(found, mfn_soft=ahead)
 
     leads_R = np.full(len(mfn.aucs_R), 0.002)
     always = ahead_in(leads_R)

@@ -379,6 +379,31 @@ def test_results_say_what_scikit_learn_says_of_each_seed(make_plan: Callable[...
     assert found.difference("mfn", "mfn").value == 0
 
 
+def test_a_variant_with_fewer_seeds_is_compared_with_the_same_seeds_of_the_others(
+    make_plan: Callable[..., Plan],
+) -> None:
+    of = make_plan("one", mfn_sharp=MfnSettings(similarity_interests=3, centers_norm=4.0))
+    of = dataclasses.replace(of, variants={"mfn_sharp": Variant("mfn", seeds=1)})
+    publish(of)
+    made = finals(of, CHOICES)
+    assert list(made["mfn_sharp"]) == list(SEEDS[:1])
+    for one in (one for seeds in made.values() for one in seeds.values()):
+        one.run()
+    found = results(made, "base")
+    labels = read_candidates(made["base"][1].splits.folder).labels_n
+    first = {name: roc_auc_score(labels, seeds[1].scores()) for name, seeds in made.items()}
+    both = {
+        name: roc_auc_score(labels, np.mean([one.scores() for one in made[name].values()], axis=0))
+        for name in ("base", "mfn")
+    }
+    assert found.difference("mfn_sharp", "mfn").value == pytest.approx(
+        first["mfn_sharp"] - first["mfn"]
+    )
+    assert found.difference("mfn", "base").value == pytest.approx(both["mfn"] - both["base"])
+    gain = 100 * ((first["mfn_sharp"] - 0.5) / (first["base"] - 0.5) - 1)
+    assert found.of_models["mfn_sharp"].relaimpr.value == pytest.approx(gain)
+
+
 PROGRAM = """
 import sys
 from mfn.settings import Settings
