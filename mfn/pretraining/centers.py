@@ -27,6 +27,7 @@ from mfn.models.embedding import FrozenEmbedding, FrozenItems, ItemEncoder, Item
 from mfn.models.settings import Centers, PretrainedCentersSettings
 from mfn.pretraining.center_measures import CenterMeasures, measure, warnings
 from mfn.pretraining.descent import Sample, learn
+from mfn.pretraining.histories import latest_histories
 from mfn.pretraining.profiles import Profile, profiles, table
 from mfn.pretraining.published import current_frozen, key
 from mfn.schema import INTEREST_CENTERS
@@ -140,10 +141,7 @@ def sample_of_users(spark: SparkSession, splits: Splits, settings: CenterSetting
     """
     counted = Observation()
     sample = (
-        spark.read.parquet(f"{splits.folder}/pretraining")
-        .where(F.col("history_length") > 0)
-        .groupBy("user_id")
-        .agg(F.max_by("history", F.struct("request_time", "request_id")).alias("history"))
+        latest_histories(spark, splits, "pretraining")
         .observe(counted, F.count("*").alias("users"))
         .orderBy(F.xxhash64("user_id", F.lit(settings.seed)), "user_id")
         .limit(settings.sample_users)

@@ -217,7 +217,7 @@ def at_length(free_Kd: Tensor, length: float | None) -> Tensor:
     """The centers with this length; None: as they are."""
     if length is None:
         return free_Kd
-    return length * functional.normalize(free_Kd, dim=1)
+    return functional.normalize(free_Kd, dim=1) * length
 
 
 def collapsed(centers_Kd: Tensor, behaviours_nd: Tensor) -> list[int]:
@@ -234,7 +234,9 @@ def empty(centers_Kd: Tensor, behaviours_nd: Tensor) -> Tensor:
 def duplicates(centers_Kd: Tensor) -> Tensor:
     """Which centers are at nearly the same place as an earlier one, [K]."""
     limit = DUPLICATE_DISTANCE * centers_Kd.norm(dim=1).mean()
-    return (torch.cdist(centers_Kd, centers_Kd) < limit).tril(diagonal=-1).any(dim=1)
+    close_KK = torch.cdist(centers_Kd, centers_Kd) < limit
+    found_K: Tensor = close_KK.tril(diagonal=-1).any(dim=1)
+    return found_K
 
 
 def replace(centers_Kd: Tensor, to_replace: list[int], behaviours_nd: Tensor) -> Tensor:

@@ -107,7 +107,7 @@ def pretrain_embeddings(spark: SparkSession, settings: Settings) -> Counts:
     ]
     frozen = reduce(beside, (frozen_of(features, table, part) for part in parts))
     known_by_field = known(parts)
-    measures = {
+    measures: dict[str, Any] = {
         "start_correlation": start_correlation(
             click, [name for name in features.item_fields if CTR in sources[name]]
         ),
@@ -120,7 +120,7 @@ def pretrain_embeddings(spark: SparkSession, settings: Settings) -> Counts:
     for warning in warnings(measures):
         log.warning("%s", warning)
     stats = total(click.epochs)
-    manifest = {
+    manifest: dict[str, Any] = {
         **asdict(stats),
         "validation_log_losses": click.log_losses,
         "known": {name: int(of_field.sum()) for name, of_field in known_by_field.items()},

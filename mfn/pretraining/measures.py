@@ -182,16 +182,16 @@ def warnings(measures: Mapping[str, Any]) -> list[str]:
     found += [
         f"E at level {level}: a user's next behaviour is nearer to her history than another "
         f"user's in {auc:.0%} of cases, chance is 50%: try another embeddings.ids or "
-        "embeddings.words, or raise windows.pretraining_days"
+        "embeddings.words, raise windows.pretraining_days, or leave the level out of the models"
         for level, auc in measures["next_behaviour_auc"].items()
         if auc is not None and auc < LEAST_AUC
     ]
     table = measures["start_correlation"]["table"]
-    found += [
-        f"E comes from the click model, whose {name} has hardly moved from its random start "
-        f"(correlation {table[name]:.2f}): set embeddings.ids to cooccurrence, or raise "
-        "windows.pretraining_days"
-        for name in measures["start_correlation"]["E"]
-        if table[name] > MOST_CORRELATION
-    ]
+    hardly = [name for name in measures["start_correlation"]["E"] if table[name] > MOST_CORRELATION]
+    if hardly:
+        found.append(
+            "E is made of what the click model has learnt, which is little: correlation with its "
+            f"random start {', '.join(f'{name} {table[name]:.2f}' for name in hardly)}; set "
+            "embeddings.ids to cooccurrence, or raise windows.pretraining_days"
+        )
     return found

@@ -130,13 +130,12 @@ def informative_pairs(
         )
     rule.destroy()
     shared.destroy()
-    return {
-        name: Pairs(
-            *(pairs.loc[pairs["field"] == field, key].to_numpy() for key in INFORMATION.names[1:]),
-            sums_V,
-        )
-        for field, (name, sums_V) in enumerate(sums.items())
-    }
+    result = {}
+    for field, (name, sums_V) in enumerate(sums.items()):
+        own = pairs[pairs["field"] == field]
+        a_n, b_n, information_n = (own[key].to_numpy() for key in ("a", "b", "information"))
+        result[name] = Pairs(a_n, b_n, information_n, sums_V)
+    return result
 
 
 def together(

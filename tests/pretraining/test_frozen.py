@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mfn.indices import FIRST_INDEX
 from mfn.models.batch import Features
-from mfn.models.embedding import FrozenItems, ItemEncoder, ItemTable, offsets_of
+from mfn.models.embedding import FrozenEmbedding, FrozenItems, ItemEncoder, ItemTable, offsets_of
 from mfn.pretraining.frozen import FieldVectors, beside, frozen_of, known
 
 D = 3
@@ -97,9 +97,9 @@ def test_nothing_learnt_gives_an_embedding_of_zeros() -> None:
         assert not vectors_.any()
 
 
-def encoder_of(frozen: object) -> ItemEncoder:
-    encoded = FrozenItems(FEATURES, frozen.dimension)  # type: ignore[attr-defined]
-    encoded.load(frozen)  # type: ignore[arg-type]
+def encoder_of(frozen: FrozenEmbedding) -> ItemEncoder:
+    encoded = FrozenItems(FEATURES, frozen.dimension)
+    encoded.load(frozen)
     return ItemEncoder(FEATURES.levels, table(), encoded)
 
 
@@ -113,7 +113,7 @@ def test_two_sources_stand_beside_each_other_and_weigh_the_same() -> None:
     items = torch.arange(len(IDS))
     for name, vectors_Id in encoder_of(both).frozen_vectors(items).items():
         products = [encoder_of(part).frozen_vectors(items)[name] for part in (one, other)]
-        expected = sum(part_Ie @ part_Ie.T for part_Ie in products) / math.sqrt(2)
+        expected = (products[0] @ products[0].T + products[1] @ products[1].T) / math.sqrt(2)
         assert torch.allclose(vectors_Id @ vectors_Id.T, expected, atol=1e-5), name
     of_both = known([first, large])["item_id"]
     assert of_both.nonzero().flatten().tolist() == [3, 4, 5, 6, 7, 9, 10, 11]

@@ -84,6 +84,7 @@ def test_auc_of_the_next_behaviour_is_that_of_plain_loops(like_history: bool) ->
                 pairs += 1
                 won += (near(own) > near(item)) + (near(own) == near(item)) / 2
     (auc,) = next_behaviour_auc(FIELDS, TABLE, E, users).values()
+    assert auc is not None
     assert auc == pytest.approx(won / pairs, abs=1e-3)
     assert (auc > 0.7) is like_history
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -103,14 +104,13 @@ def test_a_pair_in_many_batches_of_a_task_is_added_up(monkeypatch: pytest.Monkey
     """Sums are made on the way, so that repeated pairs do not pile up."""
     monkeypatch.setattr(pairs, "ROWS_AT_ONCE", 4)
     random = np.random.default_rng(2)
-    batches, expected = [], {}
+    batches, expected = [], Counter[int]()
     for _ in range(20):
-        field, a, b, weight = random.integers([0, 3, 3, 1], [2, 6, 6, 9], (3, 4)).T
-        columns = zip((field, a, b, weight), pairs.COUNTS.types, strict=True)
+        rows_n4 = random.integers([0, 3, 3, 1], [2, 6, 6, 9], (3, 4))
+        columns = zip(rows_n4.T, pairs.COUNTS.types, strict=True)
         arrays_ = [pa.array(column).cast(kind) for column, kind in columns]
         batches.append(pa.RecordBatch.from_arrays(arrays_, schema=pairs.COUNTS))
-        for *pair, one in zip(field, a, b, weight, strict=True):
-            key = ((int(pair[0]) << 29 | int(pair[1])) << 29) | int(pair[2])
-            expected[key] = expected.get(key, 0) + int(one)
+        for field, a, b, one in rows_n4.tolist():
+            expected[((field << 29 | a) << 29) | b] += one
     key, weight = pairs._added_up(batches)
     assert dict(zip(key.tolist(), weight.tolist(), strict=True)) == expected
