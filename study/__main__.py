@@ -19,11 +19,12 @@ from rich.markdown import Markdown
 from mfn import errors, job
 from mfn import spark as sessions
 from mfn.log_setup import set_up_logging
-from mfn.trials.compare import choose_settings, pretrain_to_measure
+from mfn.trials.compare import choose_settings
+from mfn.trials.plan import finals, possible_curves
 from study.data_sets import FULL, QUICK, DataSet, data_set, sources
 from study.estimate import estimate, show
 from study.page import write
-from study.prepare import prepare
+from study.prepare import prepare, pretrain
 from study.run import Studied, study
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -65,19 +66,31 @@ def run(data_sets: Mapping[str, DataSet]) -> dict[str, Studied]:
     Models are trained only while no Spark session runs: Java would take memory and the cores.
     """
     settings = next(iter(data_sets.values())).plan.real
+    max_parallel = settings.compare.max_parallel
     with sessions.session(settings, "study") as spark:
         for one in data_sets.values():
             prepare(spark, one)
     show(estimate(data_sets))
+    plans = {name: one.plan for name, one in data_sets.items()}
+    with_choice = {name: plan for name, plan in plans.items() if plan.earlier is not None}
+    pretrain(
+        [(plan.real.root, one) for plan in with_choice.values() for one in possible_curves(plan)],
+        max_parallel,
+    )
     own = {
-        name: choose_settings(one.plan, one.source.title)
-        for name, one in data_sets.items()
-        if one.source.choices_of is None
+        name: choose_settings(plan, data_sets[name].source.title)
+        for name, plan in with_choice.items()
     }
     chosen = {name: own[one.source.choices_of or name] for name, one in data_sets.items()}
-    with sessions.session(settings, "study") as spark:
-        for name, one in data_sets.items():
-            pretrain_to_measure(spark, one.plan, chosen[name].choices)
+    pretrain(
+        [
+            (plan.real.root, one)
+            for name, plan in plans.items()
+            for seeds in finals(plan, chosen[name].choices).values()
+            for one in seeds.values()
+        ],
+        max_parallel,
+    )
     return {name: study(one, chosen[name]) for name, one in data_sets.items()}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from mfn.evaluation.bootstrap import LEVEL, Interval
@@ -44,7 +44,6 @@ ABLATIONS: Mapping[str, Mapping[str, str]] = {
     },
     "interests": {
         "mfn_k8": "8 similarity interests",
-        "mfn_k16": "16 similarity interests",
     },
     "levels": {
         "mfn_without_fine_level": "only the category level",
@@ -99,11 +98,17 @@ def effects(found: Results) -> list[Effect]:
 
 def cause(found: Results) -> str | None:
     """Which models MFN is not better than, and what attention adds; None where MFN wins."""
-    return None if not unbeaten(found) else " ".join(sentences(found))
+    if not unbeaten(found):
+        return None
+    return " ".join(sentences(found, lambda name, one: f"`{name}` ({in_points(one)})"))
 
 
-def sentences(found: Results) -> list[str]:
-    """Two sentences: MFN beside its rivals, and what attention over single behaviours adds."""
+def sentences(found: Results, named: Callable[[str, Interval], str]) -> list[str]:
+    """Two sentences: MFN beside its rivals, and what attention over single behaviours adds.
+
+    Args:
+        named: a rival, with MFN's difference from it, in words.
+    """
     rivals = [name for name in RIVALS if name in found.of_models]
     differences = {name: found.difference(MFN, name) for name in rivals}
     parts = []
@@ -114,7 +119,7 @@ def sentences(found: Results) -> list[str]:
     ):
         of_it = {name: of for name, of in differences.items() if verdict(of) == one}
         if of_it:
-            models = (f"`{name}` ({in_points(of)})" for name, of in of_it.items())
+            models = (named(name, of) for name, of in of_it.items())
             parts.append(f"{words} {_list(models)}")
     told = [f"MFN is {'; '.join(parts)}."]
     if {WITH_ATTENTION, ATTENTION} <= found.of_models.keys():

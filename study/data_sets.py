@@ -57,7 +57,6 @@ WITH_GLOVE = "mfn_with_glove"
 OF_MFN: Mapping[str, RankerSettings] = {
     STARTED_AT_RANDOM: MfnSettings(start_at_pretrained=False),
     "mfn_k8": MfnSettings(similarity_interests=8),
-    "mfn_k16": MfnSettings(similarity_interests=16),
     "mfn_with_sums": MfnSettings(similarity_scale="sum"),
     "mfn_without_mass": MfnSettings(mass_in_attention=False),
     "mfn_with_summed_readouts": MfnSettings(readouts="sum"),
@@ -320,7 +319,8 @@ def data_set(source: Source, size: Size) -> DataSet:
     def settings(of_date: Days) -> Settings:
         # Table 1 is compared without matches; only variants have them.
         arguments = ["--root", f"{size.root}/{source.name}", "--matches.enabled", "false"]
-        arguments += [*source.arguments, *size.arguments]
+        # Two pretrainings run at the same time.
+        arguments += ["--embeddings.threads", "1", *source.arguments, *size.arguments]
         arguments += of_date.arguments()
         loaded = load_settings(str(CONF / source.config), arguments, environment={})
         return loaded.model_copy(update={"models": models, "compare": compare})

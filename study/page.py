@@ -181,7 +181,7 @@ def _section(name: str, one: Studied) -> str:
     if one.oracle is not None:
         rest = [NOTHING] * (len(HEADER) - 2)
         rows.append(["*oracle*", decimals(one.oracle, 4), *rest, percentage(1.0)])
-    told = " ".join(sentences(one.found))
+    told = " ".join(sentences(one.found, lambda model, _: f"`{model}`"))
     wins = "**MFN wins.** " if cause(one.found) is None else "**MFN does not win.** "
     return "\n".join(
         [
@@ -237,18 +237,21 @@ def _pretraining(studied: Mapping[str, Studied]) -> str:
         for name, one in studied.items()
         if one.steps
     ]
-    for one in studied.values():
-        if one.purities:
-            parts.append(
-                f"On {_in_a_sentence(one.title)} the true interests are known. Of two behaviours "
-                "of one user, these shares have the same nearest center (fine level): where both "
-                "serve the same interest, and where they serve different ones; before the main "
-                "training and after it.\n"
-            )
-            header = ("model", "same, before", "different, before", "same, after",
-                      "different, after")  # fmt: skip
-            rows = [[model, *_shares(of)] for model, of in one.purities.items()]
-            parts.append(_table(header, rows))
+    rows = [
+        [one.title, model, *_shares(of)]
+        for one in studied.values()
+        for model, of in one.purities.items()
+    ]
+    if rows:
+        parts.append(
+            "In the simulated shop the true interests are known. Of two behaviours of one user, "
+            "these shares have the same nearest center (fine level): where both serve the same "
+            "interest, and where they serve different ones; before the main training and after "
+            "it.\n"
+        )
+        header = ("data set", "model", "same, before", "different, before", "same, after",
+                  "different, after")  # fmt: skip
+        parts.append(_table(header, rows))
     return "\n".join(parts)
 
 
@@ -275,8 +278,8 @@ def _matches(studied: Mapping[str, Studied]) -> str:
         "These models also see how often, and how long ago, the user acted on what shares the "
         "candidate's item, category, shop, brand, price or words (`matches.enabled`). A share of "
         "the training requests does not see it (`matches.hidden_share`); by default "
-        f"{MATCHES['matches.hidden_share']:.0%}. Each cell has the AUC, and in brackets the "
-        "difference from the same model without matches, in points.\n\n"
+        f"{MATCHES['matches.hidden_share']:.0%}. Each cell has the AUC, and the difference from "
+        "the same model without matches, in points.\n\n"
         + _table(("model", "hidden", *titles), rows)
     )
 
@@ -285,7 +288,7 @@ def _with(one: Studied, name: str, without: str) -> str:
     if name not in one.found.of_models:
         return NOTHING
     auc = decimals(one.found.of_models[name].auc_mean, 4)
-    return f"{auc} ({_points(one.found.difference(name, without))})"
+    return f"{auc}, {_points(one.found.difference(name, without))}"
 
 
 # How it was made.

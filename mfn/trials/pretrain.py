@@ -12,6 +12,7 @@ from mfn import job
 from mfn.pretraining.centers import train_centers
 from mfn.pretraining.embeddings import pretrain_embeddings
 from mfn.schema import VOCABULARIES
+from mfn.settings import Settings
 from mfn.trials.plan import pretrainings
 from mfn.trials.trial import Trial
 
@@ -29,9 +30,18 @@ def pretrain(spark: SparkSession, root: str, trials: Iterable[Trial]) -> None:
         NotPublished: there are no splits of the date of one of the trainings.
     """
     for settings in pretrainings(trials):
-        share(root, settings.root)
-        for step in (pretrain_embeddings, train_centers):
-            job.run(step, spark, settings)
+        pretrain_root(spark, root, settings)
+
+
+def pretrain_root(spark: SparkSession, root: str, settings: Settings) -> None:
+    """Learn E and the centers of one of `pretrainings`, unless they exist.
+
+    Raises:
+        NotPublished: there are no splits of this date.
+    """
+    share(root, settings.root)
+    for step in (pretrain_embeddings, train_centers):
+        job.run(step, spark, settings)
 
 
 def share(root: str, of_seed: str) -> None:

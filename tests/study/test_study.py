@@ -126,18 +126,20 @@ def test_a_lead_that_draws_of_users_do_not_show_is_no_win() -> None:
 
 
 def test_each_variant_is_called_better_worse_or_neither_by_its_interval() -> None:
-    found = results({**ABOVE, "mfn_soft": 1.1, "mfn_k8": 0.7, "mfn_k16": 1.0})
+    found = results({**ABOVE, "mfn_soft": 1.1, "mfn_k8": 0.7, "mfn_sharp": 1.0})
     varied = {variant for of_part in ABLATIONS.values() for variant in of_part} - {WITH_GLOVE}
     assert {one.variant: one.verdict for one in effects(found)} == {
         **dict.fromkeys(varied, "worse"),
         "mfn_soft": "better",
         "mfn_k8": "worse",
-        "mfn_k16": "no clear difference",
+        "mfn_sharp": "no clear difference",
     }
     page = as_markdown({"a": of(found), "b": of(found)}, FULL)
-    rows = [row for row in page.splitlines() if "mfn_k16 |" in row]
+    rows = [row for row in page.splitlines() if "mfn_sharp |" in row]
     same = "+0.00 (+0.00 to +0.00)"
-    assert rows == [f"| interests | mfn_k16 | 16 similarity interests | {same} | {same} |"]
+    assert rows == [
+        f"| length of centers | mfn_sharp | 3 times as long as behaviours | {same} | {same} |"
+    ]
     (soft,) = [row for row in page.splitlines() if "mfn_soft |" in row]
     assert "| **+" in soft
 
@@ -289,7 +291,7 @@ def test_the_page_has_a_table_for_each_data_set_its_plots_and_what_is_left_out(
         table = page.partition(part)[2].partition("\n## ")[0]
         for name in NAMED_MODELS:
             assert table.count(f"\n| {name} | ") == 1
-    assert "| mfn | 0.700 | 0.125 | 0.800 | – |" in page
+    assert "| The shop | mfn | 0.700 | 0.125 | 0.800 | – |" in page
     with_all = {name: studied(EQUAL) for name in ("shop", "movielens", "online_retail")}
     page = as_markdown(with_all, QUICK)
     assert "Left out" not in page
