@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from mfn.indices import FIRST_INDEX
 from mfn.models.settings import NAMED_MODELS, MfnSettings
-from mfn.settings import Settings
+from mfn.settings import Settings, SimulateSettings
 from mfn.simulator.shop import catalogue, customers
 from mfn.splits.published import Splits
 from mfn.trials.plan import finals
@@ -20,29 +21,61 @@ from mfn.trials.trial import Final, rows_of_test
 from study.purity import FINE, purities
 from tests.trials.pretrained import CHOICES, plan, publish
 
-ITEMS = 576
+USERS = 7
+INDICES = pa.list_(pa.int32())
+Pair = tuple[int, int]
 
 
-def name_as_the_shop_does(settings: Settings) -> None:
-    """Give items and users of the splits the ids of a simulated shop."""
-    folder = Path(Splits.published(settings).folder)
-    for path in folder.glob("items/*.parquet"):
-        table = pq.read_table(path)
-        keys = [None if key is None else f"i{7 * row}" for row, key in enumerate(keys_of(table))]
-        replace(path, table, "key", keys)
+def pairs_of(shop: SimulateSettings, user: str) -> list[Pair]:
+    """The interests of a customer: pairs of a colour and a material."""
+    who = customers(shop.seed, np.array([int(user[1:])]))
+    real = int(who.interests_R[0])
+    return list(zip(who.colours_RJ[0][:real], who.materials_RJ[0][:real], strict=True))
+
+
+def numbers_by_pair(shop: SimulateSettings) -> dict[Pair, int]:
+    """For each pair, the number of an item that has it."""
+    numbers = np.arange(shop.items)
+    known = catalogue(shop.items, shop.seed).items(numbers)
+    return dict(zip(zip(known.colour, known.material, strict=True), numbers, strict=True))
+
+
+def become_a_shop(settings: Settings) -> None:
+    """Give users, items and histories of the splits ids and interests of the simulated shop.
+
+    Most behaviours serve one of the user's interests.
+    """
+    shop, random = settings.simulate, np.random.default_rng(1)
+    users = [f"u{number}" for number in range(USERS)]
+    pairs = {user: pairs_of(shop, user) for user in users}
+    every = [pair for of_user in pairs.values() for pair in of_user]
+    folder, number_of = Path(Splits.published(settings).folder), numbers_by_pair(shop)
+    (path,) = folder.glob("items/*.parquet")
+    items = pq.read_table(path)
+    pair_of_row = [every[row % len(every)] for row in range(len(items))]
+    keys = [None if row < FIRST_INDEX else f"i{number_of[pair]}" for row, pair in
+            enumerate(pair_of_row)]  # fmt: skip
+    replace(path, items, key=pa.array(keys))
     for path in folder.glob("test/*.parquet"):
-        table = pq.read_table(path)
-        users = [f"u{name.split()[1]}" for name in table.column("user_id").to_pylist()]
-        replace(path, table, "user_id", users)
+        rows = pq.read_table(path)
+        own = [users[int(name.split()[1])] for name in rows.column("user_id").to_pylist()]
+        histories = []
+        for user, history in zip(own, rows.column("history").to_pylist(), strict=True):
+            served = [
+                row for row in range(FIRST_INDEX, len(items)) if pair_of_row[row] in pairs[user]
+            ]
+            histories.append(
+                [
+                    int(random.choice(served)) if item and random.random() < 0.8 else item
+                    for item in history
+                ]
+            )
+        replace(path, rows, user_id=pa.array(own), history=pa.array(histories, INDICES))
 
 
-def keys_of(table: pa.Table) -> list[str | None]:
-    keys: list[str | None] = table.column("key").to_pylist()
-    return keys
-
-
-def replace(path: Path, table: pa.Table, name: str, values: list[str | None] | list[str]) -> None:
-    table = table.set_column(table.column_names.index(name), name, pa.array(values))
+def replace(path: Path, table: pa.Table, **columns: pa.Array) -> None:
+    for name, values in columns.items():
+        table = table.set_column(table.column_names.index(name), name, values)
     pq.write_table(table, path, row_group_size=max(len(table), 1))
 
 
@@ -51,15 +84,16 @@ def naive(final: Final, centers_Ke: torch.Tensor) -> tuple[float, float]:
     shop = final.settings.simulate
     rows = [row for file in rows_of_test(final.splits.folder) for row in file.to_pylist()]
     encoder = final.model().encoder
+    (path,) = Path(final.splits.folder).glob("items/*.parquet")
+    keys = pq.read_table(path).column("key").to_pylist()
+    number_of_row = [int(key[1:]) if key else 0 for key in keys]
     together: dict[bool, list[bool]] = {True: [], False: []}
     for user in sorted({row["user_id"] for row in rows}):
         history = next(row["history"] for row in rows if row["user_id"] == user)
-        who = customers(shop.seed, np.array([int(user[1:])]))
-        real = int(who.interests_R[0])
-        pairs = list(zip(who.colours_RJ[0][:real], who.materials_RJ[0][:real], strict=True))
+        pairs = pairs_of(shop, user)
         steps = []
         for item in (item for item in history if item):
-            known = catalogue(shop.items, shop.seed).items(np.array([7 * item]))
+            known = catalogue(shop.items, shop.seed).items(np.array([number_of_row[item]]))
             pair = (known.colour[0], known.material[0])
             vector_e = encoder.frozen_vectors(torch.tensor([item]))[FINE][0]
             if pair in pairs:
@@ -71,26 +105,17 @@ def naive(final: Final, centers_Ke: torch.Tensor) -> tuple[float, float]:
 
 
 def test_purity_before_and_after_the_training_is_that_of_all_pairs(
-    make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+    make_settings: Callable[..., Settings],
 ) -> None:
     of = plan(
         make_settings(
             embeddings={"dimension": 8},
             train={"batch_requests": 16},
-            simulate={"items": ITEMS},
             models={"base": NAMED_MODELS["base"], "mfn": MfnSettings(similarity_interests=3)},
         )
     )
     publish(of)
-    # With 4 colours and 4 materials, many behaviours serve one of the 2 to 4 interests.
-    for place, names in (("COLOURS", "abcd"), ("MATERIALS", "efgh")):
-        monkeypatch.setattr(f"mfn.simulator.shop.{place}", tuple(names))
-    monkeypatch.setattr("study.purity.MATERIALS", tuple("efgh"))
-    monkeypatch.setattr("mfn.simulator.shop.PALETTES", 1)
-    monkeypatch.setattr("mfn.simulator.shop.FAMILY", 4)
-    monkeypatch.setattr("mfn.simulator.shop.CELLS", 4)
-    catalogue.cache_clear()
-    name_as_the_shop_does(of.real)
+    become_a_shop(of.real)
     made = {name: {1: seeds[1]} for name, seeds in finals(of, CHOICES).items()}
     for seeds in made.values():
         seeds[1].run()
@@ -104,4 +129,3 @@ def test_purity_before_and_after_the_training_is_that_of_all_pairs(
         (found["mfn"].tuned, final.centers()[name]),
     ):
         assert (of_time.same, of_time.different) == pytest.approx(naive(final, centers_Ke))
-    catalogue.cache_clear()
