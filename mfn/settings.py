@@ -555,6 +555,12 @@ class CompareSettings(Strict):
     seeds: tuple[int, ...] = Field(
         (1, 2, 3), min_length=1, description="seeds; each trains its own E, centers and models"
     )
+    choosing_seeds: tuple[int, ...] = Field(
+        (1, 2),
+        min_length=1,
+        description="seeds of the trainings on the earlier run date; the mean of their AUC decides "
+        "on learning rate and epochs, since one training alone may be lucky",
+    )
     learning_rates: tuple[PositiveFloat, ...] = Field(
         (1e-3, 3e-3, 9e-3),
         min_length=1,
@@ -568,7 +574,7 @@ class CompareSettings(Strict):
         2, description="trainings that run at the same time, each in its own process"
     )
 
-    @field_validator("seeds", "learning_rates")
+    @field_validator("seeds", "choosing_seeds", "learning_rates")
     @classmethod
     def _each_once(cls, given: tuple[float, ...]) -> tuple[float, ...]:
         if len(set(given)) < len(given):

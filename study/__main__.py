@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -19,10 +19,13 @@ from rich.markdown import Markdown
 from mfn import errors, job
 from mfn import spark as sessions
 from mfn.log_setup import set_up_logging
-from study.data_sets import FULL, QUICK, data_set, sources
+from mfn.trials.compare import choose_settings
+from mfn.trials.plan import finals, possible_curves
+from study.data_sets import FULL, QUICK, DataSet, data_set, sources
+from study.estimate import estimate, show
 from study.page import write
-from study.prepare import prepare
-from study.run import study
+from study.prepare import prepare, pretrain
+from study.run import Studied, study
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -38,27 +41,57 @@ def main(arguments: Sequence[str]) -> int:
     size = QUICK if chosen.quick else FULL
     folder = Path(size.root).resolve() if chosen.quick else REPOSITORY / "docs"
     set_up_logging()
-    data_sets = [
-        data_set(one, size)
-        for one in sources(
+    data_sets = {
+        source.name: data_set(source, size)
+        for source in sources(
             str(Path(chosen.movielens).resolve()),
             str(Path(chosen.retail).resolve()) if chosen.retail else None,
             str(Path(chosen.glove).resolve()) if chosen.glove else None,
             size,
         )
-    ]
+    }
     try:
-        with sessions.session(data_sets[0].plan.real, "study") as session:
-            for one in data_sets:
-                prepare(session, one)
+        studied = run(data_sets)
     except errors.REFUSALS as error:
         return job.refuse("study", error, job.DATA_REFUSED)
-    # The Spark session has ended, so Java uses no memory while models are trained.
-    studied = {one.name: study(one.source.title, one.source.about, one.plan) for one in data_sets}
     page = write(studied, size, folder)
     Console().print(Markdown(page))
     print(f"study: {folder}/study.md")
     return job.DONE
+
+
+def run(data_sets: Mapping[str, DataSet]) -> dict[str, Studied]:
+    """Choose the settings of all data sets, then train and measure on all of them.
+
+    Models are trained only while no Spark session runs: Java would take memory and the cores.
+    """
+    settings = next(iter(data_sets.values())).plan.real
+    max_parallel = settings.compare.max_parallel
+    with sessions.session(settings, "study") as spark:
+        for one in data_sets.values():
+            prepare(spark, one)
+    show(estimate(data_sets))
+    plans = {name: one.plan for name, one in data_sets.items()}
+    with_choice = {name: plan for name, plan in plans.items() if plan.earlier is not None}
+    pretrain(
+        [(plan.real.root, one) for plan in with_choice.values() for one in possible_curves(plan)],
+        max_parallel,
+    )
+    own = {
+        name: choose_settings(plan, data_sets[name].source.title)
+        for name, plan in with_choice.items()
+    }
+    chosen = {name: own[one.source.choices_of or name] for name, one in data_sets.items()}
+    pretrain(
+        [
+            (plan.real.root, one)
+            for name, plan in plans.items()
+            for seeds in finals(plan, chosen[name].choices).values()
+            for one in seeds.values()
+        ],
+        max_parallel,
+    )
+    return {name: study(one, chosen[name]) for name, one in data_sets.items()}
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from mfn.evaluation.bootstrap import LEVEL, Interval
@@ -17,32 +17,41 @@ RIVALS = ("base", "mind", "comirec_dr", "comirec_sa", "transformer_rec", "din")
 NOT_CLEAR = "no clear difference"
 
 ABLATIONS: Mapping[str, Mapping[str, str]] = {
+    "pretraining": {
+        "mfn_with_random_centers": "centers start at random, tuned at the same rate",
+        "mfn_with_random_embedding": "E random, and so the centers",
+        "mfn_with_random_start": "the trainable vectors start at random",
+        "mfn_without_pretrain": "nothing pretrained",
+    },
     "E": {
-        "mfn_with_random_embedding": "a random E",
+        "mfn_with_ctr_e": "E from the click model",
+        "mfn_with_both_e": "E from co-occurrence and from the click model, side by side",
         "mfn_with_glove": "word vectors from GloVe",
     },
-    "centers": {"mfn_with_random_centers": "random initial centers"},
-    "pretraining": {"mfn_without_pretrain": "nothing pretrained"},
-    "equations": {"mfn_as_printed": "the paper's equations to the letter"},
+    "paper": {"mfn_as_printed": "the paper's equations to the letter"},
+    "departures from the paper": {
+        "mfn_with_sums": "interests are sums of behaviours, not means (eq. 5)",
+        "mfn_without_mass": "no mass of an interest in its attention (eq. 10)",
+        "mfn_with_summed_readouts": "the head gets the sum of the branches' readouts (eq. 11)",
+        "mfn_without_positions": "no positions in the self-attention (eq. 6)",
+        "mfn_with_fixed_centers": "centers are not tuned in the main training",
+        "mfn_with_q_per_user": "Alg. 1 takes q of eq. 1 for each user",
+        "mfn_with_free_centers": "Alg. 1 does not hold the centers' length",
+    },
+    "length of centers": {
+        "mfn_soft": "0.3 times as long as behaviours",
+        "mfn_sharp": "3 times as long as behaviours",
+    },
     "interests": {
         "mfn_k8": "8 similarity interests",
-        "mfn_k16": "16 similarity interests",
-        "mfn_k64": "64 similarity interests",
     },
-    "temperature": {
-        "mfn_soft": "centers 0.3 times as long as behaviours",
-        "mfn_sharp": "centers 3 times as long as behaviours",
-    },
-    "level": {
+    "levels": {
         "mfn_without_fine_level": "only the category level",
     },
-    "aggregation": {
-        "mfn_wide_attention": "128 attention units",
-        "mfn_with_target_attention": "attention over single behaviours in addition",
-    },
     "branches": {
-        "mfn_without_similarity": "only combination interests",
         "mfn_without_combination": "only similarity interests",
+        "mfn_without_similarity": "only combination interests",
+        "mfn_with_target_attention": "attention over single behaviours in addition",
     },
 }
 """Parts of MFN; variants with another form of that part, and what it is."""
@@ -89,23 +98,38 @@ def effects(found: Results) -> list[Effect]:
 
 def cause(found: Results) -> str | None:
     """Which models MFN is not better than, and what attention adds; None where MFN wins."""
-    above = unbeaten(found)
-    if not above:
+    if not unbeaten(found):
         return None
-    sentences = []
-    for name, words in (("worse", "worse than"), (NOT_CLEAR, "not clearly better or worse than")):
-        of_it = {model: one for model, one in above.items() if verdict(one) == name}
+    return " ".join(sentences(found, lambda name, one: f"`{name}` ({in_points(one)})"))
+
+
+def sentences(found: Results, named: Callable[[str, Interval], str]) -> list[str]:
+    """Two sentences: MFN beside its rivals, and what attention over single behaviours adds.
+
+    Args:
+        named: a rival, with MFN's difference from it, in words.
+    """
+    rivals = [name for name in RIVALS if name in found.of_models]
+    differences = {name: found.difference(MFN, name) for name in rivals}
+    parts = []
+    for one, words in (
+        ("better", "better than"),
+        (NOT_CLEAR, "not clearly better or worse than"),
+        ("worse", "worse than"),
+    ):
+        of_it = {name: of for name, of in differences.items() if verdict(of) == one}
         if of_it:
-            models = (f"`{model}` ({in_points(one)})" for model, one in of_it.items())
-            sentences.append(f"MFN is {words} {_list(models)}.")
-    if {WITH_ATTENTION, ATTENTION} <= found.drawn.keys():
+            models = (named(name, of) for name, of in of_it.items())
+            parts.append(f"{words} {_list(models)}")
+    told = [f"MFN is {'; '.join(parts)}."]
+    if {WITH_ATTENTION, ATTENTION} <= found.of_models.keys():
         difference = found.difference(WITH_ATTENTION, ATTENTION)
         words = verdict(difference).replace(NOT_CLEAR, "not clearly better or worse")
-        sentences.append(
+        told.append(
             f"MFN with the attention of `{ATTENTION}` in addition (`{WITH_ATTENTION}`) is {words} "
             f"than `{ATTENTION}` ({in_points(difference)})."
         )
-    return " ".join(sentences)
+    return told
 
 
 def gains_on_several(found: Mapping[str, Results]) -> dict[str, list[str]]:
@@ -134,7 +158,7 @@ def gains_on_several(found: Mapping[str, Results]) -> dict[str, list[str]]:
 def in_points(difference: Interval) -> str:
     """A difference of AUC in points of a hundredth, with its interval."""
     value, low, high = (100 * one for one in (difference.value, difference.low, difference.high))
-    return f"{value:+.2f} points of AUC, {low:+.2f} to {high:+.2f}"
+    return f"{value:+.2f} points, {low:+.2f} to {high:+.2f}"
 
 
 def _list(parts: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import altair as alt
 
+from mfn.models.settings import NAMED_MODELS
 from mfn.trials.results import Results
 from mfn.trials.trial import Point
 
@@ -14,7 +15,7 @@ WIDTH = 560
 
 
 def gains(found: Results, path: Path) -> None:
-    """Write a chart of the models' RelaImpr with intervals, the best model on top."""
+    """Write a chart of the named models' RelaImpr with intervals, the best model on top."""
     rows = [
         {
             "model": name,
@@ -23,7 +24,7 @@ def gains(found: Results, path: Path) -> None:
             "high": one.relaimpr.high,
         }
         for name, one in found.of_models.items()
-        if name != found.base
+        if name != found.base and name in NAMED_MODELS
     ]
     y = alt.Y("model:N", sort="-x", title=None)
     title = f"RelaImpr over {found.base}, per cent"
@@ -57,6 +58,26 @@ def curves(points: Mapping[str, Mapping[float, list[Point]]], path: Path) -> Non
             facet=alt.Facet("model:N", columns=4, title=None),
         )
         .properties(width=WIDTH // 4, height=110)
+    )
+    _save(lines, path)
+
+
+def steps(points: Mapping[str, list[Point]], path: Path) -> None:
+    """Write a chart of AUC on the earlier test window over the training, a line per model."""
+    rows = [
+        {"model": name, "epochs": one.epochs, "AUC": one.auc}
+        for name, curve in points.items()
+        for one in curve
+    ]
+    lines = (
+        alt.Chart(alt.Data(values=rows))
+        .mark_line(point=True)
+        .encode(
+            x=alt.X("epochs:Q", title="passes over the training rows"),
+            y=alt.Y("AUC:Q", scale=alt.Scale(zero=False)),
+            color=alt.Color("model:N", sort=list(points), title=None),
+        )
+        .properties(width=WIDTH, height=260)
     )
     _save(lines, path)
 

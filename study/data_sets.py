@@ -1,43 +1,119 @@
 """Models, data sets and days of the study, and its two sizes, full and quick.
 
-Every data set has two run dates. Learning rates and epochs are chosen on the earlier one. Its test
-window ends before the test window of the real one starts. For both, pretraining uses the same days,
-or earlier days.
+Every data set but one has two run dates. Rates, epochs and options are chosen on the earlier one.
+Its test window ends before the test window of the real one starts. For both, pretraining uses the
+same days, or earlier days. The large shop takes the choices of the shop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mfn.configuration import load_settings
-from mfn.models.settings import NAMED_MODELS, MfnSettings, RankerSettings
+from mfn.models.settings import (
+    NAMED_MODELS,
+    ComiRecSASettings,
+    DinSettings,
+    MfnSettings,
+    MindSettings,
+    RankerSettings,
+)
 from mfn.settings import CompareSettings, Settings
-from mfn.trials.plan import Plan, Variant
+from mfn.trials.plan import Changes, Plan, Variant
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
-SHOP, MOVIELENS, ONLINE_RETAIL = "shop", "movielens", "online_retail"
+SHOP, MOVIELENS, ONLINE_RETAIL, LARGE_SHOP = "shop", "movielens", "online_retail", "large_shop"
+
+# Models that are tuned themselves, and what else than rate and epochs is tried for each of them.
+
+WITHOUT_PRODUCT: Changes = {"model.product": False}
+WITH_RANDOM_START: Changes = {"model.start_at_pretrained": False}
+INTERESTS: Sequence[Changes] = ({"model.interests": 8}, {"model.interests": 16})
+
+OPTIONS: Mapping[str, Sequence[Changes]] = {
+    "base": (WITHOUT_PRODUCT, WITH_RANDOM_START),
+    "mind": (*INTERESTS, {"model.positions": True}, WITHOUT_PRODUCT, WITH_RANDOM_START),
+    "comirec_dr": (*INTERESTS, WITHOUT_PRODUCT, WITH_RANDOM_START),
+    "comirec_sa": (*INTERESTS, WITHOUT_PRODUCT, WITH_RANDOM_START),
+    "transformer_rec": (WITHOUT_PRODUCT, WITH_RANDOM_START),
+    "din": ({"model.target_positions": True}, WITHOUT_PRODUCT, WITH_RANDOM_START),
+    "mfn": ({"model.similarity_interests": 16},),
+}
+OPTIONS_OF: Mapping[str, str] = dict.fromkeys(
+    ("mfn_with_target_attention", "mfn_without_combination", "mfn_without_pretrain"), "mfn"
+)
+"""Models with a rate and epochs of their own that take the options of MFN."""
+TUNED = {*OPTIONS, *OPTIONS_OF}
+
+# Models that take the choice of another one.
+
+STARTED_AT_RANDOM = "mfn_with_random_start"
+WITH_GLOVE = "mfn_with_glove"
+"""MFN with entity vectors from a file of word vectors; trained only if a file is given."""
+
+OF_MFN: Mapping[str, RankerSettings] = {
+    STARTED_AT_RANDOM: MfnSettings(start_at_pretrained=False),
+    "mfn_k8": MfnSettings(similarity_interests=8),
+    "mfn_with_sums": MfnSettings(similarity_scale="sum"),
+    "mfn_without_mass": MfnSettings(mass_in_attention=False),
+    "mfn_with_summed_readouts": MfnSettings(readouts="sum"),
+    "mfn_without_positions": MfnSettings(positions=False),
+    "mfn_with_fixed_centers": MfnSettings(centers_rate=0),
+    "mfn_with_q_per_user": MfnSettings(centers_marginal="user"),
+    "mfn_with_free_centers": MfnSettings(centers_norm=None),
+    "mfn_soft": MfnSettings(centers_norm=0.3),
+    "mfn_sharp": MfnSettings(centers_norm=3.0),
+}
+"""MFN with another value of one of its settings."""
+
+MATCHES: Changes = {"matches.enabled": True, "matches.hidden_share": 0.5}
+ALL_MATCHES: Changes = {"matches.enabled": True, "matches.hidden_share": 0.0}
+WITH_MATCHES: Mapping[str, tuple[RankerSettings, Variant]] = {
+    "base_with_matches": (NAMED_MODELS["base"], Variant("base", MATCHES)),
+    "mind_with_matches": (MindSettings(), Variant("mind", MATCHES)),
+    "comirec_sa_with_matches": (ComiRecSASettings(), Variant("comirec_sa", MATCHES)),
+    "din_with_matches": (DinSettings(), Variant("din", MATCHES)),
+    "mfn_with_matches": (MfnSettings(), Variant("mfn", MATCHES)),
+    "mfn_with_all_matches": (MfnSettings(), Variant("mfn", ALL_MATCHES)),
+}  # fmt: skip
+"""Models that also see a candidate's matches; half of the training requests don't, or all do."""
+
+SEEDS = 2
+"""Number of trainings of each variant that is no named model, to save time."""
+
+OTHER_E: Mapping[str, Changes] = {
+    "mfn_with_ctr_e": {"embeddings.ids": "ctr", "embeddings.words": "ctr"},
+    "mfn_with_both_e": {"embeddings.ids": "both"},
+}
 
 MODELS: Mapping[str, RankerSettings] = {
     **NAMED_MODELS,
-    "mfn_k8": MfnSettings(similarity_interests=8),
-    "mfn_k16": MfnSettings(similarity_interests=16),
-    "mfn_k64": MfnSettings(similarity_interests=64),
-    "mfn_soft": MfnSettings(centers_norm=0.3),
-    "mfn_sharp": MfnSettings(centers_norm=3.0),
-    "mfn_wide_attention": MfnSettings(attention_units=128),
+    **OF_MFN,
+    **{name: MfnSettings() for name in OTHER_E},
+    **{name: settings for name, (settings, _) in WITH_MATCHES.items()},
 }
-"""All named models, and variants of MFN."""
+"""All named models, and variants of them."""
 
 VARIANTS: Mapping[str, Variant] = {
-    name: Variant("mfn") for name in MODELS if name not in NAMED_MODELS
+    **{name: Variant("mfn") for name in NAMED_MODELS if name not in TUNED},
+    **{name: Variant("mfn", seeds=SEEDS) for name in OF_MFN},
+    **{name: Variant("mfn", changes, SEEDS) for name, changes in OTHER_E.items()},
+    **{name: replace(variant, seeds=SEEDS) for name, (_, variant) in WITH_MATCHES.items()},
 }
-"""Variants use MFN's learning rate and epochs."""
 
-WITH_GLOVE = "mfn_with_glove"
-"""MFN with entity vectors from a file of word vectors; trained only if a file is given."""
+BY_STEP = (
+    "mfn", "mfn_with_random_centers", "mfn_with_random_embedding", STARTED_AT_RANDOM,
+    "mfn_without_pretrain",
+)  # fmt: skip
+"""Models whose AUC is measured several times an epoch: what each part of pretraining is worth."""
+
+OF_LARGE_SHOP = (
+    "base", "comirec_sa", "din", "mfn", "mfn_without_combination", "mfn_with_target_attention",
+    "mfn_without_pretrain",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -60,39 +136,56 @@ class Size:
     Attributes:
         root: folder of the data and of all trainings.
         compare: settings of the comparison.
-        days: real and earlier run date of each data set.
+        large: settings of the comparison on the large shop, which reads no earlier date.
+        days: real and earlier run date of each data set; only the real one of the large shop.
         files: maximum of training files, of 16; None for all.
         arguments: settings of every data set, as command line arguments.
-        shop: settings of the simulated shop, as command line arguments.
+        shop, large_shop: settings of the simulated shops, as command line arguments.
+        by_step: the data sets on which AUC is measured several times an epoch.
     """
 
     root: str
     compare: CompareSettings
-    days: Mapping[str, tuple[Days, Days]]
+    large: CompareSettings
+    days: Mapping[str, Sequence[Days]]
     files: int | None = None
     arguments: Sequence[str] = ()
     shop: Sequence[str] = ()
+    large_shop: Sequence[str] = ()
+    by_step: Collection[str] = (SHOP,)
 
 
 SHOP_DAYS = (Days("2026-03-08"), Days("2026-03-07"))
 
+COMPARE = CompareSettings(learning_rates=(3e-3, 5e-3, 9e-3), max_epochs=2)
+QUICK_COMPARE = CompareSettings(
+    seeds=(1, 2), choosing_seeds=(1,), learning_rates=(3e-3,), max_epochs=1
+)
 FULL = Size(
     "warehouse/study",
-    CompareSettings(),
+    COMPARE,
+    COMPARE.model_copy(update={"seeds": (1, 2), "max_epochs": 1}),
     {
         SHOP: SHOP_DAYS,
+        LARGE_SHOP: SHOP_DAYS[:1],
         MOVIELENS: (Days("1998-04-22"), Days("1998-03-23", {"training_days": 60})),
         ONLINE_RETAIL: (
             Days("2011-03-31", {"training_days": 59, "test_days": 31}),
             Days("2011-02-28", {"training_days": 46, "test_days": 13}),
         ),
     },
+    large_shop=(
+        *("--simulate.users", "40000"),
+        *("--simulate.requests_per_day", "100000", "--simulate.browsing_per_day", "300000"),
+    ),
 )
 QUICK = Size(
     "warehouse/study-quick",
-    CompareSettings(seeds=(1, 2), learning_rates=(3e-3,), max_epochs=1),
+    QUICK_COMPARE,
+    QUICK_COMPARE,
     {
         SHOP: SHOP_DAYS,
+        LARGE_SHOP: SHOP_DAYS[:1],
         MOVIELENS: (
             Days("1997-12-23", {"pretraining_days": 60, "training_days": 25, "test_days": 10}),
             Days("1997-12-13", {"pretraining_days": 60, "training_days": 17, "test_days": 8}),
@@ -103,10 +196,14 @@ QUICK = Size(
         ),
     },
     files=4,
-    arguments=("--embeddings.max_epochs", "1"),
+    arguments=("--embeddings.max_epochs", "1", "--centers.max_steps", "50"),
     shop=(
         *("--simulate.users", "600", "--simulate.items", "3000"),
         *("--simulate.requests_per_day", "1500", "--simulate.browsing_per_day", "4500"),
+    ),
+    large_shop=(
+        *("--simulate.users", "1200", "--simulate.items", "3000"),
+        *("--simulate.requests_per_day", "3000", "--simulate.browsing_per_day", "9000"),
     ),
 )  # fmt: skip
 
@@ -121,6 +218,8 @@ class Source:
         arguments: settings, as command line arguments.
         about: sentences for the page.
         word_vectors: file of word vectors, if there is one.
+        choices_of: the data set whose choices it takes; None: it has its own.
+        models: names of its models; None: all.
     """
 
     name: str
@@ -129,14 +228,21 @@ class Source:
     arguments: Sequence[str]
     about: str
     word_vectors: str | None = None
+    choices_of: str | None = None
+    models: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set with the plan of its trainings."""
+    """A data set with the plan of its trainings.
+
+    Attributes:
+        by_step: names of the models whose AUC is measured several times an epoch.
+    """
 
     source: Source
     plan: Plan = field(repr=False)
+    by_step: Sequence[str] = ()
 
     @property
     def name(self) -> str:
@@ -182,6 +288,20 @@ def sources(movielens: str, retail: str | None, glove: str | None, size: Size) -
                 word_vectors=glove,
             )
         )
+    found.append(
+        Source(
+            LARGE_SHOP,
+            "The simulated shop at ten times the users",
+            "demo.yaml",
+            ["--simulate.days", "9", *size.large_shop],
+            "The same shop with ten times the users, requests and other behaviours. A smaller set "
+            "of models is trained here, each for at most "
+            f"{size.large.max_epochs} epoch, with {len(size.large.seeds)} seeds. Nothing is "
+            "chosen: learning rates and options are those of the shop.",
+            choices_of=SHOP,
+            models=OF_LARGE_SHOP,
+        )
+    )
     return found
 
 
@@ -190,13 +310,28 @@ def data_set(source: Source, size: Size) -> DataSet:
     models, variants = dict(MODELS), dict(VARIANTS)
     if source.word_vectors is not None:
         models[WITH_GLOVE] = NAMED_MODELS["mfn"]
-        variants[WITH_GLOVE] = Variant("mfn", words=source.word_vectors)
+        variants[WITH_GLOVE] = Variant("mfn", {"embeddings.words": source.word_vectors}, SEEDS)
+    if source.models is not None:
+        models = {name: models[name] for name in source.models}
+        variants = {name: one for name, one in variants.items() if name in models}
+    compare = size.compare if source.choices_of is None else size.large
 
     def settings(of_date: Days) -> Settings:
-        arguments = ["--root", f"{size.root}/{source.name}", *source.arguments, *size.arguments]
+        # Table 1 is compared without matches; only variants have them.
+        arguments = ["--root", f"{size.root}/{source.name}", "--matches.enabled", "false"]
+        # Two pretrainings run at the same time.
+        arguments += ["--embeddings.threads", "1", *source.arguments, *size.arguments]
         arguments += of_date.arguments()
         loaded = load_settings(str(CONF / source.config), arguments, environment={})
-        return loaded.model_copy(update={"models": models, "compare": size.compare})
+        return loaded.model_copy(update={"models": models, "compare": compare})
 
-    real, earlier = map(settings, size.days[source.name])
-    return DataSet(source, Plan(real, earlier, variants, size.files))
+    real, *earlier = map(settings, size.days[source.name])
+    plan = Plan(
+        real,
+        earlier[0] if earlier else None,
+        {name: one for name, one in OPTIONS.items() if name in models},
+        {name: one for name, one in OPTIONS_OF.items() if name in models},
+        variants,
+        size.files,
+    )
+    return DataSet(source, plan, BY_STEP if source.name in size.by_step else ())

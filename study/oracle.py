@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.dataset as ds
 
 from mfn.evaluation.bootstrap import auc
 from mfn.settings import Settings
 from mfn.splits.published import Splits
-from mfn.trials.trial import read_candidates
+from mfn.trials.trial import read_candidates, rows_of_test
 from mfn.windows import days_between, windows
 
-_CANDIDATE = ("user_id", "request_id", "item_id")
+NAMES = ("user_id", "request_id", "item_id")
 
 
 def oracle_auc(settings: Settings) -> float | None:
@@ -25,13 +26,19 @@ def oracle_auc(settings: Settings) -> float | None:
     folder = settings.logs_folder("truth")
     test = days_between(windows(settings.date, settings.windows).test)
     table = ds.dataset([ds.dataset(f"{folder}/dt={day}", format="parquet") for day in test])
-    columns = table.to_table(columns=[*_CANDIDATE, "probability"]).to_pydict()
-    truth = dict(
-        zip(
-            zip(*(columns[name] for name in _CANDIDATE), strict=True),
-            columns["probability"],
-            strict=True,
-        )
-    )
-    candidates = read_candidates(Splits.published(settings).folder)
-    return auc(candidates.labels_n, np.array([truth[name] for name in candidates.names_n]))
+    truth = table.to_table(columns=[*NAMES, "probability"]).to_pandas().set_index([*NAMES])
+    splits = Splits.published(settings).folder
+    names = pa.Table.from_batches([_names(rows) for rows in rows_of_test(splits)]).to_pandas()
+    probability_n = truth["probability"].reindex(list(names.itertuples(index=False, name=None)))
+    missing = probability_n.index[probability_n.isna()]
+    if len(missing):
+        raise KeyError(f"{folder}: expected the true probability of {missing[0]}, got none")
+    return auc(read_candidates(splits).labels_n, np.asarray(probability_n))
+
+
+def _names(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """User, request id and item id of each candidate of some rows."""
+    ids = rows.column("candidate_ids")
+    row_of_candidate = pa.compute.list_parent_indices(ids)
+    columns = [rows.column(name).take(row_of_candidate) for name in NAMES[:2]]
+    return pa.RecordBatch.from_arrays([*columns, pa.compute.list_flatten(ids)], names=[*NAMES])

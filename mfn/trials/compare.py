@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pyspark.sql import SparkSession
@@ -21,62 +21,108 @@ from mfn.reporting.numbers import per_cent
 from mfn.schema import OVER_SEEDS
 from mfn.settings import Settings
 from mfn.splits.published import Splits
-from mfn.trials.plan import Choice, Plan, choose, curves, finals, first_test_day
+from mfn.trials.plan import (
+    Choice,
+    Plan,
+    choose,
+    curves,
+    finals,
+    first_test_day,
+    mean_points,
+    option_curves,
+    possible_curves,
+    with_option,
+)
 from mfn.trials.pretrain import pretrain
 from mfn.trials.results import Result, Results, results
 from mfn.trials.several import run_all
-from mfn.trials.trial import Point
+from mfn.trials.trial import Curve, Point
 
 
 @dataclass(frozen=True)
-class Compared:
-    """The results of a comparison.
+class Chosen:
+    """The choice of settings on the earlier date.
 
     Attributes:
-        points: by model and learning rate, the curve from which the settings were chosen.
+        points: by model and learning rate, the mean curve from which rate and epochs were chosen.
         choices: by model, the chosen settings.
-        found: metrics of the models, trained with these settings.
     """
 
     points: Mapping[str, Mapping[float, list[Point]]]
     choices: Mapping[str, Choice]
-    found: Results
 
 
-def train_and_compare(plan: Plan, title: str) -> Compared:
-    """Choose settings for every model, train all seeds, and measure; skip finished trainings.
+def choose_settings(plan: Plan, title: str) -> Chosen:
+    """Choose rate, epochs and options for every model that is tuned; skip finished trainings.
 
     Args:
         title: shown with the progress.
 
     Raises:
-        NotPublished: splits, E or centers of a date and seed are missing.
+        NotPublished: splits, E or centers of the earlier date and a seed are missing.
     """
     max_parallel = plan.real.compare.max_parallel
     to_choose = curves(plan)
-    all_curves = [curve for rates in to_choose.values() for curve in rates.values()]
-    run_all(all_curves, f"{title}: rates", max_parallel)
+    run_all(
+        [one for rates in to_choose.values() for seeds in rates.values() for one in seeds],
+        f"{title}: rates",
+        max_parallel,
+    )
     points = {
-        name: {rate: one.points() for rate, one in rates.items()}
+        name: {rate: _mean(seeds) for rate, seeds in rates.items()}
         for name, rates in to_choose.items()
     }
     choices = {name: choose(of_rates) for name, of_rates in points.items()}
-    trials = finals(plan, choices)
-    all_finals = [final for seeds in trials.values() for final in seeds.values()]
-    run_all(all_finals, f"{title}: seeds", max_parallel)
-    return Compared(points, choices, results(trials, plan.real.evaluate.base_model))
+    for place in range(plan.rounds):
+        found = option_curves(plan, choices, place)
+        run_all(
+            [one for _, seeds in found.values() for one in seeds],
+            f"{title}: option {place + 1} of {plan.rounds}",
+            max_parallel,
+        )
+        choices |= {
+            name: with_option(choices[name], option, _mean(seeds))
+            for name, (option, seeds) in found.items()
+        }
+    return Chosen(points, choices)
 
 
-def pretrain_all(spark: SparkSession, plan: Plan) -> None:
-    """Learn the frozen embeddings E and the centers of a plan, unless they exist.
+def _mean(curves_of_seeds: Sequence[Curve]) -> list[Point]:
+    return mean_points([one.points() for one in curves_of_seeds])
+
+
+def train_and_measure(plan: Plan, choices: Mapping[str, Choice], title: str) -> Results:
+    """Train all seeds of all models with their choices, and measure; skip finished trainings.
+
+    Args:
+        title: shown with the progress.
 
     Raises:
-        NotPublished: splits of one of the dates are missing.
+        NotPublished: splits, E or centers of a seed are missing.
     """
-    seeds = plan.real.compare.seeds
-    pretrain(spark, plan.earlier, seeds[:1])
-    for words in (None, *plan.words):
-        pretrain(spark, plan.real, seeds, words)
+    trials = finals(plan, choices)
+    all_finals = [final for seeds in trials.values() for final in seeds.values()]
+    run_all(all_finals, f"{title}: seeds", plan.real.compare.max_parallel)
+    return results(trials, plan.real.evaluate.base_model)
+
+
+def pretrain_to_choose(spark: SparkSession, plan: Plan) -> None:
+    """Learn E and the centers for all trainings on the earlier date, unless they exist.
+
+    Raises:
+        NotPublished: splits of the earlier date are missing.
+    """
+    pretrain(spark, plan.real.root, possible_curves(plan))
+
+
+def pretrain_to_measure(spark: SparkSession, plan: Plan, choices: Mapping[str, Choice]) -> None:
+    """Learn E and the centers for the trainings with these choices, unless they exist.
+
+    Raises:
+        NotPublished: splits of the real date are missing.
+    """
+    trials = finals(plan, choices)
+    pretrain(spark, plan.real.root, [one for seeds in trials.values() for one in seeds.values()])
 
 
 @job(
@@ -97,23 +143,29 @@ def compare(spark: SparkSession, settings: Settings) -> Counts:
     """Train every model with several seeds on this run date, and compare them.
 
     Learning rates and epochs are chosen on the last run date whose test window ends before the
-    test window of this run date: with a test window of one day, that is the day before.
+    test window of this run date: with a test window of one day, that is the day before. The choice
+    is the one with the highest AUC, as a mean over the trainings with each of
+    `compare.choosing_seeds`.
 
     Raises:
         DataRefused: the splits of one of the two dates are missing, or the root is not a local
             folder.
     """
-    earlier = first_test_day(settings) - datetime.timedelta(days=1)
-    plan = Plan(settings, settings.model_copy(update={"date": earlier}))
-    _check(plan)
-    pretrain_all(spark, plan)
-    compared = train_and_compare(plan, str(settings.date))
-    rows = [_row(one, settings) for one in compared.found.of_models.values()]
+    earlier = settings.model_copy(
+        update={"date": first_test_day(settings) - datetime.timedelta(days=1)}
+    )
+    plan = Plan(settings, earlier)
+    _check(settings, earlier)
+    pretrain_to_choose(spark, plan)
+    choices = choose_settings(plan, str(settings.date)).choices
+    pretrain_to_measure(spark, plan, choices)
+    found = train_and_measure(plan, choices, str(settings.date))
+    rows = [_row(one, settings) for one in found.of_models.values()]
     # One file per run date: there is only one row per model.
     frame = spark.createDataFrame(rows, OVER_SEEDS.columns).coalesce(1)
     tables.replace(frame, settings.root, OVER_SEEDS, {"run_date": [settings.date]})
-    counts: dict[str, int | float | str] = {"rows": len(rows), "chosen_on": str(earlier)}
-    for one in compared.found.of_models.values():
+    counts: dict[str, int | float | str] = {"rows": len(rows), "chosen_on": str(earlier.date)}
+    for one in found.of_models.values():
         counts[f"auc_{one.model}"] = one.auc_mean
         gain = one.relaimpr
         interval = f"{per_cent(gain.low)} to {per_cent(gain.high)}"
@@ -121,21 +173,20 @@ def compare(spark: SparkSession, settings: Settings) -> Counts:
     return counts
 
 
-def _check(plan: Plan) -> None:
+def _check(settings: Settings, earlier: Settings) -> None:
     """Raise DataRefused if the root is not local or splits are missing."""
-    settings = plan.real
     if "://" in settings.root:
         raise DataRefused(
             f"root: compare trains in processes of this machine: expected a local folder, got "
             f"{settings.root}"
         )
-    for of_date in (plan.earlier, settings):
+    for of_date in (earlier, settings):
         try:
             Splits.published(of_date)
         except NotPublished as error:
             raise DataRefused(
                 f"{error}; compare trains on {settings.date} and chooses rates and epochs on "
-                f"{plan.earlier.date}, so it needs the splits of both: run jobs/validate_logs.py "
+                f"{earlier.date}, so it needs the splits of both: run jobs/validate_logs.py "
                 f"and jobs/build_splits.py with --date {of_date.date}"
             ) from error
 

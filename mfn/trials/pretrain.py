@@ -13,31 +13,41 @@ from mfn.pretraining.centers import train_centers
 from mfn.pretraining.embeddings import pretrain_embeddings
 from mfn.schema import VOCABULARIES
 from mfn.settings import Settings
-from mfn.trials.plan import of_seed
+from mfn.trials.plan import pretrainings
+from mfn.trials.trial import Trial
 
 SHARED = ("splits", VOCABULARIES.name)
 """Folders in the common root that each seed's root links to."""
 
 
-def pretrain(
-    spark: SparkSession, settings: Settings, seeds: Iterable[int], words: str | None = None
-) -> None:
-    """Learn E and the centers of every seed, unless they exist."""
-    for seed in seeds:
-        seed_settings = share(settings, seed, words)
-        for step in (pretrain_embeddings, train_centers):
-            job.run(step, spark, seed_settings)
+def pretrain(spark: SparkSession, root: str, trials: Iterable[Trial]) -> None:
+    """Learn E and the centers that trainings read, unless they exist.
 
+    Args:
+        root: the common root, which has the splits; it must be a local folder.
 
-def share(settings: Settings, seed: int, words: str | None = None) -> Settings:
-    """Make the root of a seed, with links to the shared folders; give its settings.
-
-    The root must be a local folder.
+    Raises:
+        NotPublished: there are no splits of the date of one of the trainings.
     """
-    seed_settings = of_seed(settings, seed, words)
-    root = Path(seed_settings.root)
-    root.mkdir(parents=True, exist_ok=True)
+    for settings in pretrainings(trials):
+        pretrain_root(spark, root, settings)
+
+
+def pretrain_root(spark: SparkSession, root: str, settings: Settings) -> None:
+    """Learn E and the centers of one of `pretrainings`, unless they exist.
+
+    Raises:
+        NotPublished: there are no splits of this date.
+    """
+    share(root, settings.root)
+    for step in (pretrain_embeddings, train_centers):
+        job.run(step, spark, settings)
+
+
+def share(root: str, of_seed: str) -> None:
+    """Make the root of a seed, with links to the shared folders of the common root."""
+    folder = Path(of_seed)
+    folder.mkdir(parents=True, exist_ok=True)
     for name in SHARED:
-        if not (root / name).is_symlink():
-            os.symlink(Path(settings.root) / name, root / name)
-    return seed_settings
+        if not (folder / name).is_symlink():
+            os.symlink(Path(root) / name, folder / name)

@@ -37,7 +37,7 @@ class Result:
         gauc_mean: mean over the seeds of GAUC: AUC per user, weighted by the user's candidates.
         users_left_out: number of users without an AUC, who clicked all candidates or none.
         logloss_mean: mean over the seeds, in nats.
-        relaimpr: in per cent, against Base; both with the mean of the seeds' scores.
+        relaimpr: in per cent, against Base; both with the mean of the same seeds' scores.
         candidates_per_second: in training, with one thread.
     """
 
@@ -83,22 +83,33 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Results:
-    """Metrics of all models of a comparison, and the draws for differences between two of them."""
+    """Metrics of all models of a comparison, and the draws for differences between two of them.
+
+    Attributes:
+        drawn: by number of seeds and model: with the mean scores of that many of its seeds, the
+            first ones.
+    """
 
     base: str
     of_models: Mapping[str, Result]
-    drawn: Mapping[str, Drawn]
+    drawn: Mapping[int, Mapping[str, Drawn]]
 
     def difference(self, model: str, other: str, level: float = LEVEL) -> Interval:
-        """Difference of AUC, `model` minus `other`, each with its seeds' mean scores."""
-        return self.drawn[model].less(self.drawn[other], level)
+        """Difference of AUC, `model` minus `other`, each with the mean scores of the same seeds.
+
+        The mean scores of more seeds are better ones, so a model with more seeds is compared with
+        as many of them as the other one has.
+        """
+        drawn = self.drawn[min(self.of_models[one].seeds for one in (model, other))]
+        return drawn[model].less(drawn[other], level)
 
 
 def results(trials: Mapping[str, Mapping[int, Final]], base: str) -> Results:
     """Metrics of finished trainings.
 
     Args:
-        trials: by model and seed.
+        trials: by model and seed. Another model than the base may have fewer seeds; they are then
+            the first ones of the others'.
         base: name of the model that RelaImpr compares with.
 
     Raises:
@@ -111,11 +122,16 @@ def results(trials: Mapping[str, Mapping[int, Final]], base: str) -> Results:
     candidates = read_candidates(next(iter(trials[base].values())).splits.folder)
     drawn_RU = draw_users(candidates.users, DRAWS, SEED)
     scores = {name: [one.scores() for one in seeds.values()] for name, seeds in trials.items()}
-    drawn = {}
-    for name, scores_of_seeds in scores.items():
-        mean_n = np.mean(scores_of_seeds, axis=0)
+
+    def draws_of(name: str, seeds: int) -> Drawn:
+        mean_n = np.mean(scores[name][:seeds], axis=0)
         aucs_R = resampled_aucs(candidates.labels_n, mean_n, candidates.users_n, drawn_RU)
-        drawn[name] = Drawn(auc(candidates.labels_n, mean_n), aucs_R)
+        return Drawn(auc(candidates.labels_n, mean_n), aucs_R)
+
+    drawn = {
+        seeds: {name: draws_of(name, seeds) for name in scores if len(scores[name]) >= seeds}
+        for seeds in sorted({len(of_seeds) for of_seeds in scores.values()})
+    }
     return Results(
         base,
         {
@@ -131,14 +147,14 @@ def _result(
     trials: list[Final],
     scores: list[np.ndarray],
     candidates: Candidates,
-    drawn: Mapping[str, Drawn],
+    drawn: Mapping[int, Mapping[str, Drawn]],
     base: str,
 ) -> Result:
     manifests: list[dict[str, Any]] = [one.manifest() for one in trials]
     labels_n, users_n = candidates.labels_n, candidates.users_n
     aucs = [auc(labels_n, scores_n) for scores_n in scores]
     gaucs = [gauc_by_impressions(labels_n, scores_n, users_n) for scores_n in scores]
-    own, of_base = drawn[name], drawn[base]
+    own, of_base = (drawn[len(trials)][one] for one in (name, base))
     train = trials[0].settings.train
     return Result(
         model=name,

@@ -11,8 +11,10 @@ Legend: n candidates of the test window, in the order of its files, rows and sla
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +22,7 @@ from typing import Any
 
 import fsspec
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from sklearn.metrics import log_loss
@@ -32,24 +35,23 @@ from mfn.metrics import CLIP
 from mfn.models import artifact
 from mfn.models.batch import Batch, concatenate
 from mfn.models.ranker import Ranker
-from mfn.pretraining.published import current_frozen
+from mfn.models.settings import PretrainedCentersSettings
+from mfn.pretraining.published import current_frozen, read_centers
 from mfn.serving.predict import batch_of, score
 from mfn.settings import Settings
 from mfn.splits.published import Splits
-from mfn.training.loop import fit, make_model
+from mfn.training.loop import CENTERS, fit, make_model
 
 SCORES = "scores"
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """The rows of a test window, with the user, label and names of each candidate."""
+    """The rows of a test window, with the user and the label of each candidate."""
 
     batch: Batch
     users_n: np.ndarray
     labels_n: np.ndarray
-    names_n: tuple[tuple[str, str, str], ...]
-    """User, request id and item id of each candidate."""
 
     @property
     def users(self) -> int:
@@ -61,20 +63,22 @@ class Candidates:
 def read_candidates(splits_folder: str) -> Candidates:
     """The candidates of the test rows, in one version of the splits."""
     batches: list[Batch] = []
-    users: list[str] = []
-    names: list[tuple[str, str, str]] = []
+    user_of_rows: list[str] = []
+    for rows in rows_of_test(splits_folder):
+        batches.append(batch_of(rows))
+        user_of_rows += rows.column("user_id").to_pylist()
+    batch = concatenate(batches)
+    _, user_B = np.unique(user_of_rows, return_inverse=True)
+    users_n = np.repeat(user_B, batch.candidate_count_B.numpy())
+    labels_n = batch.labels_BM[batch.candidate_mask_BM].numpy()
+    return Candidates(batch, users_n, labels_n)
+
+
+def rows_of_test(splits_folder: str) -> Iterator[pa.RecordBatch]:
+    """The test rows in one version of the splits, a batch for each file."""
     for file in Splits.at(splits_folder).files("test"):
         with fsspec.open(file.url, "rb") as opened:
-            rows = pq.read_table(opened).combine_chunks().to_batches()[0]
-        batches.append(batch_of(rows))
-        columns = (rows.column(one).to_pylist() for one in ("request_id", "user_id"))
-        items = rows.column("candidate_ids").to_pylist()
-        for request, user, slate in zip(*columns, items, strict=True):
-            users += [user] * len(slate)
-            names += [(user, request, item) for item in slate]
-    batch = concatenate(batches)
-    labels_n = batch.labels_BM[batch.candidate_mask_BM].numpy()
-    return Candidates(batch, np.unique(users, return_inverse=True)[1], labels_n, tuple(names))
+            yield pq.read_table(opened).combine_chunks().to_batches()[0]
 
 
 @dataclass(frozen=True)
@@ -122,15 +126,22 @@ class Trial(ABC):
 
     def fingerprint(self) -> str:
         """Fingerprint of its inputs, settings and code."""
-        splits = self.splits
-        centers = storage.current(self.settings.layout.centers, "train_centers")
+        settings, splits = self.settings, self.splits
+        model = settings.models[self.name]
+        # Of the centers those that this model reads; other models' may be learnt beside them later.
+        centers = (
+            read_centers(settings, splits, model.centers)
+            if isinstance(model, PretrainedCentersSettings)
+            else {}
+        )
         return fingerprint.of_values(
             fingerprint.of_package(),
             type(self).__name__,
-            self.settings.models[self.name].model_dump(),
-            self.settings.matches.model_dump(),
-            self.settings.train.of_the_result,
-            [splits.folder, current_frozen(self.settings, splits), centers],
+            model.model_dump(),
+            settings.matches.model_dump(),
+            settings.train.of_the_result,
+            [splits.folder, current_frozen(settings, splits)],
+            hashlib.sha256(artifact.as_bytes(centers)).hexdigest(),
             self.files,
             self._own_settings(),
         )
@@ -144,7 +155,7 @@ class Trial(ABC):
             Path(self.folder, "log.txt").open("w", encoding="utf-8") as log,
             contextlib.redirect_stderr(log),
         ):
-            model = self._model()
+            model = self.model()
             manifest, tensors = self._train(model)
         with storage.publish(self.folder) as folder:
             artifact.write_tensors(folder, tensors)
@@ -155,7 +166,7 @@ class Trial(ABC):
             }
             storage.write_json(f"{folder}/{storage.MANIFEST}", manifest)
 
-    def _model(self) -> Ranker:
+    def model(self) -> Ranker:
         """The model before training."""
         settings, splits = self.settings, self.splits
         pretrained = artifact.read_pretrained(current_frozen(settings, splits))
@@ -186,7 +197,7 @@ class Trial(ABC):
 class Point:
     """Metrics of a model on the earlier test window after `epochs` epochs; log loss in nats."""
 
-    epochs: int
+    epochs: float
     auc: float
     log_loss: float
 
@@ -196,16 +207,21 @@ class Curve(Trial):
     """AUC on an earlier run date's test window after each epoch, until an epoch lowers it.
 
     The curve also ends where the loss becomes NaN or infinite.
+
+    Attributes:
+        parts: AUC is measured this many times per epoch, after equal numbers of files. With more
+            than one, an epoch reads the same rows in another order.
     """
 
     max_epochs: int = 4
+    parts: int = 1
 
     def points(self) -> list[Point]:
-        """The measured points, one per epoch; an empty list if the first epoch failed."""
+        """The measured points, one per epoch or part; an empty list if the first one failed."""
         return [Point(**one) for one in self.manifest()["points"]]
 
     def _own_settings(self) -> Any:
-        return self.max_epochs
+        return [self.max_epochs, self.parts]
 
     def _train(self, model: Ranker) -> tuple[dict[str, Any], Mapping[str, torch.Tensor]]:
         own, splits = self.settings.train, self.splits
@@ -214,17 +230,20 @@ class Curve(Trial):
         )
         trainer = Trainer(model, schedule, SingleWorker())
         labels_n = read_candidates(splits.folder).labels_n
+        files = splits.files("train")
         points: list[Point] = []
         failed = None
-        for epoch in range(self.max_epochs):
+        for epoch, part in itertools.product(range(self.max_epochs), range(self.parts)):
             try:
-                trainer.epoch(splits.files("train"), epoch, self.name)
+                trainer.epoch(files[part :: self.parts], epoch, self.name)
             except TrainingFailed as error:
                 failed = str(error)
                 break
             scores_n = self._scores(model)
-            points.append(Point(epoch + 1, auc(labels_n, scores_n), loss(labels_n, scores_n)))
-            if points[-1].auc < max(one.auc for one in points):
+            done = epoch + (part + 1) / self.parts
+            points.append(Point(done, auc(labels_n, scores_n), loss(labels_n, scores_n)))
+            after_epochs = [one.auc for one in points[self.parts - 1 :: self.parts]]
+            if after_epochs and after_epochs[-1] < max(after_epochs):
                 break
         return {"points": [asdict(one) for one in points], "failed": failed}, {}
 
@@ -232,6 +251,11 @@ class Curve(Trial):
 @dataclass(frozen=True)
 class Final(Trial):
     """A model with the settings' learning rate and epochs, and its scores of the test window."""
+
+    def centers(self) -> dict[str, torch.Tensor]:
+        """The tuned interest centers, by their names among the model's parameters, [K, e]."""
+        tensors = artifact.read_tensors(storage.current(self.folder, "compare"))
+        return {name: one for name, one in tensors.items() if name.endswith(CENTERS)}
 
     def scores(self) -> np.ndarray:
         """Probabilities of a click, [n]."""
@@ -244,7 +268,10 @@ class Final(Trial):
 
     def _train(self, model: Ranker) -> tuple[dict[str, Any], Mapping[str, torch.Tensor]]:
         stats = fit(model, self.name, self.settings, self.splits, SingleWorker())
-        return {"train": asdict(stats)}, {SCORES: torch.from_numpy(self._scores(model))}
+        parameters = dict(model.named_parameters())
+        centers = {name: one.detach() for name, one in parameters.items() if name.endswith(CENTERS)}
+        scores_n = torch.from_numpy(self._scores(model))
+        return {"train": asdict(stats)}, {SCORES: scores_n, **centers}
 
 
 def loss(labels_n: np.ndarray, scores_n: np.ndarray) -> float:

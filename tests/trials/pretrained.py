@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -21,34 +21,55 @@ from mfn.pretraining.centers import wanted
 from mfn.pretraining.published import key
 from mfn.settings import CompareSettings, Settings
 from mfn.splits.published import Splits
-from mfn.trials.plan import Choice, Plan, Variant
+from mfn.trials.plan import (
+    UNCHANGED,
+    Changes,
+    Choice,
+    Plan,
+    Variant,
+    finals,
+    possible_curves,
+    pretrainings,
+)
 from mfn.trials.pretrain import share
+from mfn.trials.trial import Trial
 from tests.synthetic import publish_splits
 
 SEEDS = (1, 2)
-CHOICES = {"base": Choice(0.03, 1, 0.6), "mfn": Choice(0.01, 2, 0.6)}
+CHOICES = {"base": Choice(0.03, 1, 0.6, 0.6), "mfn": Choice(0.01, 2, 0.6, 0.6)}
 ROWS = {"train": [120, 100], "test": [60, 40]}
 EARLIER = datetime.timedelta(days=1)
 
 
-def plan(real: Settings, learning_rates: tuple[float, ...] = (0.003, 0.03)) -> Plan:
-    compare = {"seeds": SEEDS, "learning_rates": learning_rates, "max_epochs": 2}
+def plan(
+    real: Settings,
+    learning_rates: tuple[float, ...] = (0.003, 0.03),
+    options: Mapping[str, Sequence[Changes]] = UNCHANGED,
+    variants: Mapping[str, Variant] = UNCHANGED,
+) -> Plan:
+    compare = {
+        "seeds": SEEDS, "choosing_seeds": SEEDS, "learning_rates": learning_rates, "max_epochs": 2
+    }  # fmt: skip
     real = real.model_copy(update={"compare": CompareSettings(**compare)})
-    return Plan(
-        real=real,
-        earlier=real.model_copy(update={"date": real.date - EARLIER}),
-        variants={name: Variant("mfn") for name in real.models if name == "mfn_sharp"},
-    )
+    own = {name: Variant("mfn") for name in real.models if name == "mfn_sharp"}
+    earlier = real.model_copy(update={"date": real.date - EARLIER})
+    return Plan(real, earlier, options, variants={**own, **variants})
 
 
 def publish(
     of: Plan, earlier: Mapping[str, int] | None = None, real: Mapping[str, int] | None = None
 ) -> None:
     """Publish splits of both dates, drawn from these seeds; E and centers are random numbers."""
+    assert of.earlier is not None
     for settings, seeds in ((of.earlier, earlier), (of.real, real)):
         publish_splits(settings, ROWS, seeds)
-        for seed in of.real.compare.seeds:
-            pretrain_at_random(share(settings, seed), seed)
+    choices = {name: CHOICES.get(name, CHOICES["base"]) for name in of.tuned}
+    trials: list[Trial] = [*possible_curves(of)]
+    trials += [one for seeds in finals(of, choices).values() for one in seeds.values()]
+    for date in (of.earlier.date, of.real.date):
+        for settings in pretrainings([one for one in trials if one.settings.date == date]):
+            share(of.real.root, settings.root)
+            pretrain_at_random(settings, settings.train.seed)
 
 
 def pretrain_at_random(settings: Settings, seed: int) -> None:

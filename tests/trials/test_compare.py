@@ -26,7 +26,12 @@ def day(make_settings: Callable[..., Settings]) -> Settings:
         embeddings={"dimension": 8, "max_epochs": 1},
         centers={"max_steps": 3},
         train={"batch_requests": 16},
-        compare={"seeds": [1, 2], "learning_rates": [0.003, 0.03], "max_epochs": 1},
+        compare={
+            "seeds": [1, 2],
+            "choosing_seeds": [1, 3],
+            "learning_rates": [0.003, 0.03],
+            "max_epochs": 1,
+        },
         models={"base": NAMED_MODELS["base"], "mfn": MfnSettings(similarity_interests=3)},
     )
 
@@ -62,7 +67,8 @@ def test_a_comparison_has_a_row_a_model_and_trains_nothing_twice(
         assert row.auc_std > 0
     assert rows["base"].relaimpr == 0
     once = trained(day)
-    assert len(once) == 2 * 2 + 2 * 2  # rates on the day before, seeds on this one, of two models
+    # Two seeds with each of two rates on the day before, and two seeds on this one, of two models.
+    assert len(once) == 2 * 2 * 2 + 2 * 2
     compare(spark, day)
     assert trained(day) == once
     other = day.model_copy(update={"train": day.train.model_copy(update={"batch_requests": 8})})
