@@ -16,6 +16,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NoReturn
 
+import hypothesis
 import pytest
 from pyspark import SparkContext
 from pyspark.sql import SparkSession
@@ -30,6 +31,10 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # Most of a test's time Java compiles what it runs but a few times: the first compiler is enough,
 # which takes a third off small jobs.
 os.environ["JDK_JAVA_OPTIONS"] = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m"
+
+# On a busy machine an example may take any time; it is no failure.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 RUN_DATE = datetime.date(2026, 3, 8)
 SPARK = SparkSettings(
