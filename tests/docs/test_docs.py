@@ -211,9 +211,11 @@ def test_what_does_not_exist_is_found(
 
 def test_settings_that_would_be_refused_are_found() -> None:
     """The control."""
-    assert refused_yaml("```yaml\nmodels:\n  base: {}\n  mfn: {heads: 4}\n```\n") == []
-    (problem,) = refused_yaml("```yaml\nmodels:\n  base: {}\n  mfn: {head: 4}\n```\n")
-    assert "models.mfn.head: there is no such setting" in problem
+    assert (
+        refused_yaml("```yaml\nmodels:\n  base: {}\n  mfn: {similarity_interests: 4}\n```\n") == []
+    )
+    (problem,) = refused_yaml("```yaml\nmodels:\n  base: {}\n  mfn: {interest: 4}\n```\n")
+    assert "models.mfn.interest: there is no such setting" in problem
 
 
 @pytest.mark.parametrize("page", [*PAGES, CHANGELOG], ids=lambda page: page.name)
