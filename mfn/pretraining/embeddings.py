@@ -63,8 +63,9 @@ def pretrain_embeddings(spark: SparkSession, settings: Settings) -> Counts:
     """Learn and publish the frozen embedding E, from the pretraining rows.
 
     Raises:
-        DataRefused: there are no rows for training or for validation, or embeddings.words is a
-            file that does not exist or has no usable word vectors.
+        DataRefused: there are no rows for training or for validation, or one of their files is
+            damaged; or embeddings.words is a file that does not exist or has no usable word
+            vectors.
     """
     splits = Splits.published(settings)
     for split in ("pretraining", "pretraining_validation"):
@@ -74,6 +75,7 @@ def pretrain_embeddings(spark: SparkSession, settings: Settings) -> Counts:
                 f"{split}: expected rows from {first} to {last}, got none; give logs of these "
                 "days, or change windows.pretraining_days"
             )
+    splits.check_files("pretraining", "pretraining_validation")
     behaviours = behaviours_of(spark, splits)
     words = _words(spark, settings, splits)
     work = partial(
