@@ -15,6 +15,7 @@ from pyspark.sql import SparkSession
 
 from mfn import storage, tables
 from mfn.indices import UNKNOWN
+from mfn.logs import snapshots
 from mfn.schema import EVENTS, VALIDATION
 from mfn.settings import Settings
 
@@ -49,10 +50,15 @@ class Logs:
         tables.replace(frame, self.settings.root, EVENTS, {"dt": days})
 
     def validated(self, days: Sequence[datetime.date]) -> None:
-        """Mark these days as validated."""
+        """Mark these days as validated, with their snapshots and those that are there now."""
         rows = [(day, "events", "clean", 1, "as drawn", None) for day in days]
+        for kind in ("items", "users"):
+            there = snapshots.days_of(self.settings.logs_folder(kind), datetime.date.max)
+            rows += [(day, kind, "clean", 1, "as drawn", None) for day in {*days, *there}]
         frame = self.spark.createDataFrame(rows, VALIDATION.columns)
-        tables.replace(frame, self.settings.root, VALIDATION, {"run_date": list(days)})
+        tables.replace(
+            frame, self.settings.root, VALIDATION, {"run_date": sorted({row[0] for row in rows})}
+        )
 
     def catalogue(self, day: datetime.date, items: Sequence[dict[str, Any]]) -> None:
         """Write one snapshot of the catalogue as JSON lines."""

@@ -73,8 +73,9 @@ def pretrain_embeddings(spark: SparkSession, settings: Settings) -> Counts:
     """Learn and publish the frozen embedding E and the start of the trainable embedding.
 
     Raises:
-        DataRefused: there are no rows for training or for validation, or embeddings.words is a
-            file that does not exist or has no usable word vectors.
+        DataRefused: there are no rows for training or for validation, or one of their files is
+            damaged; or embeddings.words is a file that does not exist or has no usable word
+            vectors.
     """
     splits, own = Splits.published(settings), settings.embeddings
     for split in ("pretraining", "pretraining_validation"):
@@ -84,6 +85,7 @@ def pretrain_embeddings(spark: SparkSession, settings: Settings) -> Counts:
                 f"{split}: expected rows from {first} to {last}, got none; give logs of these "
                 "days, or change windows.pretraining_days"
             )
+    splits.check_files("pretraining", "pretraining_validation")
     features, indices = splits.features, splits.item_indices()
     table = ItemTable(features, indices, offsets_of(features.sizes))
     # What Spark computes, and may refuse, comes before the training.

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import datetime
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,7 +109,7 @@ def build_splits(spark: SparkSession, settings: Settings) -> Counts:
     """Build the run date's request rows and item table from clean events and the catalogue.
 
     Raises:
-        DataRefused: a day of the windows is not validated, there is no catalogue, the
+        DataRefused: a day of the windows or a snapshot is not validated, there is no catalogue, the
             vocabularies start after the run date, or the train or the test window has no request.
     """
     inputs, chosen = _open(spark, settings), settings.splits
@@ -210,10 +210,12 @@ def _open(spark: SparkSession, settings: Settings) -> Inputs:
             "an earlier day, got none; create it with jobs/simulate_logs.py or jobs/ingest.py, "
             "or set logs.items to its folder"
         )
+    _refuse_not_validated(spark, settings, "items", snapshots.used(days, dates.days[0]))
     catalogue = snapshots.read(spark, folder, days, RAW_ITEM)
     if settings.splits.title_words:
         catalogue = items.with_title_words(catalogue)
     profiles = _days_of_users(settings, dates)
+    _refuse_not_validated(spark, settings, "users", profiles)
     versions = {
         "events": {str(day): validated[day] for day in dates.days},
         "items": [str(day) for day in days],
@@ -243,16 +245,25 @@ def _validated(
     spark: SparkSession, settings: Settings, dates: Windows
 ) -> dict[datetime.date, str | None]:
     """The fingerprint of each validated day; refuses if a day of the windows is not validated."""
-    validated = validated_days(spark, settings)
-    days = dates.days
+    _refuse_not_validated(spark, settings, "events", dates.days)
+    return validated_days(spark, settings)
+
+
+def _refuse_not_validated(
+    spark: SparkSession, settings: Settings, source: LogsKind, days: Sequence[datetime.date]
+) -> None:
+    """Refuse days that `validate_logs` has not checked, or has refused.
+
+    A snapshot is read from its files. Without this, one that the gates refuse would be used.
+    """
+    validated = validated_days(spark, settings, source)
     missing = [day.isoformat() for day in days if day not in validated]
     if missing:
         raise DataRefused(
-            f"events: expected the days {days[0]} to {days[-1]} to be validated, but "
+            f"{source}: expected the days {days[0]} to {days[-1]} to be validated, but "
             f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not; "
             f"run jobs/validate_logs.py --date {settings.date} first"
         )
-    return validated
 
 
 def _refuse_empty_windows(files: Mapping[str, writing.Files], dates: Windows) -> None:

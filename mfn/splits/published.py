@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from mfn.models.batch import ENTITY, Features
 from mfn.settings import Settings
 
 VECTOR_OF_ENTITIES = "entities"
+THREADS = 16
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,22 @@ class Splits:
             if one["rows"]
         ]
 
+    def check_files(self, *splits: str) -> None:
+        """Check that all files of these splits are there, and have the rows that were published.
+
+        It reads the end of each file, in threads, and no rows.
+
+        Raises:
+            Unreadable: files are missing, damaged or changed; the message names all of them.
+        """
+        files = [file for split in splits for file in self.files(split)]
+        with ThreadPoolExecutor(THREADS) as threads:
+            problems = [problem for problem in threads.map(_problem, files) if problem]
+        if problems:
+            raise Unreadable(
+                "\n".join([*problems, "make the splits again: jobs/build_splits.py --force"])
+            )
+
     def item_indices(self) -> dict[str, Tensor]:
         """The item table, one tensor per field: [I] each, and `entity` [I, X].
 
@@ -107,6 +125,22 @@ class Splits:
         if not np.array_equal(rows, np.arange(len(rows))):
             raise ValueError(f"{self.folder}/items: expected the rows 0, 1, 2, … once each")
         return table
+
+
+def _problem(file: SplitFile) -> str | None:
+    """What is wrong with a file, as far as its footer shows; None if nothing is."""
+    import pyarrow.parquet as pq  # here: as in `_item_table`
+
+    files, path = files_at(file.url)
+    try:
+        with files.open(path, "rb") as opened:
+            rows = pq.ParquetFile(opened).metadata.num_rows
+    except (pa.ArrowException, OSError) as error:
+        said = " ".join(str(error).split())
+        return f"{file.url}: cannot be read as Parquet; the reader says: {said}"
+    if rows != file.rows:
+        return f"{file.url}: expected {file.rows} rows, as its split was published, got {rows}"
+    return None
 
 
 def _url(files: fsspec.AbstractFileSystem, path: str) -> str:

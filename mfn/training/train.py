@@ -60,7 +60,8 @@ def train(spark: SparkSession, settings: Settings) -> Counts:
     that was killed resumes from its last checkpoint.
 
     Raises:
-        DataRefused: there are no training rows, or E, centers or an earlier model do not fit them.
+        DataRefused: there are no training rows, or one of their files is damaged; or E, centers or
+            an earlier model do not fit them.
         TrainingFailed: a model's loss is NaN or infinite (with one worker).
         WorkersFailed: one of several workers failed; the message says why.
     """
@@ -98,6 +99,8 @@ def train(spark: SparkSession, settings: Settings) -> Counts:
         starts=starts,
     )
     own = settings.train
+    if todo:
+        splits.check_files("train")
     stats = launch(work, own.num_workers, own.stall_seconds) if todo else {}
     counts: dict[str, int | float | str] = {
         "rows": sum(one.requests for one in stats.values()),

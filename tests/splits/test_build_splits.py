@@ -264,6 +264,16 @@ def test_days_that_are_not_validated_are_named_and_refused(
         Published(settings)
 
 
+def test_a_snapshot_that_is_not_validated_is_named_and_refused(
+    spark: SparkSession, settings: Settings
+) -> None:
+    write_log(spark, settings, draw_log(6, users=2))
+    build_splits(spark, settings)  # control
+    tables.delete(spark, settings.root, VALIDATION, "source = 'items'")
+    with pytest.raises(DataRefused, match=r"items: .* is not; run jobs/validate_logs.py"):
+        build_splits(spark, settings)
+
+
 def test_an_empty_test_window_is_refused_and_publishes_nothing(
     spark: SparkSession, settings: Settings
 ) -> None:

@@ -122,7 +122,6 @@ def counts(
     """The counts that the job returns; a copy of its logs is in the folder `elsewhere`."""
     logs = Logs(spark, settings)
     logs.events(events)
-    logs.validated(rules.windows.days)
     items = [{"item_id": item, "category": f"c{item}", "brand": "b"} for item in CATALOGUE]
     logs.catalogue(rules.windows.days[0] - 3 * DAY, items[:5])
     logs.catalogue(rules.last, items[3:])
@@ -130,6 +129,7 @@ def counts(
     for day, ages in PROFILES.items():
         users = [{"user_id": user, "profile": {"age": age}} for user, age in ages.items()]
         logs.users(rules.last + day * DAY, users)
+    logs.validated(rules.windows.days)
     shutil.copytree(settings.root, f"{settings.root}/../elsewhere")
     return dict(build_splits(spark, settings))
 

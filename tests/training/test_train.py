@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from mfn import job, storage
+from mfn.errors import Unreadable
 from mfn.models import artifact
 from mfn.models.artifact import WrongArtifact
 from mfn.models.embedding import fields_of
@@ -261,3 +262,46 @@ def test_tensorboard_files_hold_the_loss_and_are_written_only_if_asked_for(
     without = make_day(NEXT_DAY)
     trained(spark, without, {})
     assert not Path(without.layout.tensorboard("base")).exists()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_damaged_file_of_the_rows_is_refused_by_name_before_the_workers_start(
+    spark: SparkSession, make_day: Callable[..., Settings], workers: int
+) -> None:
+    day = make_day(train={"num_workers": workers})
+    folder = publish_splits(day, ROWS)
+    pretrain_embeddings(spark, day)
+    good, other = (Path(folder, "train", f"part-0000{n}.parquet") for n in (0, 1))
+    content = good.read_bytes()
+    without_footer = content[:-40]
+    for damaged, problem in (
+        (content[:-20], "cannot be read as Parquet"),
+        (b"", "cannot be read as Parquet"),
+        (b"x" * len(content), "cannot be read as Parquet"),
+        (without_footer + b"x" * 32 + content[-8:], "cannot be read as Parquet"),
+        (other.read_bytes(), "expected 40 rows, .* got 20"),
+        (None, "No such file"),
+    ):
+        good.unlink() if damaged is None else good.write_bytes(damaged)
+        expected = rf"train/{good.name}: .*{problem}[^\n]*\n.*jobs/build_splits\.py --force"
+        with pytest.raises(Unreadable, match=expected):
+            job.run(train, spark, day)
+    assert not storage.exists(f"{day.layout.model('base')}/{storage.POINTER}")
+    good.write_bytes(content)
+    if workers == 1:  # control; `tests/end_to_end` trains with two
+        assert train(spark, day)["rows"] == 60
+
+
+def test_a_damaged_file_of_the_pretraining_rows_is_refused_by_name(
+    spark: SparkSession, make_day: Callable[..., Settings]
+) -> None:
+    day = make_day()
+    folder = publish_splits(day, ROWS)
+    for split in ("pretraining", "pretraining_validation"):
+        file = Path(folder, split, "part-00000.parquet")
+        content = file.read_bytes()
+        file.write_bytes(content[: len(content) // 2])
+        with pytest.raises(Unreadable, match=rf"{split}/{file.name}: cannot be read as Parquet"):
+            pretrain_embeddings(spark, day)
+        file.write_bytes(content)
+    assert pretrain_embeddings(spark, day)
