@@ -16,6 +16,7 @@ RUN = [
     "torch==2.13.0",
     "safetensors",
     "scikit-learn",
+    "scipy",
     "pydantic>=2.11,<3",
     "pyyaml",
     "fsspec",
