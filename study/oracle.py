@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from mfn.evaluation.bootstrap import auc
@@ -39,6 +40,6 @@ def oracle_auc(settings: Settings) -> float | None:
 def _names(rows: pa.RecordBatch) -> pa.RecordBatch:
     """User, request id and item id of each candidate of some rows."""
     ids = rows.column("candidate_ids")
-    row_of_candidate = pa.compute.list_parent_indices(ids)
+    row_of_candidate = pc.list_parent_indices(ids)
     columns = [rows.column(name).take(row_of_candidate) for name in NAMES[:2]]
-    return pa.RecordBatch.from_arrays([*columns, pa.compute.list_flatten(ids)], names=[*NAMES])
+    return pa.RecordBatch.from_arrays([*columns, pc.list_flatten(ids)], names=[*NAMES])

@@ -66,7 +66,7 @@ def as_json(studied: Mapping[str, Studied]) -> dict[str, Any]:
         },
         "expectations": [asdict(one) for one in verdicts(studied)],
         "purity": {
-            name: {model: asdict(of) for model, of in one.purities.items()}
+            name: {model: _finite(asdict(of)) for model, of in one.purities.items()}
             for name, one in studied.items()
             if one.purities
         },

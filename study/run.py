@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from mfn.settings import Settings
 from mfn.splits.published import Splits
@@ -47,7 +47,7 @@ class Studied:
     oracle: float | None
     counts: Mapping[str, int]
     days: Windows
-    earlier_days: Windows | None = field(default=None)
+    earlier_days: Windows | None = None
 
 
 def study(data_set: DataSet, chosen: Chosen) -> Studied:
