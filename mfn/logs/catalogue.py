@@ -13,6 +13,7 @@ but that of the counts.
 from __future__ import annotations
 
 import datetime
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ from pyspark.sql.types import MapType, StructType
 
 from mfn.fingerprint import of_source, of_values
 from mfn.logs import gates, parquet, raw, snapshots, values
-from mfn.logs.raw import BLANK, DAY, UNREADABLE
+from mfn.logs.raw import BLANK, DAY, UNREADABLE_LINE
 from mfn.schema import RAW_ITEM, RAW_USER
 from mfn.settings import LogsKind, Settings
 from mfn.windows import windows
@@ -92,7 +93,8 @@ class Snapshot:
     @property
     def fingerprint(self) -> str:
         """Of its files, and of the rules by which they are read."""
-        return of_values(self.folder.fingerprint, of_source(raw, parquet, values, snapshots))
+        rules = of_source(raw, parquet, values, snapshots, sys.modules[__name__])
+        return of_values(self.folder.fingerprint, rules)
 
 
 def of_run(settings: Settings) -> list[Snapshot]:
@@ -142,7 +144,7 @@ def _values(kind: Kind) -> Iterator[Column]:
         twice = F.coalesce(F.array_contains("twice", field.name), F.lit(False))
         if isinstance(field.dataType, MapType):
             twice = twice | values.keys_twice(values.parsed_map(text))
-        yield values.of_type(field).isNotNull().alias(f"{field.name} known")
+        yield values.known(field).alias(f"{field.name} known")
         yield values.given(text).alias(f"{field.name} given")
         yield twice.alias(f"{field.name} twice")
 
@@ -154,7 +156,7 @@ def _conditions(kind: Kind) -> dict[str, Column]:
     found = {
         CLEAN: clean,
         f"missing_{kind.id}": readable & ~known,
-        **{fault: F.col("fault") == fault for fault in (BLANK, *UNREADABLE)},
+        **{fault: F.col("fault") == fault for fault in (BLANK, *UNREADABLE_LINE)},
     }
     for name in kind.schema.names:
         lost = F.col(f"{name} given") & ~F.col(f"{name} known")
@@ -167,7 +169,7 @@ def _conditions(kind: Kind) -> dict[str, Column]:
 
 def _counted(row: Mapping[str, int], kind: Kind) -> Counted:
     """The counts of one row of `counts`; all are 0 if a day has no row."""
-    outcomes = (CLEAN, BLANK, f"missing_{kind.id}", *UNREADABLE)
+    outcomes = (CLEAN, BLANK, f"missing_{kind.id}", *UNREADABLE_LINE)
     return Counted(
         {name: row.get(name, 0) for name in outcomes if name in (CLEAN, BLANK) or row.get(name)},
         {

@@ -36,8 +36,10 @@ SUCCESS = "_SUCCESS"
 BLANK = "blank"
 WRONG_ENCODING, TRUNCATED = "wrong_encoding", "truncated_line"
 NOT_JSON, BAD_CONTEXT, NESTED_ID = "not_json", "bad_context", "nested_id"
-UNREADABLE = (WRONG_ENCODING, TRUNCATED, NOT_JSON, BAD_CONTEXT, NESTED_ID)
-"""Faults that make a row unreadable, in the order in which they are checked."""
+UNREADABLE_LINE = (WRONG_ENCODING, TRUNCATED, NOT_JSON)
+"""Faults of a row of any source, in the order in which they are checked."""
+UNREADABLE = (*UNREADABLE_LINE, BAD_CONTEXT, NESTED_ID)
+"""Faults that make an event unreadable, in the order in which they are checked."""
 
 IDS = ("event_id", "user_id", "item_id", "request_id")
 """Fields of an event that are ids."""
@@ -239,10 +241,13 @@ def _read_lines(
         F.when(encoded, F.col("value"))
         .otherwise(F.decode(F.col("value").cast("binary"), "ISO-8859-1"))
         .alias("raw"),
-        F.when(F.expr(f"{_TRIMMED} = ''"), BLANK)
-        .when(~encoded, WRONG_ENCODING)
-        .when(F.col("row").isNull() & F.expr(_CUT), TRUNCATED)
-        .when(F.col("row").isNull(), NOT_JSON)
+        F.when(~encoded, WRONG_ENCODING)
+        .when(
+            F.col("row").isNull(),
+            F.when(F.expr(f"{_TRIMMED} = ''"), BLANK)
+            .when(F.expr(_CUT), TRUNCATED)
+            .otherwise(NOT_JSON),
+        )
         .alias("fault"),
         F.when(values.keys_twice(F.col("row")), repeated).alias("repeated"),
         values.with_keys_once(F.col("row")).alias("row"),

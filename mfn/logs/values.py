@@ -82,7 +82,9 @@ def parsed_map(text: Column) -> Column:
 
 def name_map(parsed: Column) -> Column:
     """A map of names from `parsed_map`; of a key that is given twice the last value counts."""
-    return F.transform_values(with_keys_once(parsed), lambda _, value: name(trim(value)))
+    # In two steps, since `name` uses its argument several times.
+    trimmed = F.transform_values(with_keys_once(parsed), lambda _, value: trim(value))
+    return F.transform_values(trimmed, lambda _, value: name(value))
 
 
 def with_keys_once(parsed: Column) -> Column:
@@ -95,6 +97,16 @@ def keys_twice(parsed: Column) -> Column:
     """Whether a map from `parsed_map` has a key twice."""
     keys = F.map_keys(parsed)
     return F.coalesce(F.size(keys) > F.size(F.array_distinct(keys)), F.lit(False))
+
+
+def known(field: StructField) -> Column:
+    """Whether `of_type` gives a value; for lists and maps without making it."""
+    text = F.col(field.name)
+    if isinstance(field.dataType, ArrayType):
+        return F.from_json(text, "array<string>", JSON).isNotNull() | name(text).isNotNull()
+    if isinstance(field.dataType, MapType):
+        return parsed_map(text).isNotNull()
+    return of_type(field).isNotNull()
 
 
 def of_type(field: StructField) -> Column:

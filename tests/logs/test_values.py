@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType, DoubleType, StringType, StructField
 
 from mfn.logs import values
+from mfn.schema import STRING_MAP
 
 NAMES = {
     "7": "7",
@@ -64,6 +66,14 @@ MAPS = {
 }
 
 
+TYPES = {
+    "name": StringType(),
+    "number": DoubleType(),
+    "names": ArrayType(StringType()),
+    "map": STRING_MAP,
+}
+
+
 @pytest.fixture(scope="module")
 def found(spark: SparkSession) -> dict[str, dict[str, Any]]:
     """The form of each text as each type, in one pass."""
@@ -76,6 +86,7 @@ def found(spark: SparkSession) -> dict[str, dict[str, Any]]:
         "names": values.names(text),
         "map": values.name_map(parsed),
         "twice": values.keys_twice(parsed),
+        **{f"{kind} known": values.known(StructField("text", of)) for kind, of in TYPES.items()},
     }
     rows = (
         spark.createDataFrame([(one,) for one in [*texts, None]], "text string")
@@ -106,6 +117,29 @@ def test_nothing_is_nothing(found: dict[Any, dict[str, Any]]) -> None:
     of_none = found[None]
     assert [of_none[kind] for kind in ("name", "number", "names", "map")] == [None] * 4
     assert not of_none["twice"]
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_a_value_is_known_if_there_is_one(found: dict[str, dict[str, Any]], kind: str) -> None:
+    there = {text: row[kind] is not None for text, row in found.items()}
+    assert {text: row[f"{kind} known"] for text, row in found.items()} == there
+    assert set(there.values()) == {True, False}
+
+
+def test_blanks_are_cut_at_both_ends_and_only_there(spark: SparkSession) -> None:
+    words = ["x", "é", "~!", "\x7f", "x y", "見", "\x00", ""]
+    cases = {
+        f"{before}{word}{after}"
+        for word in words
+        for blank in values.BLANKS
+        for before in ("", blank)
+        for after in ("", blank, blank * 2)
+    }
+    rows = spark.createDataFrame([(one,) for one in sorted(cases)], "text string")
+    trimmed = rows.select("text", values.trim(F.col("text")).alias("trimmed")).collect()
+    assert {row["text"]: row["trimmed"] for row in trimmed} == {
+        one: one.strip(values.BLANKS) for one in cases
+    }
 
 
 def test_a_key_that_is_given_twice_is_seen(found: dict[str, dict[str, Any]]) -> None:
