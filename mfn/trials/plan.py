@@ -308,8 +308,8 @@ def possible_curves(plan: Plan) -> list[Curve]:
             changes = {k: v for one in itertools.compress(options, these) for k, v in one.items()}
             if changes not in distinct:
                 distinct.append(changes)
-        for changes in distinct:
-            found += _curves(plan, name, rate, changes, "possible")
+        for these_changes in distinct:
+            found += _curves(plan, name, rate, these_changes, "possible")
     return found
 
 
