@@ -24,8 +24,9 @@ from mfn.models.settings import (
     MindSettings,
 )
 from mfn.settings import Settings
-from mfn.trials.plan import Changes, (
+from mfn.trials.plan import (
     PARTS,
+    Changes,
     Choice,
     Plan,
     Variant,
@@ -408,7 +409,7 @@ def test_a_variant_with_fewer_seeds_is_compared_with_the_same_seeds_of_the_other
 PROGRAM = """
 import sys
 from mfn.settings import Settings
-from mfn.trials.plan import Changes, finals
+from mfn.trials.plan import finals
 from mfn.trials.several import run_all
 from tests.trials.pretrained import CHOICES, plan
 
