@@ -319,6 +319,8 @@ def data_set(source: Source, size: Size) -> DataSet:
     def settings(of_date: Days) -> Settings:
         # Table 1 is compared without matches; only variants have them.
         arguments = ["--root", f"{size.root}/{source.name}", "--matches.enabled", "false"]
+        # The demo's smaller batches are for two workers; here there is one.
+        arguments += ["--train.batch_requests", "128"]
         # Two pretrainings run at the same time.
         arguments += ["--embeddings.threads", "1", *source.arguments, *size.arguments]
         arguments += of_date.arguments()
