@@ -305,9 +305,9 @@ def possible_curves(plan: Plan) -> list[Curve]:
         kept = itertools.product((False, True), repeat=len(options))
         distinct: list[Changes] = []
         for these in kept:
-            changes = {k: v for one in itertools.compress(options, these) for k, v in one.items()}
-            if changes not in distinct:
-                distinct.append(changes)
+            both = {k: v for one in itertools.compress(options, these) for k, v in one.items()}
+            if both not in distinct:
+                distinct.append(both)
         for changes in distinct:
             found += _curves(plan, name, rate, changes, "possible")
     return found
