@@ -305,11 +305,11 @@ def possible_curves(plan: Plan) -> list[Curve]:
         kept = itertools.product((False, True), repeat=len(options))
         distinct: list[Changes] = []
         for these in kept:
-            changes = {k: v for one in itertools.compress(options, these) for k, v in one.items()}
-            if changes not in distinct:
-                distinct.append(changes)
-        for these_changes in distinct:
-            found += _curves(plan, name, rate, these_changes, "possible")
+            both = {k: v for one in itertools.compress(options, these) for k, v in one.items()}
+            if both not in distinct:
+                distinct.append(both)
+        for changes in distinct:
+            found += _curves(plan, name, rate, changes, "possible")
     return found
 
 

@@ -82,7 +82,9 @@ def pretrain_at_random(settings: Settings, seed: int) -> None:
     manifest = {"vocabularies": splits.manifest["vocabularies"]}
     with storage.publish(settings.layout.embeddings) as folder:
         learnt = torch.ones(rows).bool()
-        start = TableStart(fields_of(table, features.sizes), fields_of(learnt, features.sizes))
+        start = TableStart(
+            fields_of(table.clone(), features.sizes), fields_of(learnt.clone(), features.sizes)
+        )
         frozen = freeze(features, items, table, learnt)
         artifact.write_pretrained(folder, Pretrained(frozen, start))
         storage.write_json(f"{folder}/{storage.MANIFEST}", manifest)
