@@ -61,7 +61,7 @@ embeddings: {dimension: 8, max_epochs: 1, threads: 1}
 centers: {max_steps: 5}
 train: {learning_rate: 5.0e-3, num_workers: 2, batch_requests: 8, epochs: 8}
 checkpoints: {every_steps: 20}
-models: {base: {}, mfn: {interests: 4}}
+models: {base: {}, mfn: {similarity_interests: 4, combination_interests: 4}}
 """
 MADE_HERE = SMALL + "logs: {made_by: simulate_logs}\n"
 

@@ -89,7 +89,7 @@ def test_a_model_folder_describes_settings_schema_and_training(day: Settings) ->
     folder = storage.current(day.layout.model("mfn"), "train")
     description = storage.read_json(f"{folder}/{storage.MODEL}")
     assert description["settings"]["extractor"] == "mfn"
-    assert description["settings"]["interests"] == 8
+    assert description["settings"]["similarity_interests"] == 32
     assert description["schema"]["vocabularies"] == Splits.published(day).manifest["vocabularies"]
     assert description["train"]["requests"] == 40
     assert description["parameters"] > 0
