@@ -51,14 +51,20 @@ class Logs:
 
     def validated(self, days: Sequence[datetime.date]) -> None:
         """Mark these days as validated, with their snapshots and those that are there now."""
-        rows = [(day, "events", "clean", 1, "as drawn", None) for day in days]
-        for kind in ("items", "users"):
-            there = snapshots.days_of(self.settings.logs_folder(kind), datetime.date.max)
-            rows += [(day, kind, "clean", 1, "as drawn", None) for day in {*days, *there}]
+        self._validated(days, ("events", "items", "users"))
+        there = {
+            day
+            for kind in ("items", "users")
+            for day in snapshots.days_of(self.settings.logs_folder(kind), datetime.date.max)
+        }
+        if more := sorted(there - set(days)):
+            self._validated(more, ("items", "users"))
+
+    def _validated(self, days: Sequence[datetime.date], sources: Sequence[str]) -> None:
+        rows = [(day, source, "clean", 1, "as drawn", None) for day in days for source in sources]
         frame = self.spark.createDataFrame(rows, VALIDATION.columns)
-        tables.replace(
-            frame, self.settings.root, VALIDATION, {"run_date": sorted({row[0] for row in rows})}
-        )
+        keys = {"run_date": list(days), "source": list(sources)}
+        tables.replace(frame, self.settings.root, VALIDATION, keys)
 
     def catalogue(self, day: datetime.date, items: Sequence[dict[str, Any]]) -> None:
         """Write one snapshot of the catalogue as JSON lines."""

@@ -47,7 +47,8 @@ def test_a_root_of_many_letters_works_through_every_part(
     spark: SparkSession, tmp_path: Path, make_settings: MakeSettings
 ) -> None:
     settings = make_settings(root=str(tmp_path / ROOT))
-    center = (LAST, "fine", 2, 0, 0.5, 0.5, ["i"], ["c"], ["w"])
+    place, shares = (LAST, "fine", 2, "batch", 1.0, 0), (0.5, 0.5, 0.5, 0.5)
+    center = (*place, *shares, False, ["i"], ["c"], ["w"])
     frame = spark.createDataFrame([center], INTEREST_CENTERS.columns)
     tables.replace(frame, settings.root, INTEREST_CENTERS, {"run_date": [LAST]})
     tables.append(frame.withColumn("center", F.lit(1)), settings.root, INTEREST_CENTERS)
