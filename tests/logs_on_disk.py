@@ -63,7 +63,7 @@ class Logs:
     def _validated(self, days: Sequence[datetime.date], sources: Sequence[str]) -> None:
         rows = [(day, source, "clean", 1, "as drawn", None) for day in days for source in sources]
         frame = self.spark.createDataFrame(rows, VALIDATION.columns)
-        keys = {"run_date": list(days), "source": list(sources)}
+        keys: dict[str, Sequence[datetime.date | str]] = {"run_date": days, "source": sources}
         tables.replace(frame, self.settings.root, VALIDATION, keys)
 
     def catalogue(self, day: datetime.date, items: Sequence[dict[str, Any]]) -> None:
