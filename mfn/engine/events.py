@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mfn.engine.stats import EpochStats
@@ -24,19 +24,18 @@ class Events:
         if self.writer is not None:
             self.writer.close()
 
-    def due(self, epoch: EpochStats) -> bool:
-        """Whether `step` records a point after this step of the epoch."""
-        return epoch.steps % EVERY == 0
-
-    def step(self, number: int, epoch: EpochStats, measures: Mapping[str, float]) -> None:
+    def step(
+        self, number: int, epoch: EpochStats, measures: Callable[[], Mapping[str, float]]
+    ) -> None:
         """Record a step, if a point is due.
 
         Args:
             number: of the step, over all epochs.
             epoch: the statistics of its epoch so far.
-            measures: what the model measures on the batch of this step, by name.
+            measures: gives what the model measures on the batch of this step, by name; it is
+                called only for a point.
         """
-        if not self.due(epoch):
+        if epoch.steps % EVERY:
             return
         since = EpochStats() if epoch.steps == EVERY else self.last
         self.last = epoch
@@ -56,7 +55,7 @@ class Events:
             "wait_share": (epoch.wait_seconds - since.wait_seconds) / seconds,
             "communication_share": (epoch.communication_seconds - since.communication_seconds)
             / seconds,
-            **measures,
+            **measures(),
         }
         for name, value in values.items():
             self.writer.add_scalar(name, value, number)

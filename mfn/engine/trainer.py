@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -113,9 +114,15 @@ class Trainer:
 
     def measures(self, files: Sequence[SplitFile]) -> dict[str, float]:
         """What the model measures on the first rows of the first file, without other workers."""
+        if self.model.encoder.frozen is None:  # it measures nothing: no file need be read
+            return {}
         (shard,) = shards(files[:1], self.schedule.date, 0, 1, self.schedule.seed)
         with contextlib.closing(self.feed.epoch(shard, MEASURED_ROWS)) as batches:
             return self.model.measures(next(batches))
+
+    def _measures(self, batch: Batch | None) -> dict[str, float]:
+        """What the model measures on the batch of a step; nothing if it had no rows."""
+        return {} if batch is None else self.model.measures(batch)
 
     def epoch(self, files: Sequence[SplitFile], number: int, name: str) -> TrainingStats:
         """Train for one pass over the files, which are divided among the workers.
@@ -173,9 +180,9 @@ class Trainer:
                 )
                 if checkpoints is not None and result.save and step + 1 < total_steps:
                     self._save(checkpoints, name, Position((*earlier, epoch), epoch_ended=False))
-                if self.events is not None and self.events.due(epoch) and batch is not None:
+                if self.events is not None:
                     number = sum(one.steps for one in earlier) + step + 1
-                    self.events.step(number, epoch, self.model.measures(batch))
+                    self.events.step(number, epoch, partial(self._measures, batch))
                 speed = (epoch.candidates - started.candidates) / seconds
                 loss = epoch.loss / max(epoch.candidates, 1)
                 progress.advance(f"loss {loss:.4f}, {speed:,.0f} candidates/s")
