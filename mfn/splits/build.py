@@ -81,7 +81,7 @@ class Inputs:
 def _reads(spark: SparkSession, settings: Settings) -> Any:
     """The versions of all inputs and the settings used, for the job's fingerprint."""
     dates = windows(settings.date, settings.windows)
-    validated = _validated(spark, settings, dates)
+    validated = _validated(spark, settings, "events", dates.days)
     last = stream.Span.of(dates, settings).folders_ahead
     days = {str(day): validated.get(day) for day in days_between((dates.days[0], last))}
     kinds: list[LogsKind] = ["items", "users"] if settings.splits.all_user_fields else ["items"]
@@ -200,7 +200,7 @@ def _extend_vocabularies(
 def _open(spark: SparkSession, settings: Settings) -> Inputs:
     """Find the inputs of the run date and check that all of them are there."""
     dates = windows(settings.date, settings.windows)
-    validated = _validated(spark, settings, dates)
+    validated = _validated(spark, settings, "events", dates.days)
     events = tables.read(spark, settings.root, EVENTS, "validate_logs")
     folder = settings.logs_folder("items")
     days = snapshots.days_of(folder, settings.date)
@@ -210,12 +210,12 @@ def _open(spark: SparkSession, settings: Settings) -> Inputs:
             "an earlier day, got none; create it with jobs/simulate_logs.py or jobs/ingest.py, "
             "or set logs.items to its folder"
         )
-    _refuse_not_validated(spark, settings, "items", snapshots.used(days, dates.days[0]))
+    _validated(spark, settings, "items", snapshots.used(days, dates.days[0]))
     catalogue = snapshots.read(spark, folder, days, RAW_ITEM)
     if settings.splits.title_words:
         catalogue = items.with_title_words(catalogue)
     profiles = _days_of_users(settings, dates)
-    _refuse_not_validated(spark, settings, "users", profiles)
+    _validated(spark, settings, "users", profiles)
     versions = {
         "events": {str(day): validated[day] for day in dates.days},
         "items": [str(day) for day in days],
@@ -242,19 +242,12 @@ def _days_of_users(settings: Settings, dates: Windows) -> list[datetime.date]:
 
 
 def _validated(
-    spark: SparkSession, settings: Settings, dates: Windows
-) -> dict[datetime.date, str | None]:
-    """The fingerprint of each validated day; refuses if a day of the windows is not validated."""
-    _refuse_not_validated(spark, settings, "events", dates.days)
-    return validated_days(spark, settings)
-
-
-def _refuse_not_validated(
     spark: SparkSession, settings: Settings, source: LogsKind, days: Sequence[datetime.date]
-) -> None:
-    """Refuse days that `validate_logs` has not checked, or has refused.
+) -> dict[datetime.date, str | None]:
+    """The fingerprint of each validated day of a source.
 
-    A snapshot is read from its files. Without this, one that the gates refuse would be used.
+    Days that `validate_logs` has not checked, or has refused, are refused if they are needed. A
+    snapshot is read from its files; without this, one that the gates refuse would be used.
     """
     validated = validated_days(spark, settings, source)
     missing = [day.isoformat() for day in days if day not in validated]
@@ -264,6 +257,7 @@ def _refuse_not_validated(
             f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not; "
             f"run jobs/validate_logs.py --date {settings.date} first"
         )
+    return validated
 
 
 def _refuse_empty_windows(files: Mapping[str, writing.Files], dates: Windows) -> None:
