@@ -13,7 +13,6 @@ import logging
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from pyspark.sql import Observation, SparkSession
 from pyspark.sql import functions as F
@@ -23,11 +22,12 @@ from mfn import storage, tables
 from mfn.errors import DataRefused
 from mfn.job import Counts, job
 from mfn.models import artifact
-from mfn.models.embedding import FrozenEmbedding, FrozenItems, ItemEncoder, ItemTable, offsets_of
+from mfn.models.embedding import ItemTable, offsets_of
 from mfn.models.settings import Centers, PretrainedCentersSettings
 from mfn.pretraining.center_measures import CenterMeasures, measure, warnings
 from mfn.pretraining.descent import Sample, learn
-from mfn.pretraining.histories import latest_histories
+from mfn.pretraining.frozen import encoder_of
+from mfn.pretraining.histories import latest_histories, matrix, sample
 from mfn.pretraining.profiles import Profile, profiles, table
 from mfn.pretraining.published import current_frozen, key
 from mfn.schema import INTEREST_CENTERS
@@ -66,24 +66,26 @@ def train_centers(spark: SparkSession, settings: Settings) -> Counts:
             "give logs of more days, or increase windows.history_days"
         )
     log.info("centers: a sample of %d of %d users", len(users.history_UN), users.users)
-    encoder = _encoder(splits, frozen)
+    features, item_indices = splits.features, splits.item_indices()
+    items = ItemTable(features, item_indices, offsets_of(features.sizes))
+    encoder = encoder_of(features, items, frozen)
     tensors: dict[str, Tensor] = {}
     measures: dict[str, CenterMeasures] = {}
     described: dict[str, dict[str, Any]] = {}
-    item_indices, same_item_I = splits.item_indices(), splits.same_items()
+    same_item_I = splits.same_items()
     found: dict[tuple[str, Centers], list[Profile]] = {}
     for level in encoder.levels:
-        sample = Sample(encoder, level.name, users.history_UN)
+        of_level = Sample(encoder, level.name, users.history_UN)
         for centers in wanted(settings):
             name = key(level.name, centers)
-            learnt = learn(sample, centers, settings.centers, name)
+            learnt = learn(of_level, centers, settings.centers, name)
             tensors[name] = learnt.centers_Kd
-            measures[name] = measure(learnt, sample)
+            measures[name] = measure(learnt, of_level)
             # The settings that the centers were learnt for; the norm that was measured is beside.
             asked = {"level": level.name, "marginal": centers.marginal, "held_norm": centers.norm}
             described[name] = {**asked, **asdict(measures[name])}
             found[level.name, centers] = profiles(
-                learnt.centers_Kd, sample, item_indices, same_item_I
+                learnt.centers_Kd, of_level, item_indices, same_item_I
             )
             log.info("centers %s: %s", name, measures[name])
             for line in warnings(measures[name]):
@@ -140,22 +142,9 @@ def sample_of_users(spark: SparkSession, splits: Splits, settings: CenterSetting
     One shuffle, by user, of each task's latest history of a user.
     """
     counted = Observation()
-    sample = (
-        latest_histories(spark, splits, "pretraining")
-        .observe(counted, F.count("*").alias("users"))
-        .orderBy(F.xxhash64("user_id", F.lit(settings.seed)), "user_id")
-        .limit(settings.sample_users)
-        .select("history")
+    histories = latest_histories(spark, splits, "pretraining").observe(
+        counted, F.count("*").alias("users")
     )
-    histories = sample.toPandas()["history"].tolist()
-    length = int(splits.manifest["history_length"])
-    history_UN = np.array(histories, dtype=np.int64).reshape(len(histories), length)
-    return Users(torch.from_numpy(history_UN), int(counted.get["users"]))
-
-
-def _encoder(splits: Splits, frozen: FrozenEmbedding) -> ItemEncoder:
-    features = splits.features
-    items = ItemTable(features, splits.item_indices(), offsets_of(features.sizes))
-    encoded = FrozenItems(features, frozen.dimension)
-    encoded.load(frozen)
-    return ItemEncoder(features.levels, items, encoded)
+    drawn = sample(histories, settings.sample_users, settings.seed).select("history").toPandas()
+    history_UN = matrix(drawn["history"], int(splits.manifest["history_length"]))
+    return Users(history_UN, int(counted.get["users"]))

@@ -249,9 +249,9 @@ def replace(centers_Kd: Tensor, to_replace: list[int], behaviours_nd: Tensor) ->
     for center in to_replace:
         # Compare angles, not distances: E Cᵀ is a dot product, and the descent makes centers
         # longer than behaviours.
-        cosine_nk = _unit(behaviours_nd) @ _unit(new_Kd[kept]).T
+        cosine_nk = functional.normalize(behaviours_nd) @ functional.normalize(new_Kd[kept]).T
         farthest = int(cosine_nk.max(dim=1).values.argmin())
-        new_Kd[center] = _unit(behaviours_nd[farthest]) * length
+        new_Kd[center] = functional.normalize(behaviours_nd[farthest], dim=0) * length
         kept.append(center)
     return new_Kd
 
@@ -259,10 +259,6 @@ def replace(centers_Kd: Tensor, to_replace: list[int], behaviours_nd: Tensor) ->
 def nearest(centers_Kd: Tensor, frozen: Tensor) -> Tensor:
     """The center with the largest dot product, for vectors of E, [..., d]."""
     return (frozen @ centers_Kd.T).argmax(dim=-1)
-
-
-def _unit(x: Tensor) -> Tensor:
-    return functional.normalize(x, dim=-1)
 
 
 def start(behaviours_nd: Tensor, interests: int, seed: int) -> Tensor:

@@ -17,6 +17,8 @@ from mfn.indices import FIRST_INDEX
 from mfn.models.batch import Features
 from mfn.models.embedding import (
     FrozenEmbedding,
+    FrozenItems,
+    ItemEncoder,
     ItemTable,
     fields_of,
     freeze,
@@ -94,6 +96,13 @@ def with_neighbours(
         vectors={**frozen.vectors, ITEM: near_VD},
         learnt={**frozen.learnt, ITEM: learnt_V | near_V},
     )
+
+
+def encoder_of(features: Features, items: ItemTable, frozen: FrozenEmbedding) -> ItemEncoder:
+    """The encoder of items as vectors of this E."""
+    encoded = FrozenItems(features, frozen.dimension)
+    encoded.load(frozen)
+    return ItemEncoder(features.levels, items, encoded)
 
 
 def beside(first: FrozenEmbedding, second: FrozenEmbedding) -> FrozenEmbedding:

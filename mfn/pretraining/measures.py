@@ -22,17 +22,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from torch import Tensor
+from torch.nn.functional import embedding_bag, normalize
 
 from mfn.indices import PADDING
 from mfn.models.batch import ENTITY, Features
-from mfn.models.embedding import FrozenEmbedding, FrozenItems, ItemEncoder, ItemTable
+from mfn.models.embedding import FrozenEmbedding, ItemTable
 from mfn.pretraining.click_model import ClickModel
-from mfn.pretraining.histories import latest_histories
+from mfn.pretraining.frozen import encoder_of
+from mfn.pretraining.histories import latest_histories, matrix, sample
 from mfn.splits.published import Splits
 
 MAX_USERS = 4096
@@ -60,9 +61,7 @@ def next_behaviours(spark: SparkSession, splits: Splits, seed: int) -> NextBehav
     """
     seen = latest_histories(spark, splits, "pretraining").withColumnRenamed("history", "seen")
     found = (
-        latest_histories(spark, splits, "pretraining_validation")
-        .orderBy(F.xxhash64("user_id", F.lit(seed)), "user_id")
-        .limit(MAX_USERS)
+        sample(latest_histories(spark, splits, "pretraining_validation"), MAX_USERS, seed)
         .join(seen, "user_id", how="left")
         .select(
             "user_id", "history", F.coalesce("seen", F.array().cast("array<int>")).alias("seen")
@@ -71,17 +70,8 @@ def next_behaviours(spark: SparkSession, splits: Splits, seed: int) -> NextBehav
         .sort_values("user_id")
     )
     steps = int(splits.manifest["history_length"])
-    history_UN = _matrix(found["history"], steps)
-    return new_to_the_user(history_UN, _matrix(found["seen"], steps), splits.same_items())
-
-
-def _matrix(histories: Iterable[np.ndarray], steps: int) -> Tensor:
-    """Histories as [U, N], 0 where they are shorter."""
-    rows = list(histories)
-    matrix_UN = np.zeros((len(rows), steps), dtype=np.int64)
-    for row, history in zip(matrix_UN, rows, strict=True):
-        row[: len(history)] = history
-    return torch.from_numpy(matrix_UN)
+    history_UN, seen_UN = (matrix(found[name], steps) for name in ("history", "seen"))
+    return new_to_the_user(history_UN, seen_UN, splits.same_items())
 
 
 def new_to_the_user(history_UN: Tensor, seen_UN: Tensor, same_item_I: Tensor) -> NextBehaviours:
@@ -112,24 +102,18 @@ def next_behaviour_auc(
     """
     if len(users.next_U) < 2:
         return {level.name: None for level in features.levels}
-    encoded = FrozenItems(features, frozen.dimension)
-    encoded.load(frozen)
-    encoder = ItemEncoder(features.levels, items, encoded)
+    encoder = encoder_of(features, items, frozen)
     both = torch.cat([users.earlier_UN, users.next_U[:, None]], dim=1)
     items_i, inverse = torch.unique(both, return_inverse=True)
     found: dict[str, float | None] = {}
     for level, vectors_id in encoder.frozen_vectors(items_i).items():
         # Padding is a zero vector; a mean's length does not change its cosine.
-        earlier_Ud = torch.nn.functional.embedding_bag(inverse[:, :-1], vectors_id, mode="sum")
-        near_UU = _unit(earlier_Ud) @ _unit(vectors_id[inverse[:, -1]]).T
+        earlier_Ud = embedding_bag(inverse[:, :-1], vectors_id, mode="sum")
+        near_UU = normalize(earlier_Ud) @ normalize(vectors_id[inverse[:, -1]]).T
         own_U = near_UU.diagonal()[:, None]
         won = (near_UU < own_U).sum() + ((near_UU == own_U).sum() - len(near_UU)) / 2
         found[level] = float(won) / (len(near_UU) * (len(near_UU) - 1))
     return found
-
-
-def _unit(x: Tensor) -> Tensor:
-    return torch.nn.functional.normalize(x, dim=-1)
 
 
 def start_correlation(click: ClickModel, of_E: Iterable[str]) -> dict[str, dict[str, float]]:
