@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import altair as alt
 
@@ -48,17 +49,9 @@ def curves(points: Mapping[str, Mapping[float, list[Point]]], path: Path) -> Non
         for rate, curve in of_rates.items()
         for one in curve
     ]
-    lines = (
-        alt.Chart(alt.Data(values=rows))
-        .mark_line(point=True)
-        .encode(
-            x=alt.X("epochs:O", title="epochs"),
-            y=alt.Y("AUC:Q", scale=alt.Scale(zero=False)),
-            color=alt.Color("learning rate:N"),
-            facet=alt.Facet("model:N", columns=4, title=None),
-        )
-        .properties(width=WIDTH // 4, height=110)
-    )
+    lines = _auc(rows, alt.X("epochs:O", title="epochs"), alt.Color("learning rate:N"))
+    lines = lines.encode(facet=alt.Facet("model:N", columns=4, title=None))
+    lines = lines.properties(width=WIDTH // 4, height=110)
     _save(lines, path)
 
 
@@ -69,17 +62,20 @@ def steps(points: Mapping[str, list[Point]], path: Path) -> None:
         for name, curve in points.items()
         for one in curve
     ]
-    lines = (
-        alt.Chart(alt.Data(values=rows))
-        .mark_line(point=True)
-        .encode(
-            x=alt.X("epochs:Q", title="passes over the training rows"),
-            y=alt.Y("AUC:Q", scale=alt.Scale(zero=False)),
-            color=alt.Color("model:N", sort=list(points), title=None),
-        )
-        .properties(width=WIDTH, height=260)
-    )
+    lines = _auc(
+        rows,
+        alt.X("epochs:Q", title="passes over the training rows"),
+        alt.Color("model:N", sort=list(points), title=None),
+    ).properties(width=WIDTH, height=260)
     _save(lines, path)
+
+
+def _auc(rows: list[dict[str, Any]], x: alt.X, color: alt.Color) -> alt.Chart:
+    """Lines of AUC with a point for each row."""
+    y = alt.Y("AUC:Q", scale=alt.Scale(zero=False))
+    lines = alt.Chart(alt.Data(values=rows)).mark_line(point=True)
+    encoded: alt.Chart = lines.encode(x=x, y=y, color=color)
+    return encoded
 
 
 def _save(chart: alt.TopLevelMixin, path: Path) -> None:
