@@ -114,8 +114,7 @@ class Ranker(nn.Module):
         )
         offsets = self.embedding.offsets
         items = ItemTable(features, item_indices, offsets)
-        enabled = matches is not None and matches.enabled
-        self.matches = Matches(matches, items, seed) if matches and enabled else None
+        self.matches = Matches(matches, items, seed) if matches and matches.enabled else None
         self.user_offsets = [offsets[f"user.{name}"] for name in features.user_fields]
         self.context_offsets = [offsets[f"context.{name}"] for name in features.context_fields]
         self.interests = nn.ModuleDict()

@@ -22,6 +22,12 @@ class Centers(NamedTuple):
     norm: float | None
 
 
+STARTS_AT_PRETRAINED = (
+    "initialise the trainable embedding at the vectors of the pretrained click model, else at "
+    "random"
+)
+
+
 class RankerSettings(Strict):
     """Settings that every model has, whatever its extractor."""
 
@@ -43,11 +49,7 @@ class RankerSettings(Strict):
         description="also give the head the product of R(i_c) and i_c, so that it can compare "
         "the pooled history with the candidate",
     )
-    start_at_pretrained: bool = Field(
-        True,
-        description="initialise the trainable embedding at the vectors of the pretrained click "
-        "model, else at random",
-    )
+    start_at_pretrained: bool = Field(True, description=STARTS_AT_PRETRAINED)
 
 
 class MatchesSettings(Strict):
@@ -299,11 +301,7 @@ class MfnWithoutPretrainSettings(RandomCentersSettings, BothBranchesSettings):
     """MFN with nothing pretrained: E, the centers and the trainable embedding start at random."""
 
     extractor: Literal["mfn_without_pretrain"] = "mfn_without_pretrain"
-    start_at_pretrained: bool = Field(
-        False,
-        description="initialise the trainable embedding at the vectors of the pretrained click "
-        "model, else at random",
-    )
+    start_at_pretrained: bool = Field(False, description=STARTS_AT_PRETRAINED)
 
 
 class MfnWithoutCombinationSettings(PretrainedCentersSettings):

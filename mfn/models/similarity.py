@@ -15,11 +15,10 @@ from mfn.models.batch import Features
 from mfn.models.embedding import FrozenItems, ItemTable, RandomItems
 from mfn.models.entropies import assignment, entropies
 from mfn.models.extractor import Extractor, History, Interests, LevelSize
-from mfn.models.settings import (
-    PretrainedCentersSettings,
-    RandomCentersSettings,
-    SimilaritySettings,
-)
+from mfn.models.settings import RandomCentersSettings, SimilaritySettings
+
+CENTERS = "centers_Ke"
+"""Last part of the names of the interest centers among a model's tensors."""
 
 LEAST_MASS = 1e-6
 """An interest with less mass than this share of one behaviour is none: its vector is zero."""
@@ -56,7 +55,7 @@ class Similarity(Extractor):
 
     def learning_rates(self) -> Mapping[str, float]:
         """The centers' multiple of the learning rate."""
-        return {"centers_Ke": self.centers_rate} if self.centers_rate else {}
+        return {CENTERS: self.centers_rate} if self.centers_rate else {}
 
     def P(self, history: History) -> Tensor:
         """P of eq. 4, [B, N, K]."""
@@ -104,9 +103,6 @@ class Similarity(Extractor):
 
 class PretrainedCenters(Similarity):
     """With the initial centers that Alg. 1 learnt."""
-
-    def __init__(self, settings: PretrainedCentersSettings, size: LevelSize) -> None:
-        super().__init__(settings, size)
 
     @torch.no_grad()
     def load(self, centers_Ke: Tensor) -> None:

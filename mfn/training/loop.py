@@ -26,6 +26,7 @@ from mfn.models.batch import Features
 from mfn.models.embedding import Exchange, Pretrained, fields_of
 from mfn.models.ranker import Ranker
 from mfn.models.settings import PretrainedCentersSettings, RankerSettings
+from mfn.models.similarity import CENTERS
 from mfn.pretraining.published import read_centers
 from mfn.settings import Settings
 from mfn.splits.published import Splits
@@ -34,9 +35,6 @@ TABLE = "embedding.weight"
 """Name of the trainable embedding table among a model's tensors."""
 
 log = logging.getLogger("mfn")
-
-CENTERS = "centers_Ke"
-"""Last part of the names of the interest centers among a model's tensors."""
 
 
 def train_models(
@@ -161,6 +159,7 @@ def describe(
 ) -> dict[str, Any]:
     """The description in a model folder: settings, schema, vocabularies, statistics of training."""
     manifest, of_training = splits.manifest, asdict(stats)
+    measures = of_training.pop("measures")
     return {
         "name": name,
         "date": settings.date.isoformat(),
@@ -173,7 +172,7 @@ def describe(
         "frozen_dimension": model.frozen_dimension,
         "matches": settings.matches.model_dump(mode="json"),
         "parameters": parameter_count(model),
-        "measures": of_training.pop("measures"),
+        "measures": measures,
         "train": of_training,
         "splits": splits.folder,
         "schema": {

@@ -98,10 +98,10 @@ def train(spark: SparkSession, settings: Settings) -> Counts:
         todo=todo,
         starts=starts,
     )
-    own = settings.train
+    own, stats = settings.train, {}
     if todo:
         splits.check_files("train")
-    stats = launch(work, own.num_workers, own.stall_seconds) if todo else {}
+        stats = launch(work, own.num_workers, own.stall_seconds)
     counts: dict[str, int | float | str] = {
         "rows": sum(one.requests for one in stats.values()),
         "workers": own.num_workers,

@@ -36,11 +36,12 @@ from mfn.models import artifact
 from mfn.models.batch import Batch, concatenate
 from mfn.models.ranker import Ranker
 from mfn.models.settings import PretrainedCentersSettings
+from mfn.models.similarity import CENTERS
 from mfn.pretraining.published import current_frozen, read_centers
 from mfn.serving.predict import batch_of, score
 from mfn.settings import Settings
 from mfn.splits.published import Splits
-from mfn.training.loop import CENTERS, fit, make_model
+from mfn.training.loop import fit, make_model
 
 SCORES = "scores"
 
