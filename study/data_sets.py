@@ -43,7 +43,7 @@ OPTIONS: Mapping[str, Sequence[Changes]] = {
     "mfn": ({"model.similarity_interests": 16},),
 }
 OPTIONS_OF: Mapping[str, str] = dict.fromkeys(
-    ("mfn_with_target_attention", "mfn_without_combination", "mfn_without_pretrain"), "mfn"
+    ("mfn_without_combination", "mfn_without_pretrain"), "mfn"
 )
 """Models with a rate and epochs of their own that take the options of MFN."""
 TUNED = {*OPTIONS, *OPTIONS_OF}
@@ -110,9 +110,11 @@ BY_STEP = (
 )  # fmt: skip
 """Models whose AUC is measured several times an epoch: what each part of pretraining is worth."""
 
+ONLY_OF_SHOP = {"mfn_k8", "mfn_soft", "mfn_sharp", "mfn_with_all_matches"}
+"""Variants that are trained on the simulated shop alone, to save time."""
+OF_REAL_LOGS = tuple(name for name in MODELS if name not in ONLY_OF_SHOP)
 OF_LARGE_SHOP = (
-    "base", "comirec_sa", "din", "mfn", "mfn_without_combination", "mfn_with_target_attention",
-    "mfn_without_pretrain",
+    "base", "comirec_sa", "din", "mfn", "mfn_without_combination", "mfn_without_pretrain",
 )  # fmt: skip
 
 
@@ -270,6 +272,7 @@ def sources(movielens: str, retail: str | None, glove: str | None, size: Size) -
             "movielens.yaml",
             ["--ingest.path", movielens],
             "A rating of 4 or more is a click; other candidates are drawn by popularity.",
+            models=OF_REAL_LOGS,
         ),
     ]
     if retail is not None:
@@ -286,6 +289,7 @@ def sources(movielens: str, retail: str | None, glove: str | None, size: Size) -
                 ["--ingest.path", retail, *map(str, windows)],
                 "A purchase is a click; other candidates are drawn by popularity.",
                 word_vectors=glove,
+                models=OF_REAL_LOGS,
             )
         )
     found.append(
@@ -307,13 +311,11 @@ def sources(movielens: str, retail: str | None, glove: str | None, size: Size) -
 
 def data_set(source: Source, size: Size) -> DataSet:
     """A data set with its plan."""
-    models, variants = dict(MODELS), dict(VARIANTS)
+    models = {name: MODELS[name] for name in source.models or MODELS}
+    variants = {name: one for name, one in VARIANTS.items() if name in models}
     if source.word_vectors is not None:
         models[WITH_GLOVE] = NAMED_MODELS["mfn"]
         variants[WITH_GLOVE] = Variant("mfn", {"embeddings.words": source.word_vectors}, SEEDS)
-    if source.models is not None:
-        models = {name: models[name] for name in source.models}
-        variants = {name: one for name, one in variants.items() if name in models}
     compare = size.compare if source.choices_of is None else size.large
 
     def settings(of_date: Days) -> Settings:
