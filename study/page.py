@@ -299,11 +299,12 @@ def _choices(studied: Mapping[str, Studied], size: Size) -> str:
     rates = ", ".join(f"{rate:g}" for rate in own.learning_rates)
     parts = [
         "## How the settings were chosen\n\n"
-        f"By one rule for all models, on the earlier date, by the mean AUC of "
-        f"{len(own.choosing_seeds)} seeds. First the learning rate (one of {rates}) and the number "
-        f"of epochs (at most {own.max_epochs}). Then the options of the model, one after the "
-        "other, at this rate; an option is kept (**bold**) if it is better, and the next one is "
-        "tried on top of it. The number behind an option is what it changes, in points.\n"
+        "By one rule for all models, on the earlier date, by the mean AUC over seeds "
+        f"({', '.join(map(str, own.choosing_seeds))}). First the learning rate (one of {rates}) "
+        f"and the number of epochs (at most {own.max_epochs}). Then the options of the model, one "
+        "after the other, at this rate; an option is kept (**bold**) if it is better, and the "
+        "next one is tried on top of it. The number behind an option is what it changes, in "
+        "points.\n"
     ]
     where = {name: one for name, one in studied.items() if one.points}
     models = dict.fromkeys(model for one in where.values() for model in one.choices)

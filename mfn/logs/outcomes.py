@@ -87,9 +87,11 @@ def judge(rows: DataFrame, settings: Settings) -> DataFrame:
         (~F.col("position").rlike(r"^\d{1,9}$"), "bad_position"),
         (longest > checks.max_id_length, "id_too_long"),
     ]
-    reason = F.lit(None).cast("string")
-    for fails, name in reversed(checked):
-        reason = F.when(fails, name).otherwise(reason)
+    # One flat CASE: nested ones take the optimizer three times as long.
+    (first, of_first), *rest = checked
+    reason = F.when(first, of_first)
+    for fails, name in rest:
+        reason = reason.when(fails, name)
     event = {
         **{name: F.col(name) for name in RAW_EVENT.names},
         "event_time": F.col("time"),
