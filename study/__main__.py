@@ -19,10 +19,10 @@ from rich.markdown import Markdown
 from mfn import errors, job
 from mfn import spark as sessions
 from mfn.log_setup import set_up_logging
-from mfn.trials.compare import choose_settings
+from mfn.trials.compare import Chosen, choose_settings
 from mfn.trials.plan import finals, possible_curves
 from study.data_sets import FULL, QUICK, DataSet, data_set, sources
-from study.estimate import estimate, show
+from study.estimate import log_estimate
 from study.page import write
 from study.prepare import prepare, pretrain
 from study.run import Studied, study
@@ -61,37 +61,26 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def run(data_sets: Mapping[str, DataSet]) -> dict[str, Studied]:
-    """Choose the settings of all data sets, then train and measure on all of them.
+    """Study one data set after the other: if this is stopped, the first ones are finished.
 
     Models are trained only while no Spark session runs: Java would take memory and the cores.
     """
-    settings = next(iter(data_sets.values())).plan.real
-    max_parallel = settings.compare.max_parallel
-    with sessions.session(settings, "study") as spark:
-        for one in data_sets.values():
+    chosen: dict[str, Chosen] = {}
+    studied: dict[str, Studied] = {}
+    for name, one in data_sets.items():
+        plan = one.plan
+        with sessions.session(plan.real, "study") as spark:
             prepare(spark, one)
-    show(estimate(data_sets))
-    plans = {name: one.plan for name, one in data_sets.items()}
-    with_choice = {name: plan for name, plan in plans.items() if plan.earlier is not None}
-    pretrain(
-        [(plan.real.root, one) for plan in with_choice.values() for one in possible_curves(plan)],
-        max_parallel,
-    )
-    own = {
-        name: choose_settings(plan, data_sets[name].source.title)
-        for name, plan in with_choice.items()
-    }
-    chosen = {name: own[one.source.choices_of or name] for name, one in data_sets.items()}
-    pretrain(
-        [
-            (plan.real.root, one)
-            for name, plan in plans.items()
-            for seeds in finals(plan, chosen[name].choices).values()
-            for one in seeds.values()
-        ],
-        max_parallel,
-    )
-    return {name: study(one, chosen[name]) for name, one in data_sets.items()}
+        log_estimate(one)
+        if plan.earlier is not None:
+            pretrain(plan, possible_curves(plan))
+            chosen[name] = choose_settings(plan, one.source.title)
+        else:
+            chosen[name] = chosen[str(one.source.choices_of)]
+        trials = finals(plan, chosen[name].choices)
+        pretrain(plan, [trial for seeds in trials.values() for trial in seeds.values()])
+        studied[name] = study(one, chosen[name])
+    return studied
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""How long the study takes at most: an estimate before the first training.
+"""How long a data set takes at most: an estimate before its first training.
 
 The seconds were measured on one core that did nothing else. Only trainings are estimated; logs,
-splits, E and centers come first.
+splits, E and centers come on top.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ SECONDS: Mapping[str, float] = {
 """CPU seconds of an epoch over 30,000 requests of the simulated shop; others are as `mfn`."""
 
 
-def estimate(data_sets: Mapping[str, DataSet]) -> dict[str, float]:
-    """Seconds of all trainings of each data set, by its title, if every one has all its epochs."""
-    return {one.source.title: seconds(one.plan, one.by_step) for one in data_sets.values()}
+def log_estimate(data_set: DataSet) -> None:
+    """Log how long all trainings of a data set take, if every one has all its epochs."""
+    minutes = seconds(data_set.plan, data_set.by_step) / 60
+    log.info("%s: at most about %.0f minutes of trainings", data_set.source.title, minutes)
 
 
 def seconds(plan: Plan, by_step: Iterable[str]) -> float:
@@ -60,10 +61,3 @@ def of_epoch(model: RankerSettings) -> float:
     if isinstance(model, SimilaritySettings) and model.similarity_interests > 32:
         found *= 1.5
     return found
-
-
-def show(estimated: Mapping[str, float]) -> None:
-    """Log the estimate."""
-    for title, one in estimated.items():
-        log.info("%s: at most about %.0f minutes of trainings", title, one / 60)
-    log.info("all: at most about %.1f hours of trainings", sum(estimated.values()) / 3600)

@@ -14,7 +14,7 @@ from mfn.log_setup import set_up_logging
 from mfn.logs.validate import validate_logs
 from mfn.settings import Settings
 from mfn.splits.build import build_splits
-from mfn.trials.plan import pretrainings
+from mfn.trials.plan import Plan, pretrainings
 from mfn.trials.pretrain import pretrain_root
 from mfn.trials.trial import Trial
 from pipelines.steps import job_of
@@ -39,22 +39,15 @@ def prepare(spark: SparkSession, data_set: DataSet) -> None:
                 job.run(step, spark, settings)
 
 
-def pretrain(trials: Iterable[tuple[str, Trial]], max_parallel: int) -> None:
-    """Learn E and the centers that trainings read, unless they exist; several at a time.
+def pretrain(plan: Plan, trials: Iterable[Trial]) -> None:
+    """Learn E and the centers that these trainings read, unless they exist.
 
-    Alg. 1 uses one core, so each runs in a process of its own, with a Spark session of its own.
-
-    Args:
-        trials: trainings, each with the common root of its data set.
-        max_parallel: maximum number of processes at a time.
+    Alg. 1 uses one core, so each runs in a process of its own, with a Spark session of its own;
+    `compare.max_parallel` at a time.
     """
-    by_root: dict[str, list[Trial]] = {}
-    for root, one in trials:
-        by_root.setdefault(root, []).append(one)
-    todo = [(root, one) for root, of_root in by_root.items() for one in pretrainings(of_root)]
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_parallel, mp_context=context) as pool:
-        for done in [pool.submit(_pretrain, root, settings) for root, settings in todo]:
+    root, context = plan.real.root, multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(plan.real.compare.max_parallel, mp_context=context) as pool:
+        for done in [pool.submit(_pretrain, root, one) for one in pretrainings(trials)]:
             done.result()
 
 
