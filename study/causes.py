@@ -32,6 +32,7 @@ ABLATIONS: Mapping[str, Mapping[str, str]] = {
     "departures from the paper": {
         "mfn_with_sums": "interests are sums of behaviours, not means (eq. 5)",
         "mfn_without_mass": "no mass of an interest in its attention (eq. 10)",
+        "mfn_without_assignment": "the candidate's own centers are not in its attention (eq. 10)",
         "mfn_with_summed_readouts": "the head gets the sum of the branches' readouts (eq. 11)",
         "mfn_without_positions": "no positions in the self-attention (eq. 6)",
         "mfn_with_fixed_centers": "centers are not tuned in the main training",

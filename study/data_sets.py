@@ -59,6 +59,7 @@ OF_MFN: Mapping[str, RankerSettings] = {
     "mfn_k8": MfnSettings(similarity_interests=8),
     "mfn_with_sums": MfnSettings(similarity_scale="sum"),
     "mfn_without_mass": MfnSettings(mass_in_attention=False),
+    "mfn_without_assignment": MfnSettings(assignment_in_attention=False),
     "mfn_with_summed_readouts": MfnSettings(readouts="sum"),
     "mfn_without_positions": MfnSettings(positions=False),
     "mfn_with_fixed_centers": MfnSettings(centers_rate=0),

@@ -27,11 +27,13 @@ class InterestAttention(nn.Module):
         self.candidate = nn.Linear(width, 2 * units)
         self.score = nn.Linear(units, 1, bias=False)
 
-    def forward(self, interests: Interests, candidates_BMd: Tensor) -> Tensor:
+    def forward(
+        self, interests: Interests, candidates_BMd: Tensor, log_affinity_BMK: Tensor | None = None
+    ) -> Tensor:
         """Attention weights [B, M, K]; they sum to 1 over the interests that are not zero.
 
-        If the interests have masses, the weights are in proportion to them where the network says
-        the same of all interests.
+        If the interests have masses, or an affinity with the candidate, the weights are in
+        proportion to them where the network says the same of all interests.
         """
         interests_BKd = interests.vectors_BKd
         add_BKh, times_BKh = self.interest(interests_BKd).chunk(2, dim=-1)
@@ -43,6 +45,8 @@ class InterestAttention(nn.Module):
         score_BMK = self.score(hidden_BMKh).squeeze(-1)
         if interests.log_mass_BK is not None:
             score_BMK = score_BMK + interests.log_mass_BK[:, None]
+        if log_affinity_BMK is not None:
+            score_BMK = score_BMK + log_affinity_BMK
         return masked_softmax(score_BMK, (interests_BKd != 0).any(dim=-1)[:, None], dim=-1)
 
 
@@ -54,10 +58,12 @@ class Aggregation(nn.Module):
         # The only interest of a group has weight 1, so such a group needs no network.
         self.attention = InterestAttention(width, units) if interests > 1 else None
 
-    def forward(self, interests: Interests, candidates_BMd: Tensor) -> Tensor:
+    def forward(
+        self, interests: Interests, candidates_BMd: Tensor, log_affinity_BMK: Tensor | None = None
+    ) -> Tensor:
         """The readout of the group, [B, M, d]."""
         interests_BKd = interests.vectors_BKd
         if self.attention is None:
             return interests_BKd.expand_as(candidates_BMd)
-        readout_BMd: Tensor = self.attention(interests, candidates_BMd) @ interests_BKd
-        return readout_BMd
+        weight_BMK: Tensor = self.attention(interests, candidates_BMd, log_affinity_BMK)
+        return weight_BMK @ interests_BKd

@@ -1,7 +1,7 @@
 """The interface of an extractor: from a history to a group of interest vectors, at one level.
 
-Legend: B requests, N history steps, d width of an item vector at the level, e the same in E,
-K interests.
+Legend: B requests, M candidates, N history steps, d width of an item vector at the level, e the
+same in E, K interests.
 """
 
 from __future__ import annotations
@@ -26,6 +26,14 @@ class History:
     trainable_BNd: Tensor
     frozen_BNe: Tensor | None
     mask_BN: Tensor
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Candidates at one level, in 𝓔 and in E; `frozen_BMe` is None where `History` has no E."""
+
+    trainable_BMd: Tensor
+    frozen_BMe: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,13 @@ class Extractor(nn.Module, ABC):
     @abstractmethod
     def forward(self, history: History) -> Interests:
         """The interests, from the history alone."""
+
+    def log_affinity(self, candidates: Candidates) -> Tensor | None:
+        """What is known of a candidate and each interest before the attention has learnt anything.
+
+        Returns: [B, M, K], added to the scores of the attention; None by default.
+        """
+        return None
 
     def auxiliary_loss(self, history: History) -> Tensor:
         """A scalar that training adds to the loss of every candidate; 0 by default."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mfn.models.aggregation import Aggregation
 from mfn.models.din import TargetAttention
-from mfn.models.extractor import Extractor, History, LevelSize
+from mfn.models.extractor import Candidates, Extractor, History, LevelSize
 from mfn.models.registry import EXTRACTORS
 from mfn.models.settings import RankerSettings, SeveralReadoutsSettings
 
@@ -39,10 +39,11 @@ class Interest(nn.Module):
         self.summed = isinstance(settings, SeveralReadoutsSettings) and settings.readouts == "sum"
         self.readouts = 1 if self.summed else len(parts)
 
-    def forward(self, history: History, candidates_BMd: Tensor) -> list[Tensor]:
+    def forward(self, history: History, candidates: Candidates) -> list[Tensor]:
         """The readouts, each [B, M, d]; zeros for a request without history."""
+        candidates_BMd = candidates.trainable_BMd
         found = [
-            aggregation(extractor(history), candidates_BMd)
+            aggregation(extractor(history), candidates_BMd, extractor.log_affinity(candidates))
             for extractor, aggregation in zip(self.extractors, self.aggregations, strict=True)
         ]
         found += [attention(history, candidates_BMd) for attention in self.attentions]

@@ -26,7 +26,7 @@ from mfn.models.embedding import (
     ShardedTable,
     TableStart,
 )
-from mfn.models.extractor import Extractor, History, LevelSize
+from mfn.models.extractor import Candidates, Extractor, History, LevelSize
 from mfn.models.interest import Interest
 from mfn.models.matches import Matches
 from mfn.models.settings import MatchesSettings, RankerSettings
@@ -66,7 +66,7 @@ class Embedded:
     """
 
     history: dict[str, History]
-    candidates_BMd: dict[str, Tensor]
+    candidates: dict[str, Candidates]
     request_Bx: Tensor
     matches_BMx: Tensor | None
 
@@ -226,18 +226,27 @@ class Ranker(nn.Module):
         trainable = self.encoder.trainable(ids_UFD, entities_UXD, real_UX)
         frozen = {} if self.encoder.frozen is None else self.encoder.frozen_vectors(items_U)
         history_inverse_BN, candidate_inverse_BM = inverse[:, :N], inverse[:, N:]
+
+        def in_E(inverse: Tensor, level: str) -> Tensor | None:
+            return functional.embedding(inverse, frozen[level]) if frozen else None
+
         mask_BN = batch.history_mask_BN
         return Embedded(
             {
                 name: History(
                     functional.embedding(history_inverse_BN, trainable[name]),
-                    functional.embedding(history_inverse_BN, frozen[name]) if frozen else None,
+                    in_E(history_inverse_BN, name),
                     mask_BN,
                 )
                 for name in self.interests
             },
             {
-                level.name: functional.embedding(candidate_inverse_BM, trainable[level.name])
+                level.name: Candidates(
+                    functional.embedding(candidate_inverse_BM, trainable[level.name]),
+                    in_E(candidate_inverse_BM, level.name)
+                    if level.name in self.interests
+                    else None,
+                )
                 for level in self.levels
             },
             torch.cat([users_BPD.reshape(B, -1), context_BSD.reshape(B, -1)], dim=1),
@@ -250,15 +259,15 @@ class Ranker(nn.Module):
 
     def logits(self, embedded: Embedded) -> Tensor:
         """As `forward`, from embeddings that are already looked up."""
-        parts = list(embedded.candidates_BMd.values())
+        parts = [candidates.trainable_BMd for candidates in embedded.candidates.values()]
         if embedded.matches_BMx is not None:
             parts.append(embedded.matches_BMx.to(parts[0].dtype))
         for name, interest in self.interests.items():
-            candidates_BMd = embedded.candidates_BMd[name]
-            for R_BMd in interest(embedded.history[name], candidates_BMd):
+            candidates = embedded.candidates[name]
+            for R_BMd in interest(embedded.history[name], candidates):
                 parts.append(R_BMd)
                 if self.settings.product:
-                    parts.append(R_BMd * candidates_BMd)
+                    parts.append(R_BMd * candidates.trainable_BMd)
         logits_BM: Tensor = self.head(embedded.request_Bx, torch.cat(parts, dim=-1))
         return logits_BM
 

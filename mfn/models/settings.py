@@ -179,6 +179,12 @@ class SimilaritySettings(RankerSettings):
         description="add the logarithm of an interest's mass to its attention score (eq. 10): an "
         "interest is as likely as it is frequent, unless the candidate says otherwise",
     )
+    assignment_in_attention: bool = Field(
+        True,
+        description="add the logarithm of the candidate's own weight for each center (P of eq. 4) "
+        "to the attention score (eq. 10): the candidate first attends to the interests at its own "
+        "centers",
+    )
     centers_rate: NonNegativeFloat = Field(
         3.0,
         description="learning rate of the centers in the main training, as a multiple of "
@@ -266,6 +272,9 @@ class MfnAsPrintedSettings(PretrainedCentersSettings, BothBranchesSettings):
     similarity_scale: Literal["mass", "sum"] = Field("sum", description="scale of R_s (eq. 5)")
     mass_in_attention: bool = Field(
         False, description="add the logarithm of an interest's mass to its score; not in eq. 10"
+    )
+    assignment_in_attention: bool = Field(
+        False, description="add the logarithm of the candidate's P to the score; not in eq. 10"
     )
     centers_rate: NonNegativeFloat = Field(
         0.0,

@@ -1,7 +1,7 @@
 """The similarity interests of MFN (Xie et al., 2021), section 3.2, at one level.
 
-Legend: B requests, N history steps, d width of an item vector, e width of an item vector in E,
-K interests.
+Legend: B requests, M candidates, N history steps, d width of an item vector, e width of an item
+vector in E, K interests.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mfn.models.batch import Features
 from mfn.models.embedding import FrozenItems, ItemTable, RandomItems
 from mfn.models.entropies import assignment, entropies
-from mfn.models.extractor import Extractor, History, Interests, LevelSize
+from mfn.models.extractor import Candidates, Extractor, History, Interests, LevelSize
 from mfn.models.settings import RandomCentersSettings, SimilaritySettings
 
 CENTERS = "centers_Ke"
@@ -42,6 +42,7 @@ class Similarity(Extractor):
         self.interests = settings.similarity_interests
         self.by_mass = settings.similarity_scale == "mass"
         self.mass_in_attention = settings.mass_in_attention
+        self.assignment_in_attention = settings.assignment_in_attention
         self.centers_rate = settings.centers_rate
         start_Ke = torch.randn(self.interests, size.frozen_width) * size.frozen_width**-0.25
         self.centers_Ke = nn.Parameter(start_Ke.clone(), requires_grad=settings.centers_rate > 0)
@@ -78,6 +79,17 @@ class Similarity(Extractor):
             share_BNK = weight_BNK / mass_B1K.clamp(min=LEAST_MASS)
             weight_BNK = torch.where(mass_B1K >= LEAST_MASS, share_BNK, 0)
         return Interests(weight_BNK.transpose(1, 2) @ history.trainable_BNd, log_mass_BK)
+
+    def log_affinity(self, candidates: Candidates) -> Tensor | None:
+        """Logarithm of the candidate's own weight for each center (P of eq. 4), [B, M, K].
+
+        With it the candidate attends from the first step on to the interests at the centers where
+        it lies itself. Without it the network has to find out which interest is meant, which takes
+        most of an epoch.
+        """
+        if not self.assignment_in_attention or candidates.frozen_BMe is None:
+            return None
+        return torch.log_softmax(candidates.frozen_BMe @ self.centers_Ke.T, dim=-1)
 
     @torch.no_grad()
     def measures(self, frozen_BNe: Tensor, mask_BN: Tensor) -> Mapping[str, float]:

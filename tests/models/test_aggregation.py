@@ -16,33 +16,36 @@ from mfn.models.extractor import Interests
 @settings(max_examples=25, deadline=None)
 @given(
     B=st.integers(1, 3), M=st.integers(1, 3), K=st.integers(2, 4), d=st.integers(1, 4),
-    seed=st.integers(0, 99), masses=st.booleans(),
+    seed=st.integers(0, 99), masses=st.booleans(), affinities=st.booleans(),
 )  # fmt: skip
 def test_a_readout_is_equations_9_to_11(
-    B: int, M: int, K: int, d: int, seed: int, masses: bool
+    B: int, M: int, K: int, d: int, seed: int, masses: bool, affinities: bool
 ) -> None:
-    """With masses, an interest of twice the mass has twice the weight."""
+    """With masses or affinities, an interest of twice the mass or affinity has twice the weight."""
     torch.manual_seed(seed)
     aggregation = Aggregation(d, K, units=5).double()
     interests_BKd, candidates_BMd = torch.randn(B, K, d).double(), torch.randn(B, M, d).double()
     mass_BK = torch.rand(B, K).double() + 0.1
+    affinity_BMK = torch.rand(B, M, K).double() + 0.1
     net = aggregation.attention
     assert net is not None
     expected = torch.zeros(B, M, d).double()
     for b in range(B):
         for m in range(M):
             weights = []
-            for r, mass in zip(interests_BKd[b], mass_BK[b], strict=True):
-                i = candidates_BMd[b, m]
+            i = candidates_BMd[b, m]
+            for k, r in enumerate(interests_BKd[b]):
                 of_r = net.interest.weight @ r + net.interest.bias
                 of_i = net.candidate.weight @ i + net.candidate.bias
                 hidden = of_r[:5] + of_i[:5] + of_r[5:] * of_i[5:]
                 score = math.exp((net.score.weight[0] @ hidden.clamp(min=0)).item())
-                weights.append(score * float(mass) if masses else score)
+                score *= float(mass_BK[b, k]) if masses else 1
+                weights.append(score * (float(affinity_BMK[b, m, k]) if affinities else 1))
             for weight, r in zip(weights, interests_BKd[b], strict=True):
                 expected[b, m] += weight / sum(weights) * r
     interests = Interests(interests_BKd, mass_BK.log() if masses else None)
-    torch.testing.assert_close(aggregation(interests, candidates_BMd), expected)
+    affinity = affinity_BMK.log() if affinities else None
+    torch.testing.assert_close(aggregation(interests, candidates_BMd, affinity), expected)
 
 
 @pytest.mark.parametrize("masses", [True, False])

@@ -20,7 +20,7 @@ from mfn.models.aggregation import Aggregation
 from mfn.models.batch import Batch
 from mfn.models.din import TargetAttention
 from mfn.models.embedding import fields_of
-from mfn.models.extractor import Extractor, History
+from mfn.models.extractor import Candidates, Extractor, History
 from mfn.models.interest import Interest
 from mfn.models.ranker import Ranker
 from mfn.models.registry import EXTRACTORS
@@ -56,8 +56,11 @@ def interest(name: str, width: int = 8) -> Interest:
     return one
 
 
-def candidates(B: int, M: int = 3, width: int = 8) -> Tensor:
-    return torch.randn(B, M, width, generator=torch.Generator().manual_seed(6)).double()
+def candidates(B: int, M: int = 3, dtype: torch.dtype = torch.float64) -> Candidates:
+    generator = torch.Generator().manual_seed(6)
+    trainable_BMd = torch.randn(B, M, 8, generator=generator)
+    frozen_BMe = torch.randn(B, M, size(8).frozen_width, generator=generator)
+    return Candidates(trainable_BMd.to(dtype), frozen_BMe.to(dtype))
 
 
 def one_by_one(rows: Batch) -> list[Batch]:
@@ -227,7 +230,7 @@ def test_gradients_stay_finite_however_large_the_vectors_and_what_comes_back(
     assert past.frozen_BNe is not None
     trainable_BNd = past.trainable_BNd.to(dtype).requires_grad_()
     large = History(trainable_BNd, past.frozen_BNe.to(dtype), past.mask_BN)
-    readouts = torch.stack(one(large, candidates(3).to(dtype)))
+    readouts = torch.stack(one(large, candidates(3, dtype=dtype)))
     (comes_back * readouts).sum().backward()
     found = [trainable_BNd.grad, *(parameter.grad for parameter in one.parameters())]
     assert all(gradient is None or torch.isfinite(gradient).all() for gradient in found)
@@ -299,9 +302,9 @@ def test_the_head_of_every_model_has_the_product_where_it_is_asked_for(
     assert request is not None
 
     def by_hand(b: int, m: int, times: float = 1.0) -> Tensor:
-        inputs = [i_BMd[b, m] for i_BMd in looked.candidates_BMd.values()]
+        inputs = [of_level.trainable_BMd[b, m] for of_level in looked.candidates.values()]
         for level, readouts in R_of_levels.items():
-            i_d = looked.candidates_BMd[level][b, m]
+            i_d = looked.candidates[level].trainable_BMd[b, m]
             for R_BMd in readouts:
                 inputs += [R_BMd[b, m], times * R_BMd[b, m] * i_d] if product else [R_BMd[b, m]]
         hidden = head.candidate.weight @ torch.cat(inputs) + head.candidate.bias

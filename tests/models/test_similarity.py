@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mfn.models.entropies import assignment
-from mfn.models.extractor import History
+from mfn.models.extractor import Candidates, History
 from mfn.models.settings import MfnSettings, MfnWithRandomCentersSettings
 from mfn.models.similarity import LEAST_MASS, PretrainedCenters, RandomCenters
 from tests.models.naive import SHAPES, history, size, softmax
@@ -62,6 +62,21 @@ def test_similarity_is_equations_4_and_5(shape: dict, scale: str) -> None:
     R, log_mass = oracle(past, branch.centers_Ke, scale == "mass")
     torch.testing.assert_close(found.vectors_BKd, R)
     torch.testing.assert_close(found.log_mass_BK, log_mass)
+
+
+def test_a_candidate_is_as_near_to_an_interest_as_its_own_assignment_says() -> None:
+    """P of eq. 4 for each candidate by hand; none where the model does not ask for it, or no E."""
+    frozen_BMe = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(3)).double()
+    branch = made(5, 4, seed=1)
+    found = branch.log_affinity(Candidates(torch.zeros(2, 3, 4), frozen_BMe))
+    assert found is not None
+    for b in range(2):
+        for m in range(3):
+            P = softmax([frozen_BMe[b, m] @ c for c in branch.centers_Ke])
+            assert found[b, m].exp().tolist() == pytest.approx(P)
+    assert branch.log_affinity(Candidates(torch.zeros(2, 3, 4), None)) is None
+    without = PretrainedCenters(MfnSettings(assignment_in_attention=False), size(4))
+    assert without.log_affinity(Candidates(torch.zeros(2, 3, 4), frozen_BMe)) is None
 
 
 @pytest.mark.parametrize("seed", range(20))
