@@ -42,9 +42,10 @@ class Interest(nn.Module):
     def forward(self, history: History, candidates: Candidates) -> list[Tensor]:
         """The readouts, each [B, M, d]; zeros for a request without history."""
         candidates_BMd = candidates.trainable_BMd
-        found = [
-            aggregation(extractor(history), candidates_BMd, extractor.log_affinity(candidates))
-            for extractor, aggregation in zip(self.extractors, self.aggregations, strict=True)
-        ]
+        found: list[Tensor] = []
+        for extractor, aggregation in zip(self.extractors, self.aggregations, strict=True):
+            assert isinstance(extractor, Extractor)
+            affinity_BMK = extractor.log_affinity(candidates)
+            found.append(aggregation(extractor(history), candidates_BMd, affinity_BMK))
         found += [attention(history, candidates_BMd) for attention in self.attentions]
         return [torch.stack(found).sum(dim=0)] if self.summed else found
