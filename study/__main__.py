@@ -75,11 +75,10 @@ def run(data_sets: Mapping[str, DataSet]) -> dict[str, Studied]:
         if plan.earlier is not None:
             pretrain(plan, possible_curves(plan))
             chosen[name] = choose_settings(plan, one.source.title)
-        else:
-            chosen[name] = chosen[str(one.source.choices_of)]
-        trials = finals(plan, chosen[name].choices)
+        choice = chosen[one.source.choices_of or name]
+        trials = finals(plan, choice.choices)
         pretrain(plan, [trial for seeds in trials.values() for trial in seeds.values()])
-        studied[name] = study(one, chosen[name])
+        studied[name] = study(one, choice)
     return studied
 
 
